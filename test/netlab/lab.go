@@ -150,6 +150,11 @@ type Node struct {
 // Node makes a machine that is connected to the given ports.
 func (l *Lab) Node(name string, ports ...Port) *Node {
 	n := &Node{Namespace: l.Namespace(name), lab: l}
+	// Nothing in a lab has to wait for duplicate address detection of the
+	// link-local addresses, from which neighbours are solicited.
+	if err := n.SetSysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil {
+		l.fail(err)
+	}
 	for i, port := range ports {
 		if err := n.connect(fmt.Sprintf("eth%d", i), port); err != nil {
 			l.fail(fmt.Errorf("connecting node %s: %w", name, err))
