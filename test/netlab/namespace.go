@@ -20,6 +20,11 @@ import (
 // namespaceDirectory is where network namespaces are bound, as `ip netns` does.
 const namespaceDirectory = "/run/netns"
 
+// The main goroutine keeps the main thread to itself: a thread that [onThread]
+// has used is thrown away, which the main thread cannot be, and /proc/self
+// shows the main thread's namespace.
+func init() { runtime.LockOSThread() }
+
 // Namespace is a network namespace that is bound to a path.
 type Namespace struct {
 	Name   string

@@ -1,0 +1,180 @@
+package kernel
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+func TestMain(m *testing.M) { netlab.Main(m) }
+
+// withNetlink calls f on a thread of a fresh node's namespace, with a kernel
+// edge to it and to a fresh pod.
+func withNetlink(t *testing.T, f func(n *Netlink, node *netlab.Node, pod *netlab.Namespace)) {
+	t.Helper()
+	lab := netlab.Start(t)
+	node, pod := lab.Node("node"), lab.Pod("pod")
+	err := node.Do(func() error {
+		namespace, err := OpenNamespace(pod.Path)
+		if err != nil {
+			return err
+		}
+		defer namespace.Close()
+		n, err := NewNetlink(namespace)
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		f(n, node, pod)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mac(text string) net.HardwareAddr {
+	m, err := net.ParseMAC(text)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// oneOfEach is a dual-stack attachment by hand.
+func oneOfEach() []Object {
+	host, pod := mac("0a:00:00:00:00:01"), mac("0a:00:00:00:00:02")
+	linkLocal4, linkLocal6 := netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")
+	scope := 200
+	return []Object{
+		Forwarding{}, Forwarding{IPv6: true},
+		Pair{Host: End{"veth0", host}, Pod: End{"eth0", pod}, MTU: 1400},
+		Settings{Side: Host, Link: "veth0", Alias: "flatnet a/b/c", Guarded: true},
+		Settings{Side: Pod, Link: "eth0"},
+		Up{Host, "veth0"}, Up{Pod, "eth0"},
+		Address{Pod, "eth0", netip.MustParsePrefix("10.0.0.2/32")},
+		Address{Pod, "eth0", netip.MustParsePrefix("fd00::2/128")},
+		Address{Pod, "eth0", netip.MustParsePrefix("fe80::2/64")},
+		Address{Host, "veth0", netip.MustParsePrefix("fe80::1/128")},
+		Neighbour{Pod, "eth0", linkLocal4, host}, Neighbour{Pod, "eth0", linkLocal6, host},
+		Neighbour{Host, "veth0", netip.MustParseAddr("10.0.0.2"), pod}, Neighbour{Host, "veth0", netip.MustParseAddr("fd00::2"), pod},
+		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("10.0.0.2/32")},
+		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("fd00::2/128")},
+		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("10.0.0.1/32"), Local: true},
+		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("fd00::1/128"), Local: true},
+		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: linkLocal4},
+		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("::/0"), Gateway: linkLocal6},
+		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("10.9.0.0/16"), Gateway: linkLocal4, Table: 1000, Priority: 7, MTU: 1300, AdvMSS: 1200, Scope: &scope},
+		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("fd09::/64"), Gateway: linkLocal6, Table: 1000, Priority: 7, MTU: 1300, AdvMSS: 1200},
+	}
+}
+
+func TestMakeInspectRemove(t *testing.T) {
+	withNetlink(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
+		for _, o := range oneOfEach() {
+			if err := n.Make(o); err != nil {
+				t.Errorf("making: %v", err)
+			}
+		}
+		for _, o := range oneOfEach() {
+			if err := n.Inspect(o); err != nil {
+				t.Errorf("inspecting: %v", err)
+			}
+		}
+		// A second look, which knows no indices, sees the same.
+		fresh, err := NewNetlink(n.pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		for _, o := range oneOfEach() {
+			if err := fresh.Inspect(o); err != nil {
+				t.Errorf("inspecting anew: %v", err)
+			}
+		}
+		for _, o := range oneOfEach()[7:] {
+			if err := n.Remove(o); err != nil {
+				t.Errorf("removing: %v", err)
+			}
+			var d *Difference
+			if err := n.Inspect(o); !errors.As(err, &d) {
+				t.Errorf("after removal: %v, want a difference for %s", err, o)
+			}
+			if err := n.Remove(o); err != nil {
+				t.Errorf("removing twice: %v", err)
+			}
+		}
+		if err := n.Remove(oneOfEach()[2]); err != nil {
+			t.Error(err)
+		}
+		for _, o := range oneOfEach()[2:] {
+			if err := n.Remove(o); err != nil {
+				t.Errorf("removing what went with its interface: %v", err)
+			}
+			var d *Difference
+			if err := fresh.Inspect(o); !errors.As(err, &d) {
+				t.Errorf("after removal of the pair: %v, want a difference for %s", err, o)
+			}
+		}
+	})
+}
+
+func TestMakeTwiceIsRefused(t *testing.T) {
+	withNetlink(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
+		objects := oneOfEach()
+		for _, o := range objects {
+			if err := n.Make(o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, o := range []Object{objects[2], objects[7], objects[8], objects[15], objects[16], objects[19], objects[20]} {
+			if err := n.Make(o); !errors.Is(err, ErrExists) {
+				t.Errorf("%s: %v, want ErrExists", o, err)
+			}
+		}
+	})
+}
+
+func TestIPv6IsEnabledWhereTheRuntimeDisabledIt(t *testing.T) {
+	withNetlink(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
+		for _, key := range []string{"all", "default"} {
+			if err := pod.SetSysctl("net/ipv6/conf/"+key+"/disable_ipv6", "1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, o := range oneOfEach() {
+			if err := n.Make(o); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestOpenNamespaceRefuses(t *testing.T) {
+	for path, want := range map[string]error{
+		"/proc/self/ns/net":   ErrOwnNamespace,
+		"/proc/self/ns/uts":   ErrNoNamespace,
+		"/dev/null":           ErrNoNamespace,
+		t.TempDir():           ErrNoNamespace,
+		"/nowhere/to/be/seen": ErrNoNamespace,
+		"":                    ErrNoNamespace,
+	} {
+		n, err := OpenNamespace(path)
+		if !errors.Is(err, want) {
+			t.Errorf("OpenNamespace(%q) = %v, %v; want %v", path, n, err, want)
+		}
+	}
+}
+
+func TestErrorsSayWhatWasTried(t *testing.T) {
+	withNetlink(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
+		err := n.Make(Up{Host, "veth-missing"})
+		if err == nil || !strings.Contains(err.Error(), "ip link set veth-missing up") {
+			t.Errorf("error %v does not show the command", err)
+		}
+	})
+}

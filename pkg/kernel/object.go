@@ -1,0 +1,236 @@
+// Package kernel is the edge to Linux: the objects that a pod's attachment
+// consists of, as plain values, and what makes, compares and removes them.
+//
+// Two things stand behind the same three methods (Make, Inspect, Remove):
+// [Netlink], which is the kernel, and [Recorder], which is a list of the
+// equivalent `ip` commands.
+package kernel
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// Protocol is the route protocol number of everything that flatnet puts into a
+// routing or neighbour table: `ip route show proto 70`.
+const Protocol = 70
+
+// Group is the interface group of flatnet's host interfaces:
+// `ip link show group 70`.
+const Group = 70
+
+// Side says in which of an attachment's two network namespaces an object is.
+type Side int
+
+const (
+	Host Side = iota // the node's namespace, where the plugin runs
+	Pod              // the namespace that CNI_NETNS names
+)
+
+// ip is the beginning of an `ip` command for the side.
+func (s Side) ip() string {
+	if s == Pod {
+		return "ip -n pod"
+	}
+	return "ip"
+}
+
+func (s Side) String() string {
+	if s == Pod {
+		return "pod"
+	}
+	return "host"
+}
+
+// Object is one thing in the kernel. Its text is the `ip` command (or sysctl)
+// that makes it.
+type Object interface {
+	fmt.Stringer
+	// Dependence returns the interface without which the object cannot
+	// exist: the kernel removes the object together with it. It returns ""
+	// where the object stands alone.
+	Dependence() (Side, string)
+}
+
+// Pair is a veth pair, one end in each namespace, both born there with name,
+// MAC address, MTU and group in one message. A device that is moved or gets
+// its MAC later costs an RCU grace period, and udev may change the MAC of one
+// that was created without (MACAddressPolicy=persistent).
+type Pair struct {
+	Host, Pod End
+	MTU       int // bytes
+}
+
+// End is one end of a [Pair].
+type End struct {
+	Name string
+	MAC  net.HardwareAddr
+}
+
+func (p Pair) String() string {
+	return fmt.Sprintf("ip link add %s address %s mtu %d group %d type veth peer name %s address %s mtu %d netns pod",
+		p.Host.Name, p.Host.MAC, p.MTU, Group, p.Pod.Name, p.Pod.MAC, p.MTU)
+}
+
+// Dependence implements [Object]: a pair stands alone.
+func (Pair) Dependence() (Side, string) { return Host, "" }
+
+// Settings are an interface's properties that cannot be given in the message
+// that creates it. All of them travel in one message.
+type Settings struct {
+	Side Side
+	Link string
+	// Alias is a text of at most 255 bytes.
+	Alias string
+	// Guarded makes the interface forward IPv4 and drop what comes from a
+	// source address that is not routed to it (strict reverse path filter).
+	Guarded bool
+}
+
+func (s Settings) String() string {
+	text := fmt.Sprintf("%s link set %s addrgenmode none", s.Side.ip(), s.Link)
+	if s.Alias != "" {
+		text += fmt.Sprintf(" alias %q", s.Alias)
+	}
+	if s.Guarded {
+		text += fmt.Sprintf("; sysctl net.ipv4.conf.%s.forwarding=1 net.ipv4.conf.%s.rp_filter=1", s.Link, s.Link)
+	}
+	return text
+}
+
+// Dependence implements [Object].
+func (s Settings) Dependence() (Side, string) { return s.Side, s.Link }
+
+// Up is an interface's administrative state.
+type Up struct {
+	Side Side
+	Link string
+}
+
+func (u Up) String() string { return fmt.Sprintf("%s link set %s up", u.Side.ip(), u.Link) }
+
+// Dependence implements [Object].
+func (u Up) Dependence() (Side, string) { return u.Side, u.Link }
+
+// Address is an address of an interface, without a route to its prefix and
+// usable at once: no duplicate address detection.
+type Address struct {
+	Side   Side
+	Link   string
+	Prefix netip.Prefix
+}
+
+func (a Address) String() string {
+	text := fmt.Sprintf("%s addr add %s dev %s", a.Side.ip(), a.Prefix, a.Link)
+	if a.Prefix.Addr().Is6() {
+		text += " nodad noprefixroute"
+	}
+	return text
+}
+
+// Dependence implements [Object].
+func (a Address) Dependence() (Side, string) { return a.Side, a.Link }
+
+// Neighbour is a permanent entry of the neighbour table: no ARP and no
+// neighbour discovery, exempt from garbage collection, never stale.
+type Neighbour struct {
+	Side    Side
+	Link    string
+	Address netip.Addr
+	MAC     net.HardwareAddr
+}
+
+func (n Neighbour) String() string {
+	return fmt.Sprintf("%s neigh add %s lladdr %s dev %s nud permanent proto %d", n.Side.ip(), n.Address, n.MAC, n.Link, Protocol)
+}
+
+// Dependence implements [Object].
+func (n Neighbour) Dependence() (Side, string) { return n.Side, n.Link }
+
+// Route is a route through an interface.
+type Route struct {
+	Side        Side
+	Link        string
+	Destination netip.Prefix
+	// Gateway is the next hop, taken to be on the link; zero where there is none.
+	Gateway netip.Addr
+	// Local makes the destination an address of this machine itself. Many
+	// interfaces may say so of one address.
+	Local bool
+	// Scope is a routing scope, 0 (universe) to 255 (nowhere); nil means
+	// universe with a gateway, link without.
+	Scope    *int
+	Table    int // 0 means main, or local for a local route
+	Priority int // metric; 0 means the family's default
+	MTU      int // bytes; 0 means that of the interface
+	AdvMSS   int // bytes; 0 means from the MTU
+}
+
+func (r Route) String() string {
+	var b strings.Builder
+	verb, kind := "add", ""
+	if r.Local {
+		verb, kind = "append", "local "
+	}
+	fmt.Fprintf(&b, "%s route %s %s%s", r.Side.ip(), verb, kind, destinationText(r.Destination))
+	if r.Gateway.IsValid() {
+		fmt.Fprintf(&b, " via %s", r.Gateway)
+	}
+	fmt.Fprintf(&b, " dev %s proto %d", r.Link, Protocol)
+	if r.Gateway.IsValid() {
+		b.WriteString(" onlink")
+	}
+	if r.Local {
+		b.WriteString(" table local")
+	}
+	for _, option := range []struct {
+		name  string
+		value int
+	}{{"table", r.Table}, {"metric", r.Priority}, {"mtu", r.MTU}, {"advmss", r.AdvMSS}} {
+		if option.value != 0 {
+			fmt.Fprintf(&b, " %s %d", option.name, option.value)
+		}
+	}
+	if r.Scope != nil {
+		fmt.Fprintf(&b, " scope %d", *r.Scope)
+	}
+	return b.String()
+}
+
+// Dependence implements [Object].
+func (r Route) Dependence() (Side, string) { return r.Side, r.Link }
+
+func destinationText(p netip.Prefix) string {
+	switch {
+	case p.Bits() == 0 && p.Addr().Is4():
+		return "default"
+	case p.Bits() == 0:
+		return "-6 default"
+	case p.IsSingleIP():
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// Forwarding is the machine-wide switch that makes a node forward packets of
+// one address family. It belongs to the node, so Remove leaves it alone.
+type Forwarding struct {
+	IPv6 bool
+}
+
+// Key is the name of the switch below /proc/sys.
+func (f Forwarding) Key() string {
+	if f.IPv6 {
+		return "net/ipv6/conf/all/forwarding"
+	}
+	return "net/ipv4/ip_forward"
+}
+
+func (f Forwarding) String() string {
+	return "sysctl -w " + strings.ReplaceAll(f.Key(), "/", ".") + "=1"
+}
+
+// Dependence implements [Object]: forwarding stands alone.
+func (Forwarding) Dependence() (Side, string) { return Host, "" }
