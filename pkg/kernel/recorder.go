@@ -10,66 +10,76 @@ import (
 // it refuses what the kernel refuses for being there already or for lacking
 // its interface, and nothing else.
 type Recorder struct {
-	Objects []Object
 	// Before is called ahead of every change with its command; an error is
 	// returned to the caller in place of the change. nil changes nothing.
 	Before func(command string) error
+	made   []recorded
+}
+
+type recorded struct {
+	object Object
+	text   string
 }
 
 // Text returns the commands that make what there is, in their order.
 func (r *Recorder) Text() []string {
 	var text []string
-	for _, o := range r.Objects {
-		text = append(text, o.String())
+	for _, m := range r.made {
+		text = append(text, m.text)
 	}
 	return text
 }
 
+// Without returns a recorder in which the n-th object is missing.
+func (r *Recorder) Without(n int) *Recorder {
+	return &Recorder{made: slices.Delete(slices.Clone(r.made), n, n+1)}
+}
+
 // Make implements what [Netlink.Make] does.
 func (r *Recorder) Make(object Object) error {
-	if err := r.before(object.String()); err != nil {
+	text := object.String()
+	if err := r.before(text); err != nil {
 		return err
 	}
 	if side, link := object.Dependence(); link != "" && !r.hasLink(side, link) {
-		return fmt.Errorf("%s: no such device", object)
+		return fmt.Errorf("%s: no such device", text)
 	}
-	if slices.ContainsFunc(r.Objects, func(o Object) bool { return o.String() == object.String() }) {
+	if r.has(text) {
 		if _, isSwitch := object.(Forwarding); isSwitch {
 			return nil
 		}
-		return fmt.Errorf("%s: %w", object, ErrExists)
+		return fmt.Errorf("%s: %w", text, ErrExists)
 	}
-	r.Objects = append(r.Objects, object)
+	r.made = append(r.made, recorded{object, text})
 	return nil
 }
 
 // Remove implements what [Netlink.Remove] does.
 func (r *Recorder) Remove(object Object) error {
-	if err := r.before("undo: " + object.String()); err != nil {
+	text := object.String()
+	if err := r.before("undo: " + text); err != nil {
 		return err
 	}
 	switch o := object.(type) {
 	case Forwarding, Settings, Up:
 	case Pair:
-		r.Objects = slices.DeleteFunc(r.Objects, func(other Object) bool {
-			side, link := other.Dependence()
-			if p, isPair := other.(Pair); isPair {
+		r.made = slices.DeleteFunc(r.made, func(m recorded) bool {
+			if p, isPair := m.object.(Pair); isPair {
 				return p.Host.Name == o.Host.Name
 			}
+			side, link := m.object.Dependence()
 			return side == Host && link == o.Host.Name || side == Pod && link == o.Pod.Name
 		})
 	default:
-		r.Objects = slices.DeleteFunc(r.Objects, func(other Object) bool { return other.String() == object.String() })
+		r.made = slices.DeleteFunc(r.made, func(m recorded) bool { return m.text == text })
 	}
 	return nil
 }
 
 // Inspect implements what [Netlink.Inspect] does.
 func (r *Recorder) Inspect(object Object) error {
-	for _, o := range r.Objects {
-		if o.String() == object.String() {
-			return nil
-		}
+	if r.has(object.String()) {
+		return nil
 	}
 	return &Difference{Object: object, Found: "missing"}
 }
@@ -81,9 +91,13 @@ func (r *Recorder) before(command string) error {
 	return r.Before(command)
 }
 
+func (r *Recorder) has(text string) bool {
+	return slices.ContainsFunc(r.made, func(m recorded) bool { return m.text == text })
+}
+
 func (r *Recorder) hasLink(side Side, name string) bool {
-	return slices.ContainsFunc(r.Objects, func(o Object) bool {
-		p, isPair := o.(Pair)
+	return slices.ContainsFunc(r.made, func(m recorded) bool {
+		p, isPair := m.object.(Pair)
 		return isPair && (side == Host && p.Host.Name == name || side == Pod && p.Pod.Name == name)
 	})
 }
