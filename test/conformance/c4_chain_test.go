@@ -1,0 +1,123 @@
+package conformance
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/vishvananda/netlink"
+)
+
+// needs ends the item where a chained plugin cannot do without a program that
+// is missing.
+func (s *stage) needs(plugin, program string) {
+	if !executable(program) {
+		s.skipf("the plugin %s executes %s, which is not in PATH", plugin, program)
+	}
+}
+
+// chained attaches a pod with a list of plugins, demands that it works and
+// passes CHECK, has try look at what the chain is for, and detaches it.
+func chained(s *stage, try func(a attachment, res result, rt *libcni.RuntimeConf), capabilities map[string]any, others ...object) {
+	l := s.library("1.0.0", s.dual("1.0.0"), others...)
+	a := s.pod("a")
+	before := s.look(a)
+	rt := l.runtime(a, kubernetes(a)...)
+	rt.CapabilityArgs = capabilities
+	res := l.add(rt)
+	s.works(a, res)
+	s.expect(l.check(rt))
+	try(a, res, rt)
+	s.expect(l.del(rt))
+	s.nothingLeft("DEL", before, a)
+	s.expect(l.del(rt))
+}
+
+// mapped demands that a port of the node leads to the pod.
+func mapped(s *stage, world *netlab.Node, a attachment, address netip.Addr, hostPort uint16) {
+	port, stop := s.answeringAt(a.space, netip.AddrPortFrom(address, 8080), "pod")
+	defer stop()
+	if port != 8080 {
+		s.failf("listening at port %d", port)
+	}
+	node := netip.MustParseAddr(node4)
+	if address.Is6() {
+		node = netip.MustParseAddr(node6)
+	}
+	label, _, err := ask(world.Namespace, netip.AddrPortFrom(node, hostPort))
+	s.expect(err)
+	if label != "pod" {
+		s.failf("port %d of the node was answered by %s", hostPort, label)
+	}
+}
+
+// chainItems are about plugins that come after this one in a list.
+var chainItems = []item{
+	{"C4.1", must, "portmap (nftables) after this plugin: a port of the node leads to the pod in both families", func(s *stage) {
+		s.needs("portmap", "nft")
+		world := s.world()
+		ports := map[string]any{"portMappings": []object{{"hostPort": 30080, "containerPort": 8080, "protocol": "udp"}}}
+		chained(s, func(a attachment, res result, _ *libcni.RuntimeConf) {
+			for _, address := range res.addresses() {
+				mapped(s, world, a, address, 30080)
+			}
+		}, ports, object{"type": "portmap", "backend": "nftables", "snat": true, "capabilities": object{"portMappings": true}})
+	}},
+	{"C4.2", must, "portmap (iptables) after this plugin: a port of the node leads to the pod", func(s *stage) {
+		s.needs("portmap", "iptables")
+		s.needs("portmap", "ip6tables")
+		world := s.world()
+		ports := map[string]any{"portMappings": []object{{"hostPort": 30080, "containerPort": 8080, "protocol": "udp"}}}
+		chained(s, func(a attachment, res result, _ *libcni.RuntimeConf) {
+			mapped(s, world, a, s.of(res, false), 30080)
+		}, ports, object{"type": "portmap", "backend": "iptables", "snat": true, "capabilities": object{"portMappings": true}})
+	}},
+	{"C4.3", must, "tuning after this plugin: a sysctl and another MAC, which CHECK accepts", func(s *stage) {
+		const mac = "02:0a:0b:0c:0d:0e"
+		chained(s, func(a attachment, res result, _ *libcni.RuntimeConf) {
+			if got := links(a.space)[a.ifname].Attrs().HardwareAddr.String(); got != mac {
+				s.failf("the pod's MAC is %s instead of %s", got, mac)
+			}
+			value, err := a.space.Sysctl("net/ipv4/conf/eth0/log_martians")
+			if err != nil || value != "1" {
+				s.failf("log_martians is %q: %v", value, err)
+			}
+		}, nil, object{"type": "tuning", "mac": mac, "sysctl": object{"net.ipv4.conf.eth0.log_martians": "1"}})
+	}},
+	{"C4.4", must, "bandwidth after this plugin: it finds the host's interface, and CHECK accepts what it adds", func(s *stage) {
+		chained(s, func(a attachment, res result, _ *libcni.RuntimeConf) {
+			host, err := res.host()
+			s.expect(err)
+			list, err := s.node.Netlink().QdiscList(links(s.node.Namespace)[host])
+			s.expect(err)
+			if !slices.ContainsFunc(list, func(q netlink.Qdisc) bool { return q.Type() == "tbf" }) {
+				s.failf("no token bucket on %s: %v", host, list)
+			}
+		}, map[string]any{"bandwidth": object{"ingressRate": 100e6, "ingressBurst": 100e6, "egressRate": 100e6, "egressBurst": 100e6}},
+			object{"type": "bandwidth", "capabilities": object{"bandwidth": true}})
+	}},
+	{"C4.5", must, "firewall (iptables) after this plugin works", func(s *stage) {
+		s.needs("firewall", "iptables")
+		s.needs("firewall", "ip6tables")
+		chained(s, func(a attachment, res result, _ *libcni.RuntimeConf) {
+			rules, err := s.node.Output("iptables", "-S")
+			s.expect(err)
+			if !strings.Contains(rules, s.of(res, false).String()) {
+				s.failf("firewall made no rule for %v: %s", s.of(res, false), rules)
+			}
+		}, nil, object{"type": "firewall", "backend": "iptables"})
+	}},
+	{"C4.6", must, "a result passes through a chain with this plugin's interfaces, addresses and routes in it", func(s *stage) {
+		plain := s.library("1.0.0", s.dual("1.0.0"))
+		a := s.pod("a")
+		alone := plain.add(plain.runtime(a))
+		s.expect(plain.del(plain.runtime(a)))
+		l := s.library("1.0.0", s.dual("1.0.0"), object{"type": "tuning"})
+		res := l.add(l.runtime(a))
+		if len(res.Interfaces) != len(alone.Interfaces) || len(res.IPs) != len(alone.IPs) || len(res.Routes) != len(alone.Routes) {
+			s.failf("alone the result was %s, in a chain %s", alone.raw, res.raw)
+		}
+	}},
+}

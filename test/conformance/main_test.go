@@ -1,0 +1,74 @@
+package conformance
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/reference"
+)
+
+// pluginVariable names the plugin to test; the default is bin/flatnet.
+const pluginVariable = "FLATNET_CONFORMANCE_PLUGIN"
+
+// plugin is a binary under test.
+type plugin struct {
+	path string
+	// search is CNI_PATH: where the plugin, its IPAM plugins and the plugins
+	// that are chained to it are found.
+	search []string
+}
+
+// name is what the configuration's "type" is.
+func (p plugin) name() string { return filepath.Base(p.path) }
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == recorderName {
+		recorderMain()
+	}
+	// Builds may need the network, so they come before the namespaces.
+	if err := build(); err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+	// Items spend most of their time waiting for the kernel.
+	flag.Set("test.parallel", "8")
+	netlab.Main(m)
+}
+
+// build makes what the tests execute, as far as it is not there yet.
+func build() error {
+	if _, err := reference.Plugins(); err != nil {
+		return err
+	}
+	if os.Getenv(pluginVariable) != "" {
+		return nil
+	}
+	root, err := reference.Repository()
+	if err != nil {
+		return err
+	}
+	return buildFlatnet(root)
+}
+
+func TestPlugin(t *testing.T) {
+	path := os.Getenv(pluginVariable)
+	if path == "" {
+		root, err := reference.Repository()
+		if err != nil {
+			t.Fatal(err)
+		}
+		path = filepath.Join(root, "bin", "flatnet")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("no plugin to test: %v", err)
+	}
+	suite(t, plugin{path: path, search: []string{filepath.Dir(path), reference.Build(t)}}, nil)
+}

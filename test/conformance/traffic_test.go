@@ -1,0 +1,149 @@
+package conformance
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+// patience is how long an answer may take before there is none.
+const patience = 2 * time.Second
+
+// answering starts a UDP server on an address in a namespace. It answers with
+// its label and the address that the question came from. Fails the item if it
+// cannot be started; the returned function stops it.
+func (s *stage) answering(space *netlab.Namespace, address netip.Addr, label string) (port uint16, stop func()) {
+	return s.answeringAt(space, netip.AddrPortFrom(address, 0), label)
+}
+
+// answeringAt is answering at a certain port.
+func (s *stage) answeringAt(space *netlab.Namespace, address netip.AddrPort, label string) (port uint16, stop func()) {
+	var socket net.PacketConn
+	s.expect(space.Do(func() (err error) {
+		socket, err = net.ListenPacket("udp", address.String())
+		return err
+	}))
+	go func() {
+		buffer := make([]byte, 64)
+		for {
+			_, from, err := socket.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			source := from.(*net.UDPAddr).AddrPort().Addr().Unmap()
+			socket.WriteTo([]byte(label+" "+source.String()), from)
+		}
+	}()
+	return socket.LocalAddr().(*net.UDPAddr).AddrPort().Port(), func() { socket.Close() }
+}
+
+// ask sends a datagram from a namespace and returns the label that answers and
+// the source that it saw.
+func ask(space *netlab.Namespace, to netip.AddrPort) (label, source string, err error) {
+	var answer string
+	err = space.Do(func() error {
+		socket, err := net.Dial("udp", to.String())
+		if err != nil {
+			return err
+		}
+		defer socket.Close()
+		socket.SetDeadline(time.Now().Add(patience))
+		if _, err := socket.Write([]byte("?")); err != nil {
+			return err
+		}
+		buffer := make([]byte, 128)
+		n, err := socket.Read(buffer)
+		answer = string(buffer[:n])
+		return err
+	})
+	if err != nil {
+		return "", "", fmt.Errorf("asking %v from %s: %w", to, space.Name, err)
+	}
+	label, source, _ = strings.Cut(answer, " ")
+	return label, source, nil
+}
+
+// reach demands that a question from one namespace is answered by an address
+// in another, and returns the source that was seen there.
+func (s *stage) reach(from, to *netlab.Namespace, address netip.Addr) string {
+	port, stop := s.answering(to, address, to.Name)
+	defer stop()
+	label, source, err := ask(from, netip.AddrPortFrom(address, port))
+	s.expect(err)
+	if label != to.Name {
+		s.failf("%s answered at %v instead of %s", label, address, to.Name)
+	}
+	return source
+}
+
+// works demands that the node and a pod reach each other at every address of
+// the pod, without translation.
+func (s *stage) works(a attachment, res result) {
+	for _, address := range res.addresses() {
+		s.reach(s.node.Namespace, a.space, address)
+		target := netip.MustParseAddr(node4)
+		if address.Is6() {
+			target = netip.MustParseAddr(node6)
+		}
+		if source := s.reach(a.space, s.node.Namespace, target); source != address.String() {
+			s.failf("the node saw %s as source of the pod's traffic, not %v", source, address)
+		}
+	}
+}
+
+// ping sends an ICMP echo request from one address to another and waits for
+// the answer.
+func ping(space *netlab.Namespace, from, to netip.Addr) error {
+	network, request, answer := "ip4:icmp", byte(8), byte(0)
+	if to.Is6() {
+		network, request, answer = "ip6:ipv6-icmp", 128, 129
+	}
+	return space.Do(func() error {
+		socket, err := net.ListenPacket(network, from.String())
+		if err != nil {
+			return err
+		}
+		defer socket.Close()
+		socket.SetDeadline(time.Now().Add(patience))
+		message := []byte{request, 0, 0, 0, 0x70, 0x70, 0, 1}
+		if to.Is4() { // for IPv6 the kernel does it
+			binary.BigEndian.PutUint16(message[2:], checksum(message))
+		}
+		if _, err := socket.WriteTo(message, &net.IPAddr{IP: to.AsSlice()}); err != nil {
+			return fmt.Errorf("pinging %v from %v: %w", to, from, err)
+		}
+		buffer := make([]byte, 128)
+		for {
+			n, source, err := socket.ReadFrom(buffer)
+			if err != nil {
+				return fmt.Errorf("pinging %v from %v: %w", to, from, err)
+			}
+			if n < 8 || binary.BigEndian.Uint16(buffer[4:]) != 0x7070 || buffer[0] == request {
+				continue
+			}
+			if buffer[0] != answer {
+				return fmt.Errorf("pinging %v from %v: ICMP type %d from %v", to, from, buffer[0], source)
+			}
+			if !source.(*net.IPAddr).IP.Equal(to.AsSlice()) {
+				return errors.New("the answer came from " + source.String())
+			}
+			return nil
+		}
+	})
+}
+
+// checksum is that of RFC 1071, for an even number of bytes.
+func checksum(message []byte) uint16 {
+	var sum uint32
+	for i := 0; i < len(message); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(message[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	return ^uint16(sum + sum>>16)
+}
