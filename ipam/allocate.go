@@ -169,11 +169,9 @@ func (x *session) allocate(r *Request, wanted []netip.Addr) ([]Allocation, error
 			return allocated, nil
 		case errors.Is(err, errTaken) && try < 8:
 			// Somebody made a record without the lock. Choose again.
-		case errors.Is(err, errNothingFree) && !x.rebuilt:
-			// Read every record before saying so.
+		case errors.Is(err, errNothingFree) && !x.desperate:
 			x.st = before
-			if err := x.rebuild(false); err != nil {
-				x.broken = true
+			if err := x.despair(); err != nil {
 				return nil, err
 			}
 			continue
@@ -183,6 +181,20 @@ func (x *session) allocate(r *Request, wanted []netip.Addr) ([]Allocation, error
 		}
 		x.st = x.keep(before)
 	}
+}
+
+// despair has every record read before a set is said to be exhausted, and has
+// the next search take addresses that wait in the queue of another set.
+func (x *session) despair() error {
+	x.desperate = true
+	if x.rebuilt {
+		return nil
+	}
+	if err := x.rebuild(false); err != nil {
+		x.broken = true
+		return err
+	}
+	return nil
 }
 
 // refuseDuplicate fails if the owner holds addresses.
@@ -280,7 +292,7 @@ func (x *session) next(sl *slot, set RangeSet) (netip.Addr, error) {
 		if err != nil || addr.IsValid() {
 			return addr, err
 		}
-		if !x.rebuilt {
+		if !x.desperate {
 			return netip.Addr{}, errNothingFree
 		}
 		// The lap began after all records were read, and found nothing.
@@ -308,7 +320,7 @@ func (x *session) walk(sl *slot, set RangeSet) (netip.Addr, error) {
 		if addr == r.Gateway {
 			continue
 		}
-		used, err := x.unavailable(addr)
+		used, err := x.unavailable(addr, sl.key)
 		if err != nil {
 			return netip.Addr{}, err
 		}
@@ -321,30 +333,46 @@ func (x *session) walk(sl *slot, set RangeSet) (netip.Addr, error) {
 
 // unavailable says whether an address is reserved or waits in a queue. Who
 // asks for many gets the answer from lists of both.
-func (x *session) unavailable(addr netip.Addr) (bool, error) {
+func (x *session) unavailable(addr netip.Addr, set setKey) (bool, error) {
 	const many = 32
+	name := addr.String()
 	if x.asked++; x.asked < many {
-		used, err := x.exists(addr.String())
+		used, err := x.exists(name)
 		if err != nil || used {
 			return used, err
 		}
-		return x.cooling(addr)
+		return x.waits(addr, set)
 	}
 	if x.used == nil {
-		x.used = map[netip.Addr]bool{}
-		for _, dir := range []string{".", releasedDir} {
+		x.used = map[string]string{}
+		for _, dir := range []string{releasedDir, "."} {
 			entries, err := x.list(dir)
 			if err != nil {
 				return false, err
 			}
 			for _, e := range entries {
-				if addr, ok := parseName(e.Name()); ok {
-					x.used[addr] = true
-				}
+				x.used[e.Name()] = dir
 			}
 		}
 	}
-	return x.used[addr], nil
+	switch x.used[name] {
+	case "":
+		return false, nil
+	case releasedDir:
+		return x.waits(addr, set)
+	}
+	return true, nil
+}
+
+// waits says whether an address is in a queue: in any, or if the need is
+// great, in that of the set itself.
+func (x *session) waits(addr netip.Addr, set setKey) (bool, error) {
+	text, err := x.readlink(releasedName(addr))
+	if !x.desperate || text == "" {
+		return text != "", err
+	}
+	key, _, _ := parsePlace(text)
+	return key == set, err
 }
 
 // slotFor returns the slot of a set, which may have to be made.

@@ -137,12 +137,6 @@ func (x *session) forget(addr netip.Addr) error {
 	return x.remove(releasedName(addr))
 }
 
-// cooling says whether an address is in a queue.
-func (x *session) cooling(addr netip.Addr) (bool, error) {
-	text, err := x.readlink(releasedName(addr))
-	return text != "", err
-}
-
 // head returns the address at the head of the queue, or the zero Addr if the
 // queue is empty. It steps over gaps, and removes what is none of its own.
 func (x *session) head(sl *slot) (netip.Addr, error) {

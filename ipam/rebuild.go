@@ -61,8 +61,8 @@ func (x *session) rebuild(discard bool) error {
 				break
 			}
 			// Those with an entry were pushed with it.
-			var queued bool
-			if queued, err = x.cooling(addr); err == nil && !queued {
+			var place string
+			if place, err = x.readlink(releasedName(addr)); err == nil && place == "" {
 				err = x.pushLeniently(setKey{}, addr)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +23,9 @@ type session struct {
 	rebuilt bool   // the index was rebuilt from the records in this session
 	buffer  []byte // for encoding the state
 
-	asked int                 // how often unavailable was called
-	used  map[netip.Addr]bool // what it then read
+	desperate bool              // see despair
+	asked     int               // how often unavailable was called
+	used      map[string]string // what it then read: the directory that has an address
 }
 
 // do runs f with the lock held and the index in order. What f changed in x.st

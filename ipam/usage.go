@@ -68,12 +68,12 @@ func (s *Store) HasFree(ctx context.Context, p Pool) error {
 			before := x.st.clone()
 			x.asked, x.used = 0, nil
 			err := x.peek(p)
-			if !errors.Is(err, errNothingFree) {
+			if !errors.Is(err, errNothingFree) || x.desperate {
 				x.st = x.keep(before)
 				return err
 			}
 			x.st = before
-			if err := x.rebuild(false); err != nil {
+			if err := x.despair(); err != nil {
 				return err
 			}
 		}
