@@ -23,9 +23,12 @@ type library struct {
 // name and version are the list's.
 func (s *stage) library(version string, first object, chained ...object) *library {
 	plugins := []object{with(first, object{"name": nil, "cniVersion": nil})}
-	raw, err := json.Marshal(object{
-		"cniVersion": version, "name": network, "plugins": append(plugins, chained...),
-	})
+	return s.libraryOf(object{"cniVersion": version, "name": network, "plugins": append(plugins, chained...)})
+}
+
+// libraryOf uses a list as it is.
+func (s *stage) libraryOf(conflist object) *library {
+	raw, err := json.Marshal(conflist)
 	s.expect(err)
 	list, err := libcni.ConfListFromBytes(raw)
 	s.expect(err)

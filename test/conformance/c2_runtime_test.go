@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
-
-	"github.com/containernetworking/cni/libcni"
 )
 
 // kubernetes are the CNI_ARGS of containerd, which come in any order.
@@ -62,32 +60,9 @@ var runtimeItems = []item{
 	}},
 	{"C2.3", must, "the loopback plugin may run in the same pod at the same time", func(s *stage) {
 		l := s.library("1.0.0", s.dual("1.0.0"))
-		loopback, err := libcni.ConfListFromBytes([]byte(`{"cniVersion":"0.3.1","name":"cni-loopback","plugins":[{"type":"loopback"}]}`))
-		s.expect(err)
+		loopback := s.libraryOf(object{"cniVersion": "0.3.1", "name": "cni-loopback", "plugins": []object{{"type": "loopback"}}})
 		for i := range 4 {
-			a := s.pod(fmt.Sprint(i))
-			lo := l.runtime(a.named("lo"))
-			var wait sync.WaitGroup
-			var failed error
-			wait.Go(func() {
-				failed = l.do(func(ctx context.Context) error {
-					_, err := l.cni.AddNetworkList(ctx, loopback, lo)
-					return err
-				})
-			})
-			var res result
-			var refused any
-			func() {
-				defer func() { refused = recover() }()
-				res = l.add(l.runtime(a, kubernetes(a)...))
-			}()
-			wait.Wait()
-			if refused != nil {
-				panic(refused)
-			}
-			s.expect(failed)
-			s.works(a, res)
-			s.expect(l.del(l.runtime(a)))
+			attachBeside(s, l, loopback, s.pod(fmt.Sprint(i)))
 		}
 	}},
 	{"C2.4", must, "the DEL that kubelet sends after an ADD that failed succeeds, again and again", func(s *stage) {
@@ -132,4 +107,23 @@ var runtimeItems = []item{
 		s.quiet("CHECK", s.check(a, s.dual("1.1.0"), res))
 		s.works(a, res)
 	}},
+}
+
+// attachBeside attaches a pod to two networks at once and detaches it.
+func attachBeside(s *stage, l, loopback *library, a attachment) {
+	var failed error
+	var beside sync.WaitGroup
+	beside.Go(func() {
+		failed = loopback.do(func(ctx context.Context) error {
+			_, err := loopback.cni.AddNetworkList(ctx, loopback.list, loopback.runtime(a.named("lo")))
+			return err
+		})
+	})
+	defer beside.Wait() // also where the other one ends the item
+	res := l.add(l.runtime(a, kubernetes(a)...))
+	beside.Wait()
+	s.expect(failed)
+	s.works(a, res)
+	s.expect(l.del(l.runtime(a)))
+	s.expect(loopback.del(loopback.runtime(a.named("lo"))))
 }

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	// Items spend most of their time waiting for the kernel.
-	flag.Set("test.parallel", "8")
+	flag.Set("test.parallel", "24")
 	netlab.Main(m)
 }
 
