@@ -59,6 +59,19 @@ var errorItems = []item{
 			knows(s, what+": an error object", e, []string{"cniVersion", "code", "msg", "details"})
 		}
 	}},
+	{"A10.77", should, "the code of an IPAM plugin's error is passed on as it is", func(s *stage) {
+		good := s.recorder(s.conf("1.1.0"), script{})
+		bad := s.recorder(good, script{
+			Fail: map[string]bool{"ADD": true, "CHECK": true, "DEL": true},
+			Reply: map[string]object{
+				"ADD": {"code": 11, "msg": "later"}, "CHECK": {"code": 143, "msg": "not yours"}, "DEL": {"code": 144, "msg": "busy"},
+			},
+		})
+		s.failsWith("ADD", 11, s.exec("ADD", s.pod("b"), bad))
+		a, res := s.attach("a", good)
+		s.failsWith("CHECK", 143, s.check(a, bad, res))
+		s.failsWith("DEL", 144, s.exec("DEL", a, bad))
+	}},
 	{"A10.78", should, "a DEL that has to be repeated does not say what makes containerd take it for done", func(s *stage) {
 		conf := s.recorder(s.conf("1.1.0"), script{})
 		a, _ := s.attach("a", conf)

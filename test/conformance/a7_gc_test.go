@@ -1,9 +1,11 @@
 package conformance
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // collected demands that nothing of an attachment is left on the node.
@@ -139,6 +141,33 @@ var gcItems = []item{
 		}
 		if !containsAll(string(asked[0].Stdin), "cni.dev/valid-attachments", a.id) {
 			s.failf("IPAM was not given the list: %s", asked[0].Stdin)
+		}
+	}},
+	{"A7.64", must, "GC with no list, again and again while pods are attached, hurts none of them", func(s *stage) {
+		conf := s.conf("1.1.0")
+		pods := make([]attachment, 8)
+		for i := range pods {
+			pods[i] = s.pod(fmt.Sprint(i))
+		}
+		replies := make([]reply, len(pods))
+		collections := make(chan reply, 2*len(pods))
+		var wait sync.WaitGroup
+		for i, a := range pods {
+			wait.Go(func() {
+				replies[i] = s.exec("ADD", a, conf)
+				collections <- s.collect(conf)
+				collections <- s.collect(conf)
+			})
+		}
+		wait.Wait()
+		close(collections)
+		for r := range collections {
+			s.quiet("GC", r)
+		}
+		for i, a := range pods {
+			res := s.added(replies[i])
+			s.quiet("CHECK", s.check(a, conf, res))
+			s.works(a, res)
 		}
 	}},
 	{"A7.65", should, "GC leaves files alone that are not reservations", func(s *stage) {

@@ -31,6 +31,8 @@ const (
 	noMetrics     = "the library does not pass a route's mtu and advmss to the kernel"
 	noMTU         = "ptp does not put the mtu into interfaces"
 	waitsForDAD   = "ptp waits for duplicate address detection of the pod's address, and its host side is not ready then"
+	emptyRecord   = "host-local takes an address for reserved whatever is in its file"
+	noCollection  = "host-local does not look whether a reservation's pod still exists"
 	vagueError    = "the library's errors do not always name the value"
 )
 
@@ -88,6 +90,9 @@ var ptpShortcomings = map[string]string{
 	"B5":      waitsForDAD,
 	"B6":      vagueError,
 	"B6b":     vagueError,
+	"B8":      emptyRecord,
+	"B9":      noCollection,
+	"B10":     "ptp gives veth pairs the kernel's default",
 	"C1.4":    noGC,
 	"C1.6":    afterTheFact,
 }

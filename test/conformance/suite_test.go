@@ -31,7 +31,7 @@ var items = slices.Concat(
 	protocolItems, environmentItems, configurationItems, requestedAddressItems,
 	addItems, addFailureItems, delItems, delForeignItems, checkItems, checkNoticesItems,
 	statusItems, gcItems, resultItems, versionItems, errorItems, delegationItems, lifecycleItems,
-	knownWrongItems, libraryItems, runtimeItems, chainItems,
+	knownWrongItems, knownWrongAddressItems, libraryItems, runtimeItems, chainItems,
 )
 
 type outcome string

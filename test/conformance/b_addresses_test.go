@@ -1,0 +1,61 @@
+package conformance
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// knownWrongAddressItems are about what IPAM plugins are known to get wrong.
+var knownWrongAddressItems = []item{
+	{"B7", should, "a released address is given again only after the others", func(s *stage) {
+		conf := withIPAM(s.conf("1.1.0"), object{"ranges": [][]object{{{"subnet": subnet4, "rangeStart": "10.1.2.2", "rangeEnd": "10.1.2.4"}}}})
+		a, first := s.attach("a", conf)
+		_, second := s.attach("b", conf)
+		s.del(a, conf)
+		_, third := s.attach("c", conf)
+		_, fourth := s.attach("d", conf)
+		if s.of(third, false) == s.of(first, false) || s.of(fourth, false) != s.of(first, false) {
+			s.failf("of three addresses %v was released while %v was in use; then %v and %v were given",
+				s.of(first, false), s.of(second, false), s.of(third, false), s.of(fourth, false))
+		}
+	}},
+	{"B8", should, "a record that a crash left empty does not take an address away for ever", func(s *stage) {
+		conf := s.single("1.1.0")
+		s.expect(os.MkdirAll(filepath.Join(s.dataDir(), network), 0o700))
+		s.expect(os.WriteFile(s.record(netip.MustParseAddr("10.1.2.5")), nil, 0o600))
+		a, res := s.attach("a", conf)
+		s.works(a, res)
+		if !s.reserved(s.of(res, false), a) {
+			s.failf("the address is in use, but reserved is %v", s.reservations(network))
+		}
+	}},
+	{"B9", should, "an address whose pod and interface are gone is free, if there is no other", func(s *stage) {
+		conf := s.single("1.1.0")
+		gone, res := s.attach("gone", conf)
+		host, err := res.host()
+		s.expect(err)
+		s.expect(gone.space.Delete()) // no DEL ever comes
+		s.eventually("the interface of a pod that is gone goes too", func() bool { return links(s.node.Namespace)[host] == nil })
+		a, now := s.attach("a", conf)
+		s.works(a, now)
+	}},
+	{"B10", should, "without a configured mtu the pod's is not larger than that of the node's uplink", func(s *stage) {
+		uplink := links(s.node.Namespace)["eth0"]
+		s.expect(s.node.Netlink().LinkSetMTU(uplink, 1400))
+		a, _ := s.attach("a", s.conf("1.1.0"))
+		if mtu := links(a.space)[a.ifname].Attrs().MTU; mtu > 1400 {
+			s.failf("the uplink's mtu is 1400, the pod's %d", mtu)
+		}
+	}},
+}
+
+// eventually waits until a condition holds that the kernel brings about.
+func (s *stage) eventually(what string, holds func() bool) {
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.failf("waited too long until %s", what)
+		}
+	}
+}
