@@ -1,0 +1,268 @@
+// Package rules keeps the plugin's nftables rules on a node: a constant number
+// of them, whatever the number of pods, through netlink and no executable.
+//
+//	table ip flatnet {
+//	    set masquerade { type ipv4_addr; }                        # one element a pod
+//	    set exempt     { type ipv4_addr; flags interval; }
+//	    chain postrouting {
+//	        type nat hook postrouting priority srcnat;
+//	        ip saddr @masquerade ip daddr != @exempt oifgroup != 70 masquerade fully-random
+//	    }
+//	}
+//
+// The table of family ip6 has the same, and the guard that IPv6 has no sysctl
+// for: what comes from a pod's interface has a source address that is routed to
+// that interface, or is link-local and goes no further than the node.
+//
+//	chain guard {
+//	    type filter hook prerouting priority raw;
+//	    iifgroup 70 ip6 saddr != fe80::/10 ip6 saddr != :: fib saddr . iif oif 0 drop
+//	}
+//
+// Each part is made when the first attachment needs it. The last attachment
+// that leaves the node takes the tables along.
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+)
+
+const (
+	tableName      = "flatnet"
+	masqueradeName = "masquerade"
+	exemptName     = "exempt"
+	natChain       = "postrouting"
+	guardChain     = "guard"
+)
+
+// Rules works in the caller's network namespace.
+type Rules struct {
+	lockPath string
+	// Step is called before every change, with its name; an error takes the
+	// place of the change. Tests make changes fail with it.
+	Step func(operation string) error
+}
+
+// New returns the rules of the node whose state is in the directory. All
+// networks of a node share one.
+func New(stateDirectory string) *Rules {
+	return &Rules{lockPath: filepath.Join(stateDirectory, "rules.lock")}
+}
+
+// Need is what an attachment wants of the rules.
+type Need struct {
+	Addresses []netip.Addr
+	// Masquerade gives the addresses the node's own on the way to everything
+	// but other pods of the node and the exempt networks.
+	Masquerade bool
+	Exempt     []netip.Prefix
+}
+
+// guarded reports whether the need includes the guard.
+func (n Need) guarded() bool { return n.has(nftables.TableFamilyIPv6) }
+
+func (n Need) has(f nftables.TableFamily) bool { return len(n.ofFamily(f)) > 0 }
+
+func (n Need) ofFamily(f nftables.TableFamily) []netip.Addr {
+	var addresses []netip.Addr
+	for _, a := range n.Addresses {
+		if a.Is6() == (f == nftables.TableFamilyIPv6) {
+			addresses = append(addresses, a)
+		}
+	}
+	return addresses
+}
+
+var families = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
+
+// Add makes what the attachment needs, and keeps what is there. An attachment
+// without masquerading and IPv6 needs nothing and costs nothing.
+func (r *Rules) Add(need Need) error {
+	if !need.Masquerade && !need.guarded() {
+		return nil
+	}
+	return r.locked(func(c *nftables.Conn) error {
+		if need.guarded() {
+			if err := r.ensureGuard(c); err != nil {
+				return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
+			}
+		}
+		if !need.Masquerade {
+			return nil
+		}
+		for _, f := range families {
+			if !need.has(f) {
+				continue
+			}
+			if err := r.addMasquerade(c, f, need); err != nil {
+				return fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Check reports what of the need is missing, or nil.
+func (r *Rules) Check(need Need) error {
+	if !need.Masquerade && !need.guarded() {
+		return nil
+	}
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	defer c.CloseLasting()
+	var missing []error
+	if need.guarded() {
+		missing = append(missing, checkRule(c, nftables.TableFamilyIPv6, guardChain))
+	}
+	if need.Masquerade {
+		for _, f := range families {
+			if need.has(f) {
+				missing = append(missing, checkRule(c, f, natChain), checkElements(c, f, need))
+			}
+		}
+	}
+	return errors.Join(missing...)
+}
+
+// Remove takes the addresses out of the masqueraded ones. Where last says that
+// no attachment is left on the node, the tables go as well; it is called with
+// the lock held, so no other attachment is between its record and its rules.
+func (r *Rules) Remove(need Need, last func() bool) error {
+	if !need.Masquerade && !need.guarded() {
+		return nil
+	}
+	return r.locked(func(c *nftables.Conn) error {
+		if need.Masquerade {
+			for _, f := range families {
+				if !need.has(f) {
+					continue
+				}
+				if err := r.removeMasquerade(c, f, need); err != nil {
+					return fmt.Errorf("removing %v from nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+				}
+			}
+		}
+		if !last() {
+			return nil
+		}
+		for _, f := range families {
+			if err := r.removeTable(c, f); err != nil {
+				return fmt.Errorf("removing nftables table %s %s: %w", familyName(f), tableName, err)
+			}
+		}
+		return nil
+	})
+}
+
+// removeTable deletes a family's table, unless a set shows that somebody whose
+// records are elsewhere still uses it.
+func (r *Rules) removeTable(c *nftables.Conn, f nftables.TableFamily) error {
+	elements, err := c.GetSetElements(masqueradeSet(f))
+	if err == nil && len(elements) > 0 {
+		return nil
+	}
+	if err := r.step("delete table " + familyName(f)); err != nil {
+		return err
+	}
+	c.DelTable(table(f))
+	return ignoreMissing(c.Flush())
+}
+
+// locked calls f while no other process of the node changes the rules.
+func (r *Rules) locked(f func(*nftables.Conn) error) error {
+	if err := os.MkdirAll(filepath.Dir(r.lockPath), 0o700); err != nil {
+		return fmt.Errorf("making state directory: %w", err)
+	}
+	lock, err := os.OpenFile(r.lockPath, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening lock of nftables rules: %w", err)
+	}
+	defer lock.Close()
+	if err := acquire(lock); err != nil {
+		return err
+	}
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	defer c.CloseLasting()
+	return f(c)
+}
+
+// lockTimeout bounds the wait for other processes, each of which needs a
+// millisecond.
+const lockTimeout = 20 * time.Second
+
+func acquire(lock *os.File) error {
+	for wait := time.Millisecond; ; {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("locking nftables rules: %w", err)
+		}
+		if wait > lockTimeout {
+			return fmt.Errorf("locking nftables rules: another process has held %s for %s", lock.Name(), lockTimeout)
+		}
+		time.Sleep(min(wait, 20*time.Millisecond))
+		wait += min(wait, 20*time.Millisecond)
+	}
+}
+
+func connect() (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, fmt.Errorf("opening nftables: %w", err)
+	}
+	return c, nil
+}
+
+func (r *Rules) step(operation string) error {
+	if r.Step == nil {
+		return nil
+	}
+	return r.Step("nft " + operation)
+}
+
+func table(f nftables.TableFamily) *nftables.Table {
+	return &nftables.Table{Family: f, Name: tableName}
+}
+
+func familyName(f nftables.TableFamily) string {
+	if f == nftables.TableFamilyIPv6 {
+		return "ip6"
+	}
+	return "ip"
+}
+
+// group is the interface group of pods, as nftables compares it.
+var group = nativeUint32(kernel.Group)
+
+// isMissing reports whether the kernel said that there is no such table, set,
+// chain or element. Half of the library's questions pass the error on as text
+// only.
+func isMissing(err error) bool {
+	return err != nil && (errors.Is(err, unix.ENOENT) || strings.HasSuffix(err.Error(), unix.ENOENT.Error()))
+}
+
+// ignoreMissing makes a deletion of what is not there no error.
+func ignoreMissing(err error) error {
+	if isMissing(err) {
+		return nil
+	}
+	return err
+}
