@@ -1,6 +1,9 @@
 package conformance
 
-import "strings"
+import (
+	"maps"
+	"strings"
+)
 
 var protocolItems = []item{
 	{"A0.1", must, "the result of ADD is JSON on stdout, an error is JSON on stdout too", func(s *stage) {
@@ -42,42 +45,36 @@ var protocolItems = []item{
 		s.quiet("DEL, again", s.exec("DEL", a, conf))
 	}},
 	{"A0.5", should, "no process stays behind that holds stdout", func(s *stage) {
-		conf := s.conf("1.1.0")
-		a := s.pod("a")
 		// A reply says that it is broken if stdout did not end with the process.
-		for _, verb := range []string{"ADD", "STATUS", "DEL"} {
-			if r := s.exec(verb, a, conf); r.broken != nil || r.exit != 0 {
-				s.failf("%s: %v", verb, r)
-			}
-		}
+		addAndDel(s, func(request) {})
+		s.quiet("STATUS", s.exec("STATUS", attachment{}, s.conf("1.1.0")))
 	}},
 	{"A0.6", must, "variables that the plugin does not know do not matter", func(s *stage) {
-		conf := s.conf("1.1.0")
-		a := s.pod("a")
-		for _, verb := range []string{"ADD", "DEL"} {
-			r := s.request(verb, a, conf)
-			for key, value := range map[string]string{
+		addAndDel(s, func(r request) {
+			maps.Copy(r.env, map[string]string{
 				"TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 				"TRACESTATE":  "a=b", "BAGGAGE": "user=1", "CNI_UNHEARD_OF": "yes",
 				"HOME": "/nowhere/at/all", "LANG": "tlh_AQ.UTF-8", "GODEBUG": "nonsense=1", "TMPDIR": "/nowhere",
 				"LONG": strings.Repeat("x", 1<<16),
-			} {
-				r.env[key] = value
-			}
-			if out := s.run(r); out.exit != 0 {
-				s.failf("%s: %v", verb, out)
-			}
-		}
+			})
+		})
 	}},
 	{"A0.6b", should, "the CNI variables alone suffice, without PATH and HOME", func(s *stage) {
-		conf := s.conf("1.1.0")
-		a := s.pod("a")
-		for _, verb := range []string{"ADD", "DEL"} {
-			r := s.request(verb, a, conf)
-			delete(r.env, "PATH")
-			if out := s.run(r); out.exit != 0 {
-				s.failf("%s: %v", verb, out)
-			}
-		}
+		addAndDel(s, func(r request) { delete(r.env, "PATH") })
 	}},
+}
+
+// addAndDel demands that a pod can be attached and detached, with something
+// changed in the requests.
+func addAndDel(s *stage, change func(request)) {
+	conf := s.conf("1.1.0")
+	a := s.pod("a")
+	before := s.look(a)
+	r := s.request("ADD", a, conf)
+	change(r)
+	s.works(a, s.added(s.run(r)))
+	r = s.request("DEL", a, conf)
+	change(r)
+	s.quiet("DEL", s.run(r))
+	s.nothingLeft("DEL", before, a)
 }

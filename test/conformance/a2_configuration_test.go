@@ -38,12 +38,7 @@ func accepts(s *stage, what string, conf object) result {
 
 // supported are the versions that the plugin says it supports.
 func (s *stage) supported() []string {
-	r := s.exec("VERSION", attachment{}, object{"cniVersion": "1.1.0"})
-	var v struct{ SupportedVersions []string }
-	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || r.exit != 0 {
-		s.failf("VERSION: %v, %v", r, err)
-	}
-	return v.SupportedVersions
+	return s.versions(s.exec("VERSION", attachment{}, object{"cniVersion": "1.1.0"})).SupportedVersions
 }
 
 var configurationItems = []item{

@@ -110,10 +110,12 @@ var addFailureItems = []item{
 		foreign := &netlink.Route{Dst: ipNet(target), LinkIndex: uplink, Scope: netlink.SCOPE_LINK}
 		s.expect(s.node.Netlink().RouteAdd(foreign))
 		before := s.look(a)
-		if r := s.exec("ADD", a, conf); r.exit == 0 {
+		r := s.exec("ADD", a, conf)
+		if r.exit == 0 {
 			s.works(a, s.added(r))
 			return
 		}
+		s.fails("refused ADD", r)
 		s.nothingLeft("refused ADD", before, a)
 		if left := s.reservations(network); len(left) > 0 {
 			s.failf("refused ADD left reservations: %v", left)

@@ -16,13 +16,19 @@ type versionReply struct {
 func (s *stage) asked(stdin string) versionReply {
 	r := s.request("VERSION", attachment{}, nil)
 	r.stdin = []byte(stdin)
-	out := s.run(r)
-	found, err := documents(out.stdout)
-	if err != nil || len(found) != 1 || out.exit != 0 {
-		s.failf("VERSION with stdin %q: %v", stdin, out)
+	return s.versions(s.run(r))
+}
+
+// versions demands that a reply is that of a successful VERSION.
+func (s *stage) versions(r reply) versionReply {
+	found, err := documents(r.stdout)
+	if err != nil || len(found) != 1 || r.exit != 0 || r.broken != nil {
+		s.failf("VERSION: %v", r)
 	}
 	var v versionReply
-	s.expect(json.Unmarshal(found[0], &v))
+	if err := json.Unmarshal(found[0], &v); err != nil || len(v.SupportedVersions) == 0 {
+		s.failf("VERSION: %v", r)
+	}
 	return v
 }
 
