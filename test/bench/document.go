@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+const introduction = `# Benchmarks
+
+This page is written by ` + "`make bench`" + ` (` + "`go run ./test/bench -o docs/benchmarks.md`" + `). What stands between
+the marks "explanation" is written by hand, and kept.
+
+Everybody is executed by libcni in the same way, in network namespaces that the benchmark makes: a node for each
+contender, a fresh pod for each attachment. They take turns in every round, in random order and with a random pause
+before each step. Figures are medians unless they say otherwise.
+
+- **ptp**, **bridge**: Debian's containernetworking-plugins, with host-local.
+- **floor**: a bare Go program that makes the kernel objects of flatnet's IPv4 attachment from constants: no
+  configuration, no allocator, no state, no checks ([source](../test/bench/floor/main.go)).
+- **noop**: a Go program that does nothing, which is what executing a plugin costs.
+`
+
+// writeDocument writes the report, with the explanations of the one that was there.
+func writeDocument(path string, before, after machine, sections []section) error {
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the last report: %w", err)
+	}
+	text := document(string(old), before, after, sections)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("writing report: %w", err)
+	}
+	return nil
+}
+
+// document is the whole report in Markdown; it takes the explanations from old.
+func document(old string, before, after machine, sections []section) string {
+	var text strings.Builder
+	text.WriteString(introduction + "\n" + explanation(old, "introduction"))
+	text.WriteString("\n## The machine\n\n" + before.String() + after.since(before))
+	for _, s := range sections {
+		fmt.Fprintf(&text, "\n## %s\n\n%s\n%s", s.title, s, explanation(old, s.name))
+	}
+	return text.String()
+}
+
+// explanation is the part of a document between the marks of a name, with the marks.
+func explanation(document, name string) string {
+	start, end := "<!-- explanation: "+name+" -->\n", "<!-- end of explanation -->\n"
+	_, rest, _ := strings.Cut(document, start)
+	kept, _, found := strings.Cut(rest, end)
+	if !found {
+		kept = ""
+	}
+	return start + kept + end
+}

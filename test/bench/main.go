@@ -1,0 +1,91 @@
+// Command bench measures flatnet beside its peers, and prints what it found.
+//
+//	make build && go run ./test/bench
+//
+// Peers are the plugins of Debian's package containernetworking-plugins, and a floor:
+// a program that makes the same kernel objects as flatnet from constants. All of them
+// are executed through libcni in exactly the same way, in nodes and pods that are
+// network namespaces of the benchmark's own, one after the other in every round.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+func main() {
+	output := flag.String("o", "", "write the report to this `file`; text between its explanation marks is kept")
+	quick := flag.Bool("quick", false, "measure very little: tells that everything runs, not how fast it is")
+	only := flag.String("run", "", "measure only the sections whose name matches this `regexp`")
+	flag.Parse()
+	if err := netlab.Enter(); err != nil {
+		fail(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *output, *only, *quick); err != nil {
+		fail(err)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
+}
+
+func run(ctx context.Context, output, only string, quick bool) error {
+	if output != "" && only != "" {
+		return errors.New("-o needs all sections, so it cannot go together with -run")
+	}
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return fmt.Errorf("parsing -run: %w", err)
+	}
+	floor, err := buildFloor(ctx)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(floor)
+	b := &bench{floor: floor, peers: "/usr/lib/cni", ours: "bin", amount: full}
+	if quick {
+		b.amount = smoke
+	}
+	before, err := lookAtMachine()
+	if err != nil {
+		return err
+	}
+	fmt.Println(before)
+	var done []section
+	for _, s := range sections {
+		if !wanted.MatchString(s.name) {
+			continue
+		}
+		fmt.Printf("## %s\n\n", s.title)
+		result, err := s.measure(ctx, b)
+		if err != nil {
+			return fmt.Errorf("measuring %s: %w", s.name, err)
+		}
+		result.outline = s
+		fmt.Println(result)
+		done = append(done, result)
+	}
+	after, err := lookAtMachine()
+	if err != nil {
+		return err
+	}
+	fmt.Println(after.since(before))
+	if output != "" {
+		if err := writeDocument(output, before, after, done); err != nil {
+			return err
+		}
+	}
+	return b.complete()
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// section is a part of the report that has been measured.
+type section struct {
+	outline
+	table  table
+	ratios []ratio
+}
+
+// String is the section's tables in Markdown.
+func (s section) String() string {
+	verdicts := table{head: []string{"", "measured", "target", "reached"}}
+	for _, r := range s.ratios {
+		verdicts.rows = append(verdicts.rows, r.row())
+	}
+	return s.table.String() + "\n" + verdicts.String()
+}
+
+// ratio is a figure with its target.
+type ratio struct {
+	what   string
+	shown  string // the figure; empty if it was not measured
+	target string // empty if there is none
+	met    bool
+}
+
+// row shows the ratio as a row of a table.
+func (r ratio) row() []string {
+	reached := ""
+	switch {
+	case r.shown == "":
+		return []string{r.what, "not measured", r.target, reached}
+	case r.target != "" && r.met:
+		reached = "yes"
+	case r.target != "":
+		reached = "no"
+	}
+	return []string{r.what, r.shown, r.target, reached}
+}
+
+// atMost compares the medians of two samples with a limit, 0 if there is none.
+func atMost(what string, ours, theirs sample, limit float64) ratio {
+	r := ratio{what: what}
+	if limit > 0 {
+		r.target = fmt.Sprintf("≤ %g", limit)
+	}
+	if len(ours) > 0 && len(theirs) > 0 {
+		quotient := float64(ours.median()) / float64(theirs.median())
+		r.shown, r.met = fmt.Sprintf("%.2f", quotient), quotient <= limit
+	}
+	return r
+}
+
+// informative compares the medians of two samples where there is no target.
+func informative(what string, ours, theirs sample) ratio { return atMost(what, ours, theirs, 0) }
+
+// table is one of text.
+type table struct {
+	head []string
+	rows [][]string
+}
+
+// String is the table in Markdown, padded to be read as it is; the first column is
+// text and the others are figures.
+func (t table) String() string {
+	widths := make([]int, len(t.head))
+	for _, row := range append([][]string{t.head}, t.rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell), 2)
+		}
+	}
+	var text strings.Builder
+	line := func(cells []string) {
+		for i, cell := range cells {
+			space := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i == 0 {
+				text.WriteString("| " + cell + space + " |")
+			} else {
+				text.WriteString(" " + space + cell + " |")
+			}
+		}
+		text.WriteString("\n")
+	}
+	line(t.head)
+	for i, width := range widths {
+		if i == 0 {
+			text.WriteString("|" + strings.Repeat("-", width+2) + "|")
+		} else {
+			text.WriteString(strings.Repeat("-", width+1) + ":|")
+		}
+	}
+	text.WriteString("\n")
+	for _, row := range t.rows {
+		line(row)
+	}
+	return text.String()
+}
