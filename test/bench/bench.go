@@ -23,7 +23,7 @@ type amount struct {
 
 var (
 	full = amount{
-		rounds: 100, pods: 200, atOnce: 16, bursts: 5,
+		rounds: 100, pods: 200, atOnce: 16, bursts: 7,
 		few: 10, many: 2000, manyPeer: 500, manyDual: 500, reservations: 50000, peerRecords: 10000,
 	}
 	smoke = amount{
