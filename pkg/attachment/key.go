@@ -6,8 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"strings"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
 // Key names an attachment, as the CNI specification does: one network, one
@@ -44,10 +45,10 @@ func (k Key) HostInterface(prefix string, attempt int) string {
 
 // MACs returns the MAC addresses of the attachment's two interfaces: locally
 // administered, unicast, and the same whenever the same key is attached.
-func (k Key) MACs() (host, pod net.HardwareAddr) {
+func (k Key) MACs() (host, pod kernel.MAC) {
 	sum := k.digest("mac")
-	local := func(b []byte) net.HardwareAddr {
-		mac := net.HardwareAddr(append([]byte(nil), b[:6]...))
+	local := func(b []byte) kernel.MAC {
+		mac := kernel.MAC(append([]byte(nil), b[:6]...))
 		mac[0] = mac[0]&^0x01 | 0x02
 		return mac
 	}
@@ -81,5 +82,14 @@ func (k Key) Owns(alias string) bool {
 	return alias == own || strings.HasPrefix(alias, own+" ")
 }
 
-// IsOurs reports whether the alias marks an interface of any attachment.
-func IsOurs(alias string) bool { return strings.HasPrefix(alias, aliasMark) }
+// KeyOf reads the key out of an alias; known is false where the alias is not of
+// flatnet, or the key was too long for it.
+func KeyOf(alias string) (k Key, known bool) {
+	text, ours := strings.CutPrefix(alias, aliasMark)
+	text, _, _ = strings.Cut(text, " ")
+	parts := strings.Split(text, "/")
+	if !ours || len(parts) != 3 {
+		return Key{}, false
+	}
+	return Key{Network: parts[0], ContainerID: parts[1], Interface: parts[2]}, true
+}

@@ -9,8 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/wire"
 )
 
 // Record is what DEL, CHECK and GC need to know of an attachment even where the
@@ -18,16 +19,16 @@ import (
 // no prevResult.
 type Record struct {
 	Key
-	Sandbox       Sandbox      `json:"sandbox"`
-	HostInterface string       `json:"hostInterface"`
-	Addresses     []netip.Addr `json:"addresses"`
+	Sandbox Sandbox   `json:"sandbox"`
+	Wire    wire.Wire `json:"wire"`
 	// IPAM is the type of the plugin that the addresses came from; "" means
 	// the built-in allocator, which keeps them in DataDir.
-	IPAM       string    `json:"ipam,omitempty"`
-	DataDir    string    `json:"dataDir,omitempty"`
-	Masquerade bool      `json:"ipMasq,omitempty"`
-	Pod        string    `json:"pod,omitempty"` // namespace/name, for people
-	Since      time.Time `json:"since"`
+	IPAM       string         `json:"ipam,omitempty"`
+	DataDir    string         `json:"dataDir,omitempty"`
+	Masquerade bool           `json:"ipMasq,omitempty"`
+	Exempt     []netip.Prefix `json:"exempt,omitempty"` // from masquerading
+	Pod        string         `json:"pod,omitempty"`    // namespace/name, for people
+	Since      time.Time      `json:"since"`
 }
 
 // Sandbox identifies the pod's network namespace. Device and Inode tell it from
@@ -60,8 +61,8 @@ func (d *Directory) file(k Key) string {
 	return filepath.Join(d.path, hex.EncodeToString(sum[:16]))
 }
 
-// temporaryMark is in the names of files that are not records yet.
-const temporaryMark = ".new-"
+// temporaryMark ends the names of files that are not records yet.
+const temporaryMark = ".new"
 
 // Put writes a record, atomically: other processes see the old one, the new
 // one, or none. It is not synced to disk, because it must not outlive a reboot.
@@ -122,8 +123,30 @@ func (d *Directory) Delete(k Key) error {
 	return nil
 }
 
-// List returns the records of one network, or of all where network is "".
-// What cannot be read is left out.
+// Others reports whether there is a record besides that of the key. It takes
+// the same time however many there are.
+func (d *Directory) Others(k Key) bool {
+	dir, err := os.Open(d.path)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	own := filepath.Base(d.file(k))
+	for {
+		names, err := dir.Readdirnames(8)
+		for _, name := range names {
+			if name != own && name != own+temporaryMark {
+				return true
+			}
+		}
+		if err != nil {
+			return false
+		}
+	}
+}
+
+// List returns the records of one network, or of all where network is "",
+// those of interrupted writes included. What cannot be read is left out.
 func (d *Directory) List(network string) ([]Record, error) {
 	entries, err := os.ReadDir(d.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -134,9 +157,6 @@ func (d *Directory) List(network string) ([]Record, error) {
 	}
 	var records []Record
 	for _, e := range entries {
-		if strings.Contains(e.Name(), temporaryMark) {
-			continue
-		}
 		raw, err := os.ReadFile(filepath.Join(d.path, e.Name()))
 		if err != nil {
 			continue // removed since
@@ -147,6 +167,28 @@ func (d *Directory) List(network string) ([]Record, error) {
 		}
 	}
 	return records, nil
+}
+
+// SweepTorn removes what an interrupted write left and nobody can read, once it
+// is older than any ADD can take.
+func (d *Directory) SweepTorn(age time.Duration) error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return nil // nothing there
+	}
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(d.path, e.Name())
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < age {
+			continue
+		}
+		raw, err := os.ReadFile(path)
+		if err == nil && !json.Valid(raw) {
+			errs = append(errs, os.Remove(path))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (d *Directory) step(operation string) error {

@@ -26,8 +26,8 @@ func Fail(code uint, message, details string) error {
 	return types.NewError(code, message, details)
 }
 
-// Wrap makes an error of another one, with a code; an error that has a code
-// already keeps it, and nil stays nil.
+// Wrap makes an error of another one, with a code. An error that has a code
+// already, or is made of one that has, keeps it; nil stays nil.
 func Wrap(code uint, err error, details string) error {
 	var typed *types.Error
 	if err == nil || errors.As(err, &typed) {
@@ -54,11 +54,17 @@ type document struct {
 	Details    string `json:"details,omitempty"`
 }
 
-func printError(w io.Writer, version string, err error) {
-	d := document{CNIVersion: version, Code: Code(err), Message: err.Error()}
-	if typed := (*types.Error)(nil); errors.As(err, &typed) {
-		d.Message, d.Details = typed.Msg, typed.Details
+// Texts returns an error's message and details apart.
+func Texts(err error) (message, details string) {
+	if typed, is := err.(*types.Error); is {
+		return typed.Msg, typed.Details
 	}
+	return err.Error(), ""
+}
+
+func printError(w io.Writer, version string, err error) {
+	d := document{CNIVersion: version, Code: Code(err)}
+	d.Message, d.Details = Texts(err)
 	raw, encodeErr := json.MarshalIndent(d, "", "    ")
 	if encodeErr != nil {
 		raw = []byte(`{"code": 999, "msg": "encoding error"}`)

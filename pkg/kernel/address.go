@@ -12,12 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flags of linux/if_addr.h.
-const (
-	flagNoDAD         = unix.IFA_F_NODAD
-	flagNoPrefixRoute = unix.IFA_F_NOPREFIXROUTE
-)
-
 func (n *Netlink) addAddress(a Address) error {
 	err := n.addressMessage(a, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	if errors.Is(err, unix.EACCES) && a.Prefix.Addr().Is6() && a.Side == Pod {
@@ -47,8 +41,8 @@ func (n *Netlink) addressMessage(a Address, message, flags int) error {
 	r.AddData(header)
 	r.AddData(nl.NewRtAttr(unix.IFA_LOCAL, a.Prefix.Addr().AsSlice()))
 	r.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.Prefix.Addr().AsSlice()))
-	if a.Prefix.Addr().Is6() {
-		r.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flagNoDAD|flagNoPrefixRoute)))
+	if flags := a.flags(); flags != 0 {
+		r.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
 	}
 	return s.acknowledge(r)
 }

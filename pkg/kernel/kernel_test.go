@@ -37,12 +37,12 @@ func withNetlink(t *testing.T, f func(n *Netlink, node *netlab.Node, pod *netlab
 	}
 }
 
-func mac(text string) net.HardwareAddr {
+func mac(text string) MAC {
 	m, err := net.ParseMAC(text)
 	if err != nil {
 		panic(err)
 	}
-	return m
+	return MAC(m)
 }
 
 // oneOfEach is a dual-stack attachment by hand.
@@ -59,7 +59,7 @@ func oneOfEach() []Object {
 		Address{Pod, "eth0", netip.MustParsePrefix("10.0.0.2/32")},
 		Address{Pod, "eth0", netip.MustParsePrefix("fd00::2/128")},
 		Address{Pod, "eth0", netip.MustParsePrefix("fe80::2/64")},
-		Address{Host, "veth0", netip.MustParsePrefix("fe80::1/128")},
+		Address{Host, "veth0", netip.MustParsePrefix("fe80::1/64")},
 		Neighbour{Pod, "eth0", linkLocal4, host}, Neighbour{Pod, "eth0", linkLocal6, host},
 		Neighbour{Host, "veth0", netip.MustParseAddr("10.0.0.2"), pod}, Neighbour{Host, "veth0", netip.MustParseAddr("fd00::2"), pod},
 		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("10.0.0.2/32")},

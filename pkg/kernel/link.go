@@ -48,7 +48,7 @@ func (n *Netlink) makePair(p Pair) error {
 
 func addEnd(add func(nl.NetlinkRequestData), e End, mtu int) {
 	add(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(e.Name)))
-	add(nl.NewRtAttr(unix.IFLA_ADDRESS, e.MAC))
+	add(nl.NewRtAttr(unix.IFLA_ADDRESS, []byte(e.MAC)))
 	add(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 }
 

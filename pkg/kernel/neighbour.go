@@ -3,7 +3,6 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -31,7 +30,7 @@ func (n *Netlink) neighbourMessage(o Neighbour, message, flags int) error {
 	r := s.request(message, flags)
 	r.AddData(&netlink.Ndmsg{Family: uint8(family(o.Address)), Index: uint32(index), State: unix.NUD_PERMANENT})
 	r.AddData(nl.NewRtAttr(unix.NDA_DST, o.Address.AsSlice()))
-	r.AddData(nl.NewRtAttr(unix.NDA_LLADDR, o.MAC))
+	r.AddData(nl.NewRtAttr(unix.NDA_LLADDR, []byte(o.MAC)))
 	r.AddData(nl.NewRtAttr(attributeNeighbourProtocol, nl.Uint8Attr(Protocol)))
 	return s.acknowledge(r)
 }
@@ -65,7 +64,7 @@ func (n *Netlink) inspectNeighbour(o Neighbour) (string, error) {
 	if found.State&unix.NUD_PERMANENT == 0 {
 		return fmt.Sprintf("%s neighbour entry of %s on %s is not permanent", o.Side, o.Address, o.Link), nil
 	}
-	if mac := net.HardwareAddr(found.HardwareAddr); mac.String() != o.MAC.String() {
+	if mac := MAC(found.HardwareAddr); mac.String() != o.MAC.String() {
 		return fmt.Sprintf("%s neighbour entry of %s on %s has MAC address %s instead of %s", o.Side, o.Address, o.Link, mac, o.MAC), nil
 	}
 	return "", nil

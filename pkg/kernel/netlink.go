@@ -12,6 +12,10 @@ import (
 // Netlink makes, compares and removes objects in the running kernel, through
 // one rtnetlink socket in each of an attachment's namespaces.
 type Netlink struct {
+	// Step is called before every change, with its command; an error takes
+	// the place of the change. Tests make changes fail with it.
+	Step func(command string) error
+
 	pod     *Namespace
 	sockets [2]*socket
 	indices [2]map[string]int
@@ -56,6 +60,9 @@ func (d *Difference) Error() string { return fmt.Sprintf("%s (expected: %s)", d.
 // Make creates the object. It fails with [ErrExists] where something with its
 // name or key is there already, whether equal or not.
 func (n *Netlink) Make(object Object) error {
+	if err := n.step(object); err != nil {
+		return fmt.Errorf("%s: %w", object, err)
+	}
 	var err error
 	switch o := object.(type) {
 	case Pair:
@@ -85,6 +92,9 @@ func (n *Netlink) Make(object Object) error {
 // that it depends on, is gone already. Settings, state and node-wide switches
 // have no inverse of their own and end with their interface, or stay.
 func (n *Netlink) Remove(object Object) error {
+	if err := n.step(object); err != nil {
+		return fmt.Errorf("undoing %s: %w", object, err)
+	}
 	var err error
 	switch o := object.(type) {
 	case Pair:
@@ -136,6 +146,13 @@ func (n *Netlink) Inspect(object Object) error {
 		return &Difference{Object: object, Found: found}
 	}
 	return nil
+}
+
+func (n *Netlink) step(object Object) error {
+	if n.Step == nil {
+		return nil
+	}
+	return n.Step(object.String())
 }
 
 // ErrExists says that the kernel already has an object of that name or key.

@@ -2,8 +2,11 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,6 +84,26 @@ func (n *Netlink) FindLink(side Side, name string) (found Link, ok bool, err err
 	return Link{Name: name, Alias: l.Attrs().Alias, Group: int(l.Attrs().Group), Kind: l.Type()}, true, nil
 }
 
+// LinksOfGroup returns flatnet's interfaces on the host.
+// Equivalent to: `ip link show group 70`.
+func (n *Netlink) LinksOfGroup() ([]Link, error) {
+	answer, err := n.sockets[Host].dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	if err != nil {
+		return nil, fmt.Errorf("listing interfaces: %w", err)
+	}
+	var links []Link
+	for _, message := range answer {
+		l, err := netlink.LinkDeserialize(nil, message)
+		if err != nil {
+			return nil, fmt.Errorf("listing interfaces: %w", err)
+		}
+		if a := l.Attrs(); a.Group == Group {
+			links = append(links, Link{Name: a.Name, Alias: a.Alias, Group: Group, Kind: l.Type()})
+		}
+	}
+	return links, nil
+}
+
 // HasAddress reports whether an interface has one of the addresses. Where there
 // is no such interface it has none.
 func (n *Netlink) HasAddress(side Side, link string, addresses []netip.Addr) (bool, error) {
@@ -111,6 +134,11 @@ func (n *Netlink) DeleteLink(side Side, name string) error {
 	s, err := n.socket(side)
 	if err != nil {
 		return err
+	}
+	if n.Step != nil {
+		if err := n.Step("ip link del " + name); err != nil {
+			return err
+		}
 	}
 	if err := s.deleteLink(name); !isGone(err) {
 		return err

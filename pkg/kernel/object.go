@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Protocol is the route protocol number of everything that flatnet puts into a
@@ -65,8 +67,27 @@ type Pair struct {
 
 // End is one end of a [Pair].
 type End struct {
-	Name string
-	MAC  net.HardwareAddr
+	Name string `json:"name"`
+	MAC  MAC    `json:"mac"`
+}
+
+// MAC is a hardware address whose JSON form is its usual text.
+type MAC net.HardwareAddr
+
+func (m MAC) String() string { return net.HardwareAddr(m).String() }
+
+// MarshalText returns the form with colons.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads any form that [net.ParseMAC] reads, and "" as none.
+func (m *MAC) UnmarshalText(text []byte) error {
+	*m = nil
+	if len(text) == 0 {
+		return nil
+	}
+	parsed, err := net.ParseMAC(string(text))
+	*m = MAC(parsed)
+	return err
 }
 
 func (p Pair) String() string {
@@ -114,8 +135,8 @@ func (u Up) String() string { return fmt.Sprintf("%s link set %s up", u.Side.ip(
 // Dependence implements [Object].
 func (u Up) Dependence() (Side, string) { return u.Side, u.Link }
 
-// Address is an address of an interface, without a route to its prefix and
-// usable at once: no duplicate address detection.
+// Address is an address of an interface, usable at once: no duplicate address
+// detection. Only a link-local one brings a route to its prefix.
 type Address struct {
 	Side   Side
 	Link   string
@@ -124,10 +145,23 @@ type Address struct {
 
 func (a Address) String() string {
 	text := fmt.Sprintf("%s addr add %s dev %s", a.Side.ip(), a.Prefix, a.Link)
-	if a.Prefix.Addr().Is6() {
-		text += " nodad noprefixroute"
+	if flags := a.flags(); flags&unix.IFA_F_NODAD != 0 {
+		text += " nodad"
+		if flags&unix.IFA_F_NOPREFIXROUTE != 0 {
+			text += " noprefixroute"
+		}
 	}
 	return text
+}
+
+func (a Address) flags() uint32 {
+	switch address := a.Prefix.Addr(); {
+	case address.Is4():
+		return 0
+	case address.IsLinkLocalUnicast():
+		return unix.IFA_F_NODAD
+	}
+	return unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 }
 
 // Dependence implements [Object].
@@ -139,7 +173,7 @@ type Neighbour struct {
 	Side    Side
 	Link    string
 	Address netip.Addr
-	MAC     net.HardwareAddr
+	MAC     MAC
 }
 
 func (n Neighbour) String() string {

@@ -29,7 +29,8 @@ const maxArgument = 253
 
 // ParseArguments reads CNI_ARGS: pairs K=V, separated by semicolons (SPEC.md,
 // section 2). A key that is not known is an error unless IgnoreUnknown=1 or
-// true stands anywhere among the pairs.
+// true stands anywhere among the pairs. What could be read is returned beside
+// the error.
 func ParseArguments(text string) (*Arguments, error) {
 	a := &Arguments{}
 	if text == "" {
@@ -40,7 +41,7 @@ func ParseArguments(text string) (*Arguments, error) {
 	for _, pair := range strings.Split(text, ";") {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok || key == "" || strings.Contains(value, "=") {
-			return nil, cni.Fail(types.ErrInvalidEnvironmentVariables,
+			return a, cni.Fail(types.ErrInvalidEnvironmentVariables,
 				fmt.Sprintf("invalid pair %q in CNI_ARGS", pair), "CNI_ARGS is K=V;K=V")
 		}
 		switch key {
@@ -50,7 +51,7 @@ func ParseArguments(text string) (*Arguments, error) {
 				ignore = true
 			case "0", "false":
 			default:
-				return nil, cni.Fail(types.ErrInvalidEnvironmentVariables,
+				return a, cni.Fail(types.ErrInvalidEnvironmentVariables,
 					fmt.Sprintf("invalid value %q of IgnoreUnknown in CNI_ARGS", value), "it is 1, true, 0 or false")
 			}
 		case "IP":
@@ -69,7 +70,7 @@ func ParseArguments(text string) (*Arguments, error) {
 		}
 	}
 	if len(unknown) > 0 && !ignore {
-		return nil, cni.Fail(types.ErrInvalidEnvironmentVariables,
+		return a, cni.Fail(types.ErrInvalidEnvironmentVariables,
 			fmt.Sprintf("unknown args %q in CNI_ARGS", unknown), "add IgnoreUnknown=1 to have them ignored")
 	}
 	return a, nil

@@ -35,8 +35,6 @@ var builtIn = []string{"", "host-local", "flatnet-ipam"}
 
 // ipamDocument is the JSON form, which is host-local's.
 type ipamDocument struct {
-	Type       string            `json:"type"`
-	DataDir    *string           `json:"dataDir"`
 	ResolvConf string            `json:"resolvConf"`
 	Routes     []json.RawMessage `json:"routes"`
 	Ranges     json.RawMessage   `json:"ranges"`
@@ -44,30 +42,47 @@ type ipamDocument struct {
 	Subnet json.RawMessage `json:"subnet"`
 }
 
-func (c *Config) readIPAM(d *document, arguments *Arguments) error {
-	if len(d.IPAM) == 0 || string(d.IPAM) == "null" {
-		return cni.Fail(types.ErrInvalidNetworkConfig, "missing ipam",
-			`the configuration needs a key "ipam", for example {"ranges": [[{"subnet": "10.244.1.0/24"}]]}`)
+// readSource reads where addresses come from and where they are recorded.
+func (c *Config) readSource(d *document, _ *Arguments) error {
+	c.IPAM.DataDirectory = filepath.Join(c.StateDirectory, "ipam")
+	var i struct {
+		Type    string  `json:"type"`
+		DataDir *string `json:"dataDir"`
 	}
-	var i ipamDocument
+	if len(d.IPAM) == 0 {
+		return nil
+	}
 	if err := json.Unmarshal(d.IPAM, &i); err != nil {
 		return invalid("ipam", d.IPAM, cni.DescribeJSON(err))
 	}
-	if !slices.Contains(builtIn, i.Type) {
+	if !c.isIPAM && !slices.Contains(builtIn, i.Type) {
 		if strings.ContainsRune(i.Type, filepath.Separator) || i.Type == "." || i.Type == ".." {
 			return invalid("ipam.type", i.Type, "must be the name of a plugin, not a path")
 		}
 		c.IPAM.Type = i.Type
 		return nil
 	}
-	c.IPAM.ResolvConf = i.ResolvConf
-	c.IPAM.DataDirectory = filepath.Join(c.StateDirectory, "ipam")
 	if i.DataDir != nil && *i.DataDir != "" {
 		c.IPAM.DataDirectory = *i.DataDir
-		if err := validateDirectory("ipam.dataDir", *i.DataDir); err != nil {
-			return err
-		}
+		return validateDirectory("ipam.dataDir", *i.DataDir)
 	}
+	return nil
+}
+
+// readAllocator reads what the built-in allocator hands out.
+func (c *Config) readAllocator(d *document, arguments *Arguments) error {
+	if len(d.IPAM) == 0 || string(d.IPAM) == "null" {
+		return cni.Fail(types.ErrInvalidNetworkConfig, "missing ipam",
+			`the configuration needs a key "ipam", for example {"ranges": [[{"subnet": "10.244.1.0/24"}]]}`)
+	}
+	if c.IPAM.Type != "" {
+		return nil
+	}
+	var i ipamDocument
+	if err := json.Unmarshal(d.IPAM, &i); err != nil {
+		return invalid("ipam", d.IPAM, cni.DescribeJSON(err))
+	}
+	c.IPAM.ResolvConf = i.ResolvConf
 	if err := c.readPool(d, &i); err != nil {
 		return err
 	}
@@ -201,4 +216,23 @@ func ValidateRoute(r *types.Route) error {
 	}
 	r.Dst = net.IPNet{IP: r.Dst.IP.Mask(r.Dst.Mask), Mask: net.CIDRMask(ones, bits)}
 	return nil
+}
+
+// PreviousInPool returns the addresses of prevResult that the pool serves.
+func (c *Config) PreviousInPool() []netip.Addr {
+	if c.PrevResult == nil {
+		return nil
+	}
+	var all []netip.Addr
+	for _, ip := range c.PrevResult.IPs {
+		address, ok := netip.AddrFromSlice(ip.Address.IP)
+		if !ok {
+			continue
+		}
+		address = address.Unmap()
+		if slices.ContainsFunc(c.IPAM.Pool, func(s ipam.RangeSet) bool { return s.RangeFor(address) != nil }) {
+			all = append(all, address)
+		}
+	}
+	return all
 }

@@ -4,6 +4,7 @@ package netconf
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -37,6 +38,8 @@ type Config struct {
 	// ValidAttachments is what GC is to keep; nil where the runtime did not
 	// say, which is not the same as an empty list.
 	ValidAttachments *[]types.GCAttachment
+
+	isIPAM bool
 }
 
 // Log says what is logged, and where to.
@@ -84,36 +87,46 @@ type cniArgs struct {
 }
 
 // Parse reads a request's configuration and CNI_ARGS. What is wrong is a typed
-// CNI error that names the field and the value.
-func Parse(r *cni.Request) (*Config, *Arguments, error) {
+// CNI error that names the field and the value. DEL and GC get over mistakes in
+// what they do not need: a configuration that was spoiled after ADD must not
+// keep pods from being deleted.
+func Parse(r *cni.Request) (*Config, *Arguments, error) { return parse(r, false) }
+
+// ParseIPAM reads the configuration for a program that is the IPAM plugin
+// itself, whatever name ipam.type calls it by.
+func ParseIPAM(r *cni.Request) (*Config, *Arguments, error) { return parse(r, true) }
+
+func parse(r *cni.Request, isIPAM bool) (*Config, *Arguments, error) {
+	strict := r.Command != "DEL" && r.Command != "GC"
 	arguments, err := ParseArguments(r.Args)
-	if err != nil {
+	if err != nil && strict {
 		return nil, nil, err
 	}
 	var d document
-	if err := json.Unmarshal(r.Config, &d); err != nil {
+	var mismatch *json.UnmarshalTypeError // of one field; the others are read
+	if err := json.Unmarshal(r.Config, &d); err != nil && (strict || !errors.As(err, &mismatch)) {
 		return nil, nil, cni.Fail(types.ErrDecodingFailure, "decoding network configuration: "+cni.DescribeJSON(err), "")
 	}
 	c := &Config{
 		Version: r.Version, Network: r.Network, Raw: r.Config,
 		IPMasq: d.IPMasq, HostInterfacePrefix: defaultPrefix, StateDirectory: DefaultStateDirectory,
 		Log: Log{Level: d.LogLevel, File: d.LogFile}, ValidAttachments: d.ValidAttachments,
+		isIPAM: isIPAM,
 	}
 	if c.ValidAttachments == nil {
 		c.ValidAttachments = d.ValidAttachments2
 	}
-	for _, read := range []func(*document) error{
-		c.readMTU, c.readPrefix, c.readDirectory, c.readExemptions, c.readDNS, c.readLog, c.readPrevResult,
+	for _, read := range []struct {
+		f        func(*document, *Arguments) error
+		required bool // by DEL and GC as well
+	}{
+		{c.readDirectory, true}, {c.readSource, true},
+		{c.readMTU, false}, {c.readPrefix, false}, {c.readExemptions, false}, {c.readDNS, false},
+		{c.readLog, false}, {c.readPrevResult, false}, {c.readMAC, false}, {c.readAllocator, false},
 	} {
-		if err := read(&d); err != nil {
+		if err := read.f(&d, arguments); err != nil && (strict || read.required) {
 			return nil, nil, err
 		}
-	}
-	if c.MAC, err = requestedMAC(d.RuntimeConfig.MAC, d.Args.CNI.MAC, arguments.MAC); err != nil {
-		return nil, nil, err
-	}
-	if err := c.readIPAM(&d, arguments); err != nil {
-		return nil, nil, err
 	}
 	return c, arguments, nil
 }
@@ -142,7 +155,7 @@ func show(value any) string {
 // packet can hold.
 const minMTU, maxMTU = 68, 65535
 
-func (c *Config) readMTU(d *document) error {
+func (c *Config) readMTU(d *document, _ *Arguments) error {
 	if len(d.MTU) == 0 || string(d.MTU) == "null" {
 		return nil
 	}
@@ -155,23 +168,24 @@ func (c *Config) readMTU(d *document) error {
 	return nil
 }
 
-func (c *Config) readPrefix(d *document) error {
+func (c *Config) readPrefix(d *document, _ *Arguments) error {
 	if d.HostInterfacePrefix == nil {
 		return nil
 	}
-	c.HostInterfacePrefix = *d.HostInterfacePrefix
-	valid := len(c.HostInterfacePrefix) >= 1 && len(c.HostInterfacePrefix) <= attachment.MaxPrefix
-	for _, r := range c.HostInterfacePrefix {
+	prefix := *d.HostInterfacePrefix
+	valid := len(prefix) >= 1 && len(prefix) <= attachment.MaxPrefix
+	for _, r := range prefix {
 		valid = valid && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
 	}
 	if !valid {
-		return invalid("hostInterfacePrefix", c.HostInterfacePrefix,
+		return invalid("hostInterfacePrefix", prefix,
 			fmt.Sprintf("must be 1 to %d letters, digits, hyphens or underscores", attachment.MaxPrefix))
 	}
+	c.HostInterfacePrefix = prefix
 	return nil
 }
 
-func (c *Config) readDirectory(d *document) error {
+func (c *Config) readDirectory(d *document, _ *Arguments) error {
 	if d.StateDir == nil {
 		return nil
 	}
@@ -186,7 +200,7 @@ func validateDirectory(field, path string) error {
 	return nil
 }
 
-func (c *Config) readExemptions(d *document) error {
+func (c *Config) readExemptions(d *document, _ *Arguments) error {
 	for i, text := range d.NonMasqueradeCIDRs {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil || prefix != prefix.Masked() {
@@ -199,7 +213,7 @@ func (c *Config) readExemptions(d *document) error {
 
 // readDNS keeps the configuration's dns section only where it has a known key:
 // then, even with empty lists, it takes the place of what IPAM says.
-func (c *Config) readDNS(d *document) error {
+func (c *Config) readDNS(d *document, _ *Arguments) error {
 	if len(d.DNS) == 0 || string(d.DNS) == "null" {
 		return nil
 	}
@@ -213,21 +227,24 @@ func (c *Config) readDNS(d *document) error {
 	return nil
 }
 
-func (c *Config) readLog(*document) error {
+func (c *Config) readLog(*document, *Arguments) error {
 	switch c.Log.Level {
 	case "":
 		c.Log.Level = "error"
 	case "debug", "info", "warn", "error":
 	default:
-		return invalid("logLevel", c.Log.Level, "must be debug, info, warn or error")
+		level := c.Log.Level
+		c.Log.Level = "error"
+		return invalid("logLevel", level, "must be debug, info, warn or error")
 	}
-	if c.Log.File != "" && !filepath.IsAbs(c.Log.File) {
-		return invalid("logFile", c.Log.File, "must be an absolute path, or empty for standard error")
+	if file := c.Log.File; file != "" && !filepath.IsAbs(file) {
+		c.Log.File = ""
+		return invalid("logFile", file, "must be an absolute path, or empty for standard error")
 	}
 	return nil
 }
 
-func (c *Config) readPrevResult(d *document) error {
+func (c *Config) readPrevResult(d *document, _ *Arguments) error {
 	if len(d.PrevResult) == 0 || string(d.PrevResult) == "null" {
 		return nil
 	}
@@ -247,22 +264,23 @@ func (c *Config) readPrevResult(d *document) error {
 	return nil
 }
 
-// requestedMAC returns the first that is given: the capability "mac", the
-// convention args.cni.mac, or MAC of CNI_ARGS.
-func requestedMAC(capability, args, environment string) (net.HardwareAddr, error) {
+// readMAC takes the first that is given: the capability "mac", the convention
+// args.cni.mac, or MAC of CNI_ARGS.
+func (c *Config) readMAC(d *document, arguments *Arguments) error {
 	for _, from := range []struct{ field, value string }{
-		{"runtimeConfig.mac", capability}, {"args.cni.mac", args}, {"CNI_ARGS MAC", environment},
+		{"runtimeConfig.mac", d.RuntimeConfig.MAC}, {"args.cni.mac", d.Args.CNI.MAC}, {"CNI_ARGS MAC", arguments.MAC},
 	} {
 		if from.value == "" {
 			continue
 		}
 		mac, err := net.ParseMAC(from.value)
 		if err != nil || len(mac) != 6 || mac[0]&1 != 0 || isZero(mac) {
-			return nil, invalid(from.field, from.value, "must be a unicast MAC address of 6 bytes")
+			return invalid(from.field, from.value, "must be a unicast MAC address of 6 bytes")
 		}
-		return mac, nil
+		c.MAC = mac
+		return nil
 	}
-	return nil, nil
+	return nil
 }
 
 func isZero(mac net.HardwareAddr) bool {

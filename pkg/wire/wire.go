@@ -9,7 +9,6 @@ package wire
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -23,6 +22,9 @@ var (
 	linkLocalGateway6 = netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: 1})
 )
 
+// linkLocalBits is the length of link-local prefixes (RFC 4291, 2.5.6).
+const linkLocalBits = 64
+
 // NextHop returns the gateway of a pod's routes to destinations of the same
 // family as the address: 169.254.1.1 or fe80::1.
 func NextHop(address netip.Addr) netip.Addr {
@@ -34,27 +36,28 @@ func NextHop(address netip.Addr) netip.Addr {
 
 // Wire is the attachment of one interface of a pod.
 type Wire struct {
-	Host, Pod kernel.End
-	Alias     string // of the host interface; at most 255 bytes
-	MTU       int    // bytes
+	Host  kernel.End `json:"host"`
+	Pod   kernel.End `json:"pod"`
+	Alias string     `json:"alias"` // of the host interface; at most 255 bytes
+	MTU   int        `json:"mtu"`   // bytes
 	// Addresses are the pod's; each is routed to it.
-	Addresses []netip.Addr
+	Addresses []netip.Addr `json:"addresses"`
 	// Gateways are addresses that the host answers to on this wire besides
 	// the next hops: those that IPAM names as gateways.
-	Gateways []netip.Addr
+	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// Routes are the pod's. One without a gateway leads to the next hop.
-	Routes []Route
+	Routes []Route `json:"routes,omitempty"`
 }
 
 // Route is a route of the pod. Zero values mean the kernel's defaults.
 type Route struct {
-	Destination netip.Prefix
-	Gateway     netip.Addr
-	MTU         int
-	AdvMSS      int
-	Priority    int
-	Table       int
-	Scope       *int
+	Destination netip.Prefix `json:"dst"`
+	Gateway     netip.Addr   `json:"gw,omitzero"`
+	MTU         int          `json:"mtu,omitempty"`
+	AdvMSS      int          `json:"advmss,omitempty"`
+	Priority    int          `json:"priority,omitempty"`
+	Table       int          `json:"table,omitempty"`
+	Scope       *int         `json:"scope,omitempty"`
 }
 
 // Kernel is what makes, compares and removes objects: [kernel.Netlink] or
@@ -95,8 +98,8 @@ func (w Wire) Objects() []kernel.Object {
 	for _, ipv6 := range w.families() {
 		if ipv6 {
 			add(
-				kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: netip.PrefixFrom(linkLocal(w.Pod.MAC), 64)},
-				kernel.Address{Side: kernel.Host, Link: w.Host.Name, Prefix: single(linkLocalGateway6)},
+				kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: netip.PrefixFrom(linkLocal(w.Pod.MAC), linkLocalBits)},
+				kernel.Address{Side: kernel.Host, Link: w.Host.Name, Prefix: netip.PrefixFrom(linkLocalGateway6, linkLocalBits)},
 			)
 			continue
 		}
@@ -230,7 +233,7 @@ func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) 
 // linkLocal returns the link-local address that belongs to a MAC address: the
 // modified EUI-64 of RFC 4291, appendix A. Every IPv6 interface needs one, and
 // this is the one that the kernel would make.
-func linkLocal(mac net.HardwareAddr) netip.Addr {
+func linkLocal(mac kernel.MAC) netip.Addr {
 	return netip.AddrFrom16([16]byte{
 		0: 0xfe, 1: 0x80,
 		8: mac[0] ^ 0x02, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5],

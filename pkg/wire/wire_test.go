@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -48,8 +47,8 @@ ip -n pod link set eth0 up
 ip route add fd00:244:1::2 dev veth0 proto 70
 ip neigh add fd00:244:1::2 lladdr 02:00:00:00:00:02 dev veth0 nud permanent proto 70
 ip -n pod addr add fd00:244:1::2/128 dev eth0 nodad noprefixroute
-ip -n pod addr add fe80::ff:fe00:2/64 dev eth0 nodad noprefixroute
-ip addr add fe80::1/128 dev veth0 nodad noprefixroute
+ip -n pod addr add fe80::ff:fe00:2/64 dev eth0 nodad
+ip addr add fe80::1/64 dev veth0 nodad
 ip route append local fd00:244:1::1 dev veth0 proto 70 table local
 ip -n pod neigh add fe80::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add -6 default via fe80::1 dev eth0 proto 70 onlink
@@ -97,8 +96,8 @@ func example(addresses ...string) Wire { return exampleNamed("veth0", "eth0", ad
 
 func exampleNamed(host, pod string, addresses ...string) Wire {
 	w := Wire{
-		Host:  kernel.End{Name: host, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}},
-		Pod:   kernel.End{Name: pod, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}},
+		Host:  kernel.End{Name: host, MAC: kernel.MAC{2, 0, 0, 0, 0, 1}},
+		Pod:   kernel.End{Name: pod, MAC: kernel.MAC{2, 0, 0, 0, 0, 2}},
 		Alias: "flatnet net/id/eth0", MTU: 1500,
 	}
 	for _, a := range addresses {

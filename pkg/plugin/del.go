@@ -1,0 +1,155 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/flatnet-cni/flatnet/pkg/addresses"
+	"github.com/flatnet-cni/flatnet/pkg/attachment"
+	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/wire"
+)
+
+// Del detaches a pod (SPEC.md, "DEL"), as often as it is called and whatever is
+// left of the attachment. It works from the host's side: the pod's namespace
+// may be gone, or be another pod's by now. The order is that of safety: when
+// the address is free again, nothing leads to its old holder any more.
+func (p *Plugin) Del(ctx context.Context, r *cni.Request) (err error) {
+	j, err := p.begin(r)
+	if err != nil {
+		return err
+	}
+	defer j.end(&err)
+	// Any namespace but the plugin's own will do, and none as well.
+	if err := j.openNamespace(); errors.Is(err, kernel.ErrOwnNamespace) {
+		return j.namespaceError(err)
+	}
+	if err := j.openKernel(); err != nil {
+		return err
+	}
+	return j.detach(ctx)
+}
+
+// detach removes the attachment of the job's key.
+func (j *job) detach(ctx context.Context) error {
+	record, recorded := j.records.Get(j.key)
+	if !recorded {
+		var err error
+		if record, err = j.reconstruct(ctx); err != nil {
+			return err
+		}
+	}
+	if err := j.removeInterfaces(record); err != nil {
+		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
+	}
+	if err := j.rules.Remove(need(record), func() bool { return !j.records.Others(j.key) }); err != nil {
+		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
+	}
+	if err := kernel.ForgetConnections(record.Wire.Addresses); err != nil {
+		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
+	}
+	if err := j.release(ctx, record, recorded); err != nil {
+		return err
+	}
+	return cni.Wrap(cni.CodeState, j.records.Delete(j.key), "look at the permissions of stateDir")
+}
+
+// reconstruct says what an attachment without a record can consist of: it was
+// never made, is deleted already, was made by another plugin before flatnet
+// took the node over, or its record was lost.
+func (j *job) reconstruct(ctx context.Context) (attachment.Record, error) {
+	record := attachment.Record{
+		Key: j.key, IPAM: j.config.IPAM.Type, DataDir: j.config.IPAM.DataDirectory, Masquerade: j.config.IPMasq,
+		Wire: wire.Wire{Pod: kernel.End{Name: j.request.IfName}},
+	}
+	if j.config.IPAM.Type != "" {
+		if j.config.PrevResult != nil {
+			record.Wire.Addresses = j.previousAddresses()
+		}
+		return record, nil
+	}
+	held, err := addresses.NewBuiltIn(j.request, j.config, j.options()).Held(ctx)
+	record.Wire.Addresses = held
+	return record, err
+}
+
+// previousAddresses returns the addresses that prevResult has for the pod.
+func (j *job) previousAddresses() []netip.Addr {
+	var all []netip.Addr
+	for _, ip := range j.config.PrevResult.IPs {
+		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
+			all = append(all, a.Unmap())
+		}
+	}
+	return all
+}
+
+// removeInterfaces removes the host interfaces that are the attachment's own;
+// their other ends go with them.
+func (j *job) removeInterfaces(record attachment.Record) error {
+	names := []string{record.Wire.Host.Name}
+	if names[0] == "" {
+		names = nil
+		for attempt := range nameAttempts {
+			names = append(names, j.key.HostInterface(j.config.HostInterfacePrefix, attempt))
+		}
+	}
+	removed := false
+	for _, name := range names {
+		found, exists, err := j.kernel.FindLink(kernel.Host, name)
+		if err != nil {
+			return fmt.Errorf("looking for interface %s: %w", name, err)
+		}
+		if !exists || !j.owns(found) {
+			continue
+		}
+		if err := j.kernel.DeleteLink(kernel.Host, name); err != nil {
+			return fmt.Errorf("deleting interface %s: %w", name, err)
+		}
+		removed = true
+	}
+	if removed || record.Wire.Host.Name != "" || j.namespace == nil || len(record.Wire.Addresses) == 0 {
+		return nil
+	}
+	return j.removeForeign(record)
+}
+
+// owns reports whether a host interface of the key's name is the key's own. One
+// in flatnet's group without an alias is of an ADD that was killed right after
+// it had made it.
+func (j *job) owns(found kernel.Link) bool {
+	return j.key.Owns(found.Alias) || found.Alias == "" && found.Group == kernel.Group
+}
+
+// removeForeign removes the pod's interface where another plugin made it, which
+// is seen from an address on it that is reserved for this very attachment: the
+// node was taken over with the pod running.
+func (j *job) removeForeign(record attachment.Record) error {
+	if record.IPAM != "" {
+		return nil
+	}
+	own, err := j.kernel.HasAddress(kernel.Pod, j.request.IfName, record.Wire.Addresses)
+	if err != nil || !own {
+		return err
+	}
+	if err := j.kernel.DeleteLink(kernel.Pod, j.request.IfName); err != nil {
+		return fmt.Errorf("deleting the pod's interface %s: %w", j.request.IfName, err)
+	}
+	return nil
+}
+
+// release gives the addresses back to where they came from, and to where the
+// configuration says now, if that has changed since.
+func (j *job) release(ctx context.Context, record attachment.Record, recorded bool) error {
+	if recorded && record.IPAM == "" && (j.config.IPAM.Type != "" || record.DataDir != j.config.IPAM.DataDirectory) {
+		then := *j.config
+		then.IPAM.Type, then.IPAM.DataDirectory = "", record.DataDir
+		if err := addresses.NewBuiltIn(j.request, &then, j.options()).Release(ctx); err != nil {
+			return err
+		}
+	}
+	return j.source().Release(ctx)
+}
