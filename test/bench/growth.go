@@ -21,6 +21,7 @@ func measureGrowth(ctx context.Context, b *bench) (section, error) {
 	}{
 		{"flatnet", b.amount.many, 1.2, func(name string) contender { return b.flatnet(name, single, false) }},
 		{"flatnet, dual stack", b.amount.manyDual, 0, func(name string) contender { return b.flatnet(name, dual, false) }},
+		{"floor", b.amount.many, 0, func(name string) contender { c := b.stub("floor"); c.name = name; return c }},
 		{"ptp", b.amount.manyPeer, 0, func(name string) contender { return b.ptp(name, single, false) }},
 	}
 	var fewPods, manyPods []*runner

@@ -21,22 +21,20 @@ const (
 )
 
 var (
-	address = host(10, 70, 0, 2)
-	subnet  = net.IPv4(10, 70, 0, 1)
+	subnet  = host(10, 70, 0, 1)
 	gateway = net.IPv4(169, 254, 1, 1)
 	hostMAC = net.HardwareAddr{0x02, 0x70, 0, 0, 0, 1}
 	podMAC  = net.HardwareAddr{0x02, 0x70, 0, 0, 0, 2}
 )
 
 func main() {
-	id, inside := os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_IFNAME")
-	name := hostName(id, inside)
+	a := attachmentOf(os.Getenv("CNI_CONTAINERID"), os.Getenv("CNI_IFNAME"))
 	var err error
 	switch os.Getenv("CNI_COMMAND") {
 	case "ADD":
-		err = add(name, inside, id, os.Getenv("CNI_NETNS"))
+		err = a.add(os.Getenv("CNI_NETNS"))
 	case "DEL":
-		err = netlink.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name}})
+		err = netlink.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: a.outside}})
 	default:
 		err = fmt.Errorf("CNI_COMMAND is %q", os.Getenv("CNI_COMMAND"))
 	}
@@ -46,14 +44,22 @@ func main() {
 	}
 }
 
-// hostName is the host interface of an attachment, so that DEL finds it.
-func hostName(id, inside string) string {
-	sum := fnv.New64a()
-	sum.Write([]byte(id + "/" + inside))
-	return fmt.Sprintf("veth%011x", sum.Sum64()>>20)
+// attachment is all that the program knows of a pod, and DEL can find again.
+type attachment struct {
+	id, inside, outside string
+	address             *net.IPNet
 }
 
-func add(name, inside, id, path string) error {
+// attachmentOf makes name and address from a checksum. That two pods get the same
+// address, now and then, matters to nobody here.
+func attachmentOf(id, inside string) attachment {
+	hash := fnv.New64a()
+	hash.Write([]byte(id + "/" + inside))
+	sum := hash.Sum64()
+	return attachment{id, inside, fmt.Sprintf("veth%011x", sum>>20), host(10, 70, byte(sum>>8)|1, byte(sum))}
+}
+
+func (a attachment) add(path string) error {
 	space, err := netns.GetFromPath(path)
 	if err != nil {
 		return err
@@ -67,43 +73,43 @@ func add(name, inside, id, path string) error {
 		return err
 	}
 	attributes := netlink.NewLinkAttrs()
-	attributes.Name = name
+	attributes.Name = a.outside
 	attributes.MTU = mtu
 	attributes.Group = mark
 	attributes.HardwareAddr = hostMAC
 	attributes.Flags = net.FlagUp
 	veth := &netlink.Veth{
-		LinkAttrs: attributes, PeerName: inside, PeerMTU: mtu,
+		LinkAttrs: attributes, PeerName: a.inside, PeerMTU: mtu,
 		PeerHardwareAddr: podMAC, PeerNamespace: netlink.NsFd(space),
 	}
 	if err := node.LinkAdd(veth); err != nil {
 		return err
 	}
 	// The kernel takes no alias with the message that creates a link.
-	if err := node.LinkSetAlias(veth, id+"/"+inside); err != nil {
+	if err := node.LinkSetAlias(veth, a.id+"/"+a.inside); err != nil {
 		return err
 	}
-	if err := furnishPod(pod, inside); err != nil {
+	if err := a.furnishPod(pod); err != nil {
 		return err
 	}
-	if err := furnishNode(node, name, veth.Index); err != nil {
+	if err := a.furnishNode(node, veth.Index); err != nil {
 		return err
 	}
 	_, err = fmt.Printf(`{"cniVersion":"1.0.0","interfaces":[{"name":%q,"mac":%q},{"name":%q,"mac":%q,"sandbox":%q}],`+
 		`"ips":[{"interface":1,"address":%q,"gateway":%q}],"routes":[{"dst":"0.0.0.0/0"}]}`,
-		name, hostMAC, inside, podMAC, path, address, subnet)
+		a.outside, hostMAC, a.inside, podMAC, path, a.address, subnet.IP)
 	return err
 }
 
-func furnishPod(pod *netlink.Handle, inside string) error {
-	link, err := pod.LinkByName(inside)
+func (a attachment) furnishPod(pod *netlink.Handle) error {
+	link, err := pod.LinkByName(a.inside)
 	if err != nil {
 		return err
 	}
 	if err := pod.LinkSetUp(link); err != nil {
 		return err
 	}
-	if err := pod.AddrAdd(link, &netlink.Addr{IPNet: address}); err != nil {
+	if err := pod.AddrAdd(link, &netlink.Addr{IPNet: a.address}); err != nil {
 		return err
 	}
 	if err := pod.NeighSet(&netlink.Neigh{
@@ -116,22 +122,22 @@ func furnishPod(pod *netlink.Handle, inside string) error {
 	})
 }
 
-func furnishNode(node *netlink.Handle, name string, index int) error {
-	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("1"), 0); err != nil {
+func (a attachment) furnishNode(node *netlink.Handle, index int) error {
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+a.outside+"/rp_filter", []byte("1"), 0); err != nil {
 		return err
 	}
 	if err := node.NeighSet(&netlink.Neigh{
-		LinkIndex: index, State: netlink.NUD_PERMANENT, IP: address.IP, HardwareAddr: podMAC,
+		LinkIndex: index, State: netlink.NUD_PERMANENT, IP: a.address.IP, HardwareAddr: podMAC,
 	}); err != nil {
 		return err
 	}
 	if err := node.RouteReplace(&netlink.Route{
-		LinkIndex: index, Dst: address, Scope: netlink.SCOPE_LINK, Protocol: mark,
+		LinkIndex: index, Dst: a.address, Scope: netlink.SCOPE_LINK, Protocol: mark,
 	}); err != nil {
 		return err
 	}
 	return node.RouteReplace(&netlink.Route{
-		LinkIndex: index, Dst: host(10, 70, 0, 1), Scope: netlink.SCOPE_HOST,
+		LinkIndex: index, Dst: subnet, Scope: netlink.SCOPE_HOST,
 		Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Protocol: mark,
 	})
 }
