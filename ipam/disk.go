@@ -55,7 +55,7 @@ func (e *diskError) Is(target error) bool {
 		return false
 	}
 	switch e.err {
-	case unix.ENOTDIR, unix.EISDIR, unix.ENOENT, unix.EEXIST, unix.EINVAL, unix.ELOOP, unix.ENOTEMPTY, unix.EXDEV, unix.ENXIO, unix.EPERM:
+	case unix.ENOTDIR, unix.EISDIR, unix.ENOENT, unix.EEXIST, unix.EINVAL, unix.ELOOP, unix.ENOTEMPTY, unix.EXDEV, unix.ENXIO, unix.ESPIPE, unix.EPERM:
 		return true
 	}
 	return false

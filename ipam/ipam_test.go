@@ -40,7 +40,7 @@ func (l *lab) open() *Store {
 // the error.
 func (l *lab) add(pool Pool, id string, requested ...string) string {
 	l.Helper()
-	r := Request{Owner: Owner{id, "eth0"}, Sandbox: Sandbox{"/run/netns/" + id, 4, 4711}, Pool: pool}
+	r := Request{Owner: Owner{id, "eth0"}, Sandbox: Sandbox{"/run/netns/" + strings.TrimSpace(id), 4, 4711}, Pool: pool}
 	for _, text := range requested {
 		r.Requested = append(r.Requested, netip.MustParseAddr(text))
 	}
@@ -250,7 +250,12 @@ func (l *lab) intact() {
 		l.Errorf("the state is unreadable (%v) or busy (%v)", !ok, st.busy)
 	}
 	for _, sl := range st.slots {
-		n := len(l.readDir(".flatnet/sets/"+sl.key.String())) - 1
+		n := 0
+		for _, name := range l.readDir(".flatnet/sets/" + sl.key.String()) {
+			if name != rangesName {
+				n++
+			}
+		}
 		if sl.queued != uint64(n) {
 			l.Errorf("the queue of %s is %d long, the state says %d", sl.key, n, sl.queued)
 		}

@@ -18,8 +18,8 @@ var errReplaced = errors.New("the lock file was replaced")
 // directory, and returns its descriptor. It asks again and again instead of
 // waiting in the kernel, where neither a context nor a deadline would reach
 // it; a lock is held for some 50 µs, so the first pauses are that short.
-func (s *Store) lock(ctx context.Context, d *disk) (fd int, err error) {
-	fd, err = d.open(lockName, unix.O_RDONLY)
+func (s *Store) lock(ctx context.Context, d *disk) (int, error) {
+	fd, err := d.open(lockName, unix.O_RDONLY)
 	if err == unix.ENOENT {
 		if err := d.before("write", lockName); err != nil {
 			return -1, err
@@ -32,12 +32,15 @@ func (s *Store) lock(ctx context.Context, d *disk) (fd int, err error) {
 	if err != nil {
 		return -1, fail("opening", s.path+"/"+lockName, err)
 	}
-	defer func() {
-		if err != nil {
-			unix.Close(fd)
-		}
-	}()
+	if err := s.await(ctx, fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
 
+// await waits for the lock of an open file.
+func (s *Store) await(ctx context.Context, fd int) error {
 	const longest = 8 * time.Millisecond
 	pause := 50 * time.Microsecond
 	var deadline time.Time
@@ -51,7 +54,7 @@ func (s *Store) lock(ctx context.Context, d *disk) (fd int, err error) {
 			continue
 		}
 		if err != unix.EWOULDBLOCK {
-			return -1, fail("locking", s.path+"/"+lockName, err)
+			return fail("locking", s.path+"/"+lockName, err)
 		}
 		now := time.Now()
 		if timer == nil {
@@ -60,23 +63,23 @@ func (s *Store) lock(ctx context.Context, d *disk) (fd int, err error) {
 			defer timer.Stop()
 		} else {
 			if !now.Before(deadline) {
-				return -1, fmt.Errorf("waiting %s for %s/%s: %w", s.timeout, s.path, lockName, ErrLocked)
+				return fmt.Errorf("waiting %s for %s/%s: %w", s.timeout, s.path, lockName, ErrLocked)
 			}
 			timer.Reset(pause/2 + rand.N(pause))
 		}
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return -1, fmt.Errorf("waiting for %s/%s: %w: %w", s.path, lockName, ErrLocked, context.Cause(ctx))
+			return fmt.Errorf("waiting for %s/%s: %w: %w", s.path, lockName, ErrLocked, context.Cause(ctx))
 		}
 		pause = min(pause*3/2, longest)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return -1, fail("looking at", s.path+"/"+lockName, err)
+		return fail("looking at", s.path+"/"+lockName, err)
 	}
 	if st.Nlink == 0 {
-		return -1, errReplaced
+		return errReplaced
 	}
-	return fd, nil
+	return nil
 }

@@ -99,12 +99,25 @@ func (x *session) prepare() error {
 	if err := x.mark(); err != nil {
 		return err
 	}
+	files, err := x.list(indexDir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		switch name := indexDir + "/" + f.Name(); name {
+		case stateName, bootName, ownersDir, releasedDir, setsDir:
+		default:
+			if err := x.discard(name); err != nil {
+				return err
+			}
+		}
+	}
 	for _, name := range []string{ownersDir, releasedDir, setsDir} {
 		if err := x.mkdir(name); err != nil {
 			return err
 		}
 	}
-	return x.remove(stagedName)
+	return nil
 }
 
 // scan reads all records. Records that name no owner are returned as torn.
