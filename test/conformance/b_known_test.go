@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -93,10 +94,18 @@ var knownWrongItems = []item{
 				s.failf("%v is still tentative", address)
 			}
 		}
+		s.firstPacket(a, address)
 		s.works(a, res)
 		s.expect(ping(a.space, address, netip.MustParseAddr(gateway6)))
 		if r.took > time.Second {
 			s.failf("ADD took %v", r.took.Round(time.Millisecond))
+		}
+	}},
+	{"B5b", should, "the first packet to a pod is not lost, however soon after ADD it comes", func(s *stage) {
+		conf := s.conf("1.1.0")
+		for i := range 16 {
+			a := s.pod(fmt.Sprint(i))
+			s.firstPacket(a, s.of(s.add(a, conf), false))
 		}
 	}},
 	{"B6", should, "an error about a bad variable names the value", func(s *stage) {
@@ -128,6 +137,13 @@ var knownWrongItems = []item{
 // names says whether an error has a value in it, as it is or quoted.
 func names(e cniError, value string) bool {
 	return strings.Contains(e.text(), value) || strings.Contains(e.text(), strings.Trim(strconv.Quote(value), `"`))
+}
+
+// firstPacket demands that a single datagram from the node to the pod is answered.
+func (s *stage) firstPacket(a attachment, address netip.Addr) {
+	port, stop := s.answering(a.space, address, a.space.Name)
+	defer stop()
+	s.expect(askOnce(s.node.Namespace, netip.AddrPortFrom(address, port)))
 }
 
 // errorNetns is the library's code for an invalid network namespace.

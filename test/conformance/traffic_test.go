@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -43,9 +44,23 @@ func (s *stage) answeringAt(space *netlab.Namespace, address netip.AddrPort, lab
 	return socket.LocalAddr().(*net.UDPAddr).AddrPort().Port(), func() { socket.Close() }
 }
 
-// ask sends a datagram from a namespace and returns the label that answers and
-// the source that it saw.
+// again is after what time a datagram counts as lost and is sent once more.
+const again = 100 * time.Millisecond
+
+// ask sends datagrams from a namespace until one is answered, and returns the
+// label that answers and the source that it saw.
 func ask(space *netlab.Namespace, to netip.AddrPort) (label, source string, err error) {
+	return askFor(space, to, int(patience/again), again)
+}
+
+// askOnce is ask with a single datagram.
+func askOnce(space *netlab.Namespace, to netip.AddrPort) error {
+	_, _, err := askFor(space, to, 1, patience)
+	return err
+}
+
+// askFor sends up to so many datagrams, one each interval.
+func askFor(space *netlab.Namespace, to netip.AddrPort, datagrams int, interval time.Duration) (label, source string, err error) {
 	var answer string
 	err = space.Do(func() error {
 		socket, err := net.Dial("udp", to.String())
@@ -53,13 +68,19 @@ func ask(space *netlab.Namespace, to netip.AddrPort) (label, source string, err 
 			return err
 		}
 		defer socket.Close()
-		socket.SetDeadline(time.Now().Add(patience))
-		if _, err := socket.Write([]byte("?")); err != nil {
-			return err
-		}
 		buffer := make([]byte, 128)
-		n, err := socket.Read(buffer)
-		answer = string(buffer[:n])
+		for range datagrams {
+			if _, err = socket.Write([]byte("?")); err != nil {
+				return err
+			}
+			socket.SetReadDeadline(time.Now().Add(interval))
+			var n int
+			n, err = socket.Read(buffer)
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				answer = string(buffer[:n])
+				return err
+			}
+		}
 		return err
 	})
 	if err != nil {
@@ -97,45 +118,63 @@ func (s *stage) works(a attachment, res result) {
 	}
 }
 
-// ping sends an ICMP echo request from one address to another and waits for
-// the answer.
+// ping sends ICMP echo requests from one address to another until one is
+// answered.
 func ping(space *netlab.Namespace, from, to netip.Addr) error {
-	network, request, answer := "ip4:icmp", byte(8), byte(0)
-	if to.Is6() {
-		network, request, answer = "ip6:ipv6-icmp", 128, 129
-	}
-	return space.Do(func() error {
+	err := space.Do(func() error {
+		network := "ip4:icmp"
+		if to.Is6() {
+			network = "ip6:ipv6-icmp"
+		}
 		socket, err := net.ListenPacket(network, from.String())
 		if err != nil {
 			return err
 		}
 		defer socket.Close()
-		socket.SetDeadline(time.Now().Add(patience))
-		message := []byte{request, 0, 0, 0, 0x70, 0x70, 0, 1}
-		if to.Is4() { // for IPv6 the kernel does it
-			binary.BigEndian.PutUint16(message[2:], checksum(message))
+		for range int(patience / again) {
+			err = echo(socket, to)
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
 		}
-		if _, err := socket.WriteTo(message, &net.IPAddr{IP: to.AsSlice()}); err != nil {
-			return fmt.Errorf("pinging %v from %v: %w", to, from, err)
-		}
-		buffer := make([]byte, 128)
-		for {
-			n, source, err := socket.ReadFrom(buffer)
-			if err != nil {
-				return fmt.Errorf("pinging %v from %v: %w", to, from, err)
-			}
-			if n < 8 || binary.BigEndian.Uint16(buffer[4:]) != 0x7070 || buffer[0] == request {
-				continue
-			}
-			if buffer[0] != answer {
-				return fmt.Errorf("pinging %v from %v: ICMP type %d from %v", to, from, buffer[0], source)
-			}
-			if !source.(*net.IPAddr).IP.Equal(to.AsSlice()) {
-				return errors.New("the answer came from " + source.String())
-			}
-			return nil
-		}
+		return err
 	})
+	if err != nil {
+		return fmt.Errorf("pinging %v from %v in %s: %w", to, from, space.Name, err)
+	}
+	return nil
+}
+
+// echoID tells our echo requests from those of others.
+const echoID = 0x7070
+
+// echo sends an echo request and waits a while for the answer.
+func echo(socket net.PacketConn, to netip.Addr) error {
+	request, answer := byte(8), byte(0)
+	if to.Is6() {
+		request, answer = 128, 129
+	}
+	message := []byte{request, 0, 0, 0, echoID >> 8, echoID & 0xff, 0, 1}
+	if to.Is4() { // for IPv6 the kernel does it
+		binary.BigEndian.PutUint16(message[2:], checksum(message))
+	}
+	if _, err := socket.WriteTo(message, &net.IPAddr{IP: to.AsSlice()}); err != nil {
+		return err
+	}
+	socket.SetReadDeadline(time.Now().Add(again))
+	buffer := make([]byte, 128)
+	for {
+		n, source, err := socket.ReadFrom(buffer)
+		switch {
+		case err != nil:
+			return err
+		case n < len(message) || buffer[0] != answer || binary.BigEndian.Uint16(buffer[4:]) != echoID:
+			continue // neighbour discovery, or our own request
+		case !source.(*net.IPAddr).IP.Equal(to.AsSlice()):
+			return fmt.Errorf("the answer came from %v", source)
+		}
+		return nil
+	}
 }
 
 // checksum is that of RFC 1071, for an even number of bytes.
