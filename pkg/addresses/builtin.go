@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -163,14 +162,10 @@ func (b *BuiltIn) Collect(ctx context.Context) error {
 	return typed(err)
 }
 
-// settling is how long an attachment may take to be made; younger reservations
-// are never taken for stale without word from the runtime.
-const settling = time.Minute
-
 func (b *BuiltIn) provablyGone() func(ipam.Reservation) bool {
 	return func(r ipam.Reservation) bool {
 		// A reservation of another program does not say which namespace it is for.
-		return b.options.Gone != nil && r.Sandbox.Inode != 0 && time.Since(r.Since) > settling && b.options.Gone(r.Sandbox)
+		return b.options.Gone != nil && r.Sandbox.Inode != 0 && b.options.Gone(r.Sandbox)
 	}
 }
 

@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,29 +45,16 @@ func (n *Netlink) addressMessage(a Address, message, flags int) error {
 	return s.acknowledge(r)
 }
 
-// enableIPv6 is the one case in which a thread enters the pod's namespace: a
-// sysctl can be written in no other way. The thread ends with the goroutine.
 func (n *Netlink) enableIPv6(link string) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(netns.NsHandle(n.pod.fd)); err != nil {
-			result <- fmt.Errorf("entering namespace %s: %w", n.pod.Path, err)
-			return
-		}
+	return n.inPod(func() error {
 		// lo as well: the pod's traffic to its own address goes through it.
-		var err error
 		for _, name := range []string{"lo", link} {
-			if err == nil {
-				err = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("0"), 0)
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("0"), 0); err != nil {
+				return fmt.Errorf("enabling IPv6 on %s: %w", name, err)
 			}
 		}
-		result <- err
-	}()
-	if err := <-result; err != nil {
-		return fmt.Errorf("enabling IPv6 on %s: %w", link, err)
-	}
-	return nil
+		return nil
+	})
 }
 
 func (n *Netlink) inspectAddress(a Address) (string, error) {

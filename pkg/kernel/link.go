@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -134,16 +136,22 @@ func (n *Netlink) inspectPair(p Pair) (string, error) {
 
 // Numbers of linux/ip.h and linux/if_link.h that the packages in use lack.
 const (
-	devconfForwarding = 1 // IPV4_DEVCONF_FORWARDING
-	devconfRPFilter   = 8 // IPV4_DEVCONF_RP_FILTER
-	inetConf          = 1 // IFLA_INET_CONF
-	inet6AddrGenMode  = 8 // IFLA_INET6_ADDR_GEN_MODE
-	addrGenModeNone   = 1 // IN6_ADDR_GEN_MODE_NONE
+	devconfForwarding = 1  // IPV4_DEVCONF_FORWARDING
+	devconfRPFilter   = 8  // IPV4_DEVCONF_RP_FILTER
+	devconfARPNotify  = 22 // IPV4_DEVCONF_ARP_NOTIFY
+	inetConf          = 1  // IFLA_INET_CONF
+	inet6AddrGenMode  = 8  // IFLA_INET6_ADDR_GEN_MODE
+	addrGenModeNone   = 1  // IN6_ADDR_GEN_MODE_NONE
 
 	attributeType = 0x3fff // NLA_TYPE_MASK: without the flags nested and byte order
 )
 
 func (n *Netlink) applySettings(o Settings) error {
+	if o.Announcing && o.IPv6 {
+		if err := n.announceIPv6(o.Link); err != nil {
+			return err
+		}
+	}
 	err := n.sendSettings(o, true)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 		// IPv6 is switched off on the machine (ipv6.disable=1): there is
@@ -151,6 +159,12 @@ func (n *Netlink) applySettings(o Settings) error {
 		return n.sendSettings(o, false)
 	}
 	return err
+}
+
+func (n *Netlink) announceIPv6(link string) error {
+	return n.inPod(func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/"+link+"/ndisc_notify", []byte("1"), 0)
+	})
 }
 
 func (n *Netlink) sendSettings(o Settings, ipv6 bool) error {
@@ -166,19 +180,24 @@ func (n *Netlink) sendSettings(o Settings, ipv6 bool) error {
 		r.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(o.Alias)))
 	}
 	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
-	if o.Guarded {
-		// By message and not by file below /proc/sys: a name with a dot or
-		// a slash is no trouble here, and nothing has to be opened.
+	if o.Guarded || o.Announcing {
+		// By message and not by file below /proc/sys: no thread has to enter
+		// a namespace for it, and nothing has to be opened.
 		conf := families.AddRtAttr(unix.AF_INET, nil).AddRtAttr(inetConf, nil)
-		conf.AddRtAttr(devconfForwarding, nl.Uint32Attr(1))
-		conf.AddRtAttr(devconfRPFilter, nl.Uint32Attr(1))
+		if o.Guarded {
+			conf.AddRtAttr(devconfForwarding, nl.Uint32Attr(1))
+			conf.AddRtAttr(devconfRPFilter, nl.Uint32Attr(1))
+		}
+		if o.Announcing {
+			conf.AddRtAttr(devconfARPNotify, nl.Uint32Attr(1))
+		}
 	}
 	if ipv6 {
 		// Otherwise the kernel makes a link-local address of its own, with
 		// duplicate address detection and router solicitations.
 		families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(inet6AddrGenMode, nl.Uint8Attr(addrGenModeNone))
 	}
-	if o.Guarded || ipv6 {
+	if o.Guarded || o.Announcing || ipv6 {
 		r.AddData(families)
 	}
 	return s.acknowledge(r)
@@ -282,6 +301,51 @@ func (n *Netlink) inspectUp(o Up) (string, error) {
 	}
 	if l.Flags&net.FlagUp == 0 {
 		return fmt.Sprintf("%s interface %s is down", o.Side, o.Link), nil
+	}
+	return "", nil
+}
+
+// runningTimeout bounds the wait for an interface's queue. It takes microseconds
+// on an idle machine.
+const runningTimeout = 5 * time.Second
+
+// awaitRunning waits until the interface transmits. Since Linux 6.8 the very
+// question makes the kernel finish what it does in the background; before, it
+// has to be repeated.
+func (n *Netlink) awaitRunning(o Running) error {
+	s, index, err := n.on(o.Side, o.Link)
+	if err != nil {
+		return err
+	}
+	for wait := 100 * time.Microsecond; ; wait *= 2 {
+		l, err := s.getLinkByIndex(index)
+		if err != nil {
+			return err
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if wait > runningTimeout {
+			return fmt.Errorf("its state is still %s after %s", l.Attrs().OperState, runningTimeout)
+		}
+		time.Sleep(wait)
+	}
+}
+
+func (n *Netlink) inspectRunning(o Running) (string, error) {
+	s, err := n.socket(o.Side)
+	if err != nil {
+		return "", err
+	}
+	l, err := s.link(o.Link)
+	if isGone(err) {
+		return fmt.Sprintf("%s interface %s is missing", o.Side, o.Link), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if l.OperState != netlink.OperUp {
+		return fmt.Sprintf("%s interface %s is in state %s", o.Side, o.Link, l.OperState), nil
 	}
 	return "", nil
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,10 +73,14 @@ func (n *Netlink) Make(object Object) error {
 		err = n.applySettings(o)
 	case Up:
 		err = n.bringUp(o)
+	case Running:
+		err = n.awaitRunning(o)
 	case Address:
 		err = n.addAddress(o)
 	case Neighbour:
 		err = n.addNeighbour(o)
+	case Patience:
+		err = n.bePatient(o)
 	case Route:
 		err = n.addRoute(o)
 	case Forwarding:
@@ -105,7 +111,7 @@ func (n *Netlink) Remove(object Object) error {
 		err = n.removeNeighbour(o)
 	case Route:
 		err = n.removeRoute(o)
-	case Settings, Up, Forwarding:
+	case Settings, Up, Running, Patience, Forwarding:
 	default:
 		err = errUnknown(object)
 	}
@@ -128,10 +134,14 @@ func (n *Netlink) Inspect(object Object) error {
 		found, err = n.inspectSettings(o)
 	case Up:
 		found, err = n.inspectUp(o)
+	case Running:
+		found, err = n.inspectRunning(o)
 	case Address:
 		found, err = n.inspectAddress(o)
 	case Neighbour:
 		found, err = n.inspectNeighbour(o)
+	case Patience:
+		// Not worth a complaint: what changed it costs a packet now and then.
 	case Route:
 		found, err = n.inspectRoute(o)
 	case Forwarding:
@@ -193,6 +203,21 @@ func (n *Netlink) on(side Side, link string) (*socket, int, error) {
 	}
 	n.indices[side][link] = l.Index
 	return s, l.Index, nil
+}
+
+// inPod calls f on a thread in the pod's namespace, for what can be done in no
+// other way: a sysctl. The thread ends with the goroutine.
+func (n *Netlink) inPod(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := netns.Set(netns.NsHandle(n.pod.fd)); err != nil {
+			result <- fmt.Errorf("entering namespace %s: %w", n.pod.Path, err)
+			return
+		}
+		result <- f()
+	}()
+	return <-result
 }
 
 func enableForwarding(f Forwarding) error {

@@ -108,6 +108,9 @@ type Settings struct {
 	// Guarded makes the interface forward IPv4 and drop what comes from a
 	// source address that is not routed to it (strict reverse path filter).
 	Guarded bool
+	// Announcing makes the interface tell its neighbours when its MAC address
+	// changes, in IPv4 and, where IPv6 is set, in IPv6 as well.
+	Announcing, IPv6 bool
 }
 
 func (s Settings) String() string {
@@ -117,6 +120,12 @@ func (s Settings) String() string {
 	}
 	if s.Guarded {
 		text += fmt.Sprintf("; sysctl net.ipv4.conf.%s.forwarding=1 net.ipv4.conf.%s.rp_filter=1", s.Link, s.Link)
+	}
+	if s.Announcing {
+		text += fmt.Sprintf("; sysctl net.ipv4.conf.%s.arp_notify=1", s.Link)
+		if s.IPv6 {
+			text += fmt.Sprintf(" net.ipv6.conf.%s.ndisc_notify=1", s.Link)
+		}
 	}
 	return text
 }
@@ -134,6 +143,21 @@ func (u Up) String() string { return fmt.Sprintf("%s link set %s up", u.Side.ip(
 
 // Dependence implements [Object].
 func (u Up) Dependence() (Side, string) { return u.Side, u.Link }
+
+// Running is an interface that transmits. Bringing up the second end of a pair
+// switches the first one's queue on, but in the background: until then the
+// kernel drops what is sent through it. To make it is to wait for that.
+type Running struct {
+	Side Side
+	Link string
+}
+
+func (r Running) String() string {
+	return fmt.Sprintf("%s link show %s (until its state is UP)", r.Side.ip(), r.Link)
+}
+
+// Dependence implements [Object].
+func (r Running) Dependence() (Side, string) { return r.Side, r.Link }
 
 // Address is an address of an interface, usable at once: no duplicate address
 // detection. Only a link-local one brings a route to its prefix.
@@ -167,21 +191,54 @@ func (a Address) flags() uint32 {
 // Dependence implements [Object].
 func (a Address) Dependence() (Side, string) { return a.Side, a.Link }
 
-// Neighbour is a permanent entry of the neighbour table: no ARP and no
-// neighbour discovery, exempt from garbage collection, never stale.
+// Neighbour is an entry of the neighbour table that is valid from the start, so
+// that nothing has to be resolved, and exempt from garbage collection.
 type Neighbour struct {
 	Side    Side
 	Link    string
 	Address netip.Addr
 	MAC     MAC
+	// Amendable lets the neighbour itself announce another MAC address. Any
+	// other entry is permanent: nothing but an administrator changes it.
+	Amendable bool
 }
 
 func (n Neighbour) String() string {
-	return fmt.Sprintf("%s neigh add %s lladdr %s dev %s nud permanent proto %d", n.Side.ip(), n.Address, n.MAC, n.Link, Protocol)
+	state := "permanent"
+	if n.Amendable {
+		state = "reachable extern_learn"
+	}
+	return fmt.Sprintf("%s neigh add %s lladdr %s dev %s nud %s proto %d", n.Side.ip(), n.Address, n.MAC, n.Link, state, Protocol)
 }
 
 // Dependence implements [Object].
 func (n Neighbour) Dependence() (Side, string) { return n.Side, n.Link }
+
+// Patience is how long an interface's neighbours of one family are taken to be
+// reachable without being asked: ten days instead of half a minute.
+type Patience struct {
+	Side Side
+	Link string
+	IPv6 bool
+}
+
+// patienceMilliseconds is well below 2^31 kernel ticks, and so is half as much
+// again, which the kernel may add at random.
+const patienceMilliseconds = 10 * 24 * 60 * 60 * 1000
+
+func (p Patience) table() string {
+	if p.IPv6 {
+		return "ndisc_cache"
+	}
+	return "arp_cache"
+}
+
+func (p Patience) String() string {
+	return fmt.Sprintf("%s ntable change name %s dev %s base_reachable %d", p.Side.ip(), p.table(), p.Link, patienceMilliseconds)
+}
+
+// Dependence implements [Object].
+func (p Patience) Dependence() (Side, string) { return p.Side, p.Link }
 
 // Route is a route through an interface.
 type Route struct {

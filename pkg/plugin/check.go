@@ -63,7 +63,9 @@ func (j *job) compareResult(record *attachment.Record) error {
 		if err := changed.UnmarshalText([]byte(mac)); err != nil {
 			return cni.Fail(types.ErrInvalidNetworkConfig, fmt.Sprintf("invalid prevResult: MAC address %q of interface %s", mac, j.request.IfName), "")
 		}
-		record.Wire.Pod.MAC = changed
+		if changed.String() != record.Wire.Pod.MAC.String() {
+			record.Wire.ChangedMAC = changed
+		}
 	}
 	previous := j.previousAddresses()
 	for _, a := range record.Wire.Addresses {

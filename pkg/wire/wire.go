@@ -47,6 +47,9 @@ type Wire struct {
 	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// Routes are the pod's. One without a gateway leads to the next hop.
 	Routes []Route `json:"routes,omitempty"`
+	// ChangedMAC is the pod's MAC address where it is no longer the one that
+	// the wire was made with.
+	ChangedMAC kernel.MAC `json:"-"`
 }
 
 // Route is a route of the pod. Zero values mean the kernel's defaults.
@@ -78,9 +81,9 @@ func (w Wire) Objects() []kernel.Object {
 		add(kernel.Forwarding{IPv6: ipv6})
 	}
 	add(
-		kernel.Pair{Host: w.Host, Pod: w.Pod, MTU: w.MTU},
+		kernel.Pair{Host: w.Host, Pod: kernel.End{Name: w.Pod.Name, MAC: w.podMAC()}, MTU: w.MTU},
 		kernel.Settings{Side: kernel.Host, Link: w.Host.Name, Alias: w.Alias, Guarded: true},
-		kernel.Settings{Side: kernel.Pod, Link: w.Pod.Name},
+		kernel.Settings{Side: kernel.Pod, Link: w.Pod.Name, Announcing: true, IPv6: slices.Contains(w.families(), true)},
 		kernel.Up{Side: kernel.Host, Link: w.Host.Name},
 		kernel.Up{Side: kernel.Pod, Link: w.Pod.Name},
 	)
@@ -89,9 +92,15 @@ func (w Wire) Objects() []kernel.Object {
 	for _, a := range w.Addresses {
 		add(kernel.Route{Side: kernel.Host, Link: w.Host.Name, Destination: single(a)})
 	}
+	// The host knows the pod's MAC address from the start, and does not ask
+	// again; but the pod may announce another one. A permanent entry would cut
+	// off pods whose MAC address is changed behind flatnet, as tuning does.
+	for _, ipv6 := range w.families() {
+		add(kernel.Patience{Side: kernel.Host, Link: w.Host.Name, IPv6: ipv6})
+	}
 	for _, a := range w.Addresses {
 		add(
-			kernel.Neighbour{Side: kernel.Host, Link: w.Host.Name, Address: a, MAC: w.Pod.MAC},
+			kernel.Neighbour{Side: kernel.Host, Link: w.Host.Name, Address: a, MAC: w.podMAC(), Amendable: true},
 			kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: single(a)},
 		)
 	}
@@ -111,7 +120,9 @@ func (w Wire) Objects() []kernel.Object {
 		}
 	}
 	for _, hop := range w.nextHops() {
-		add(kernel.Neighbour{Side: kernel.Pod, Link: w.Pod.Name, Address: hop, MAC: w.Host.MAC})
+		// A change of its own MAC address makes the pod forget its entries;
+		// then it asks, and the host answers.
+		add(kernel.Neighbour{Side: kernel.Pod, Link: w.Pod.Name, Address: hop, MAC: w.Host.MAC, Amendable: w.ChangedMAC != nil})
 	}
 	for _, r := range w.Routes {
 		add(kernel.Route{
@@ -119,7 +130,16 @@ func (w Wire) Objects() []kernel.Object {
 			MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
 		})
 	}
+	// The end that came up first is the one to wait for.
+	add(kernel.Running{Side: kernel.Host, Link: w.Host.Name})
 	return objects
+}
+
+func (w Wire) podMAC() kernel.MAC {
+	if w.ChangedMAC != nil {
+		return w.ChangedMAC
+	}
+	return w.Pod.MAC
 }
 
 // gateway is the route's own, or the next hop. A route of link scope is meant

@@ -23,15 +23,17 @@ func TestObjects(t *testing.T) {
 sysctl -w net.ipv4.ip_forward=1
 ip link add veth0 address 02:00:00:00:00:01 mtu 1500 group 70 type veth peer name eth0 address 02:00:00:00:00:02 mtu 1500 netns pod
 ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1
-ip -n pod link set eth0 addrgenmode none
+ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1
 ip link set veth0 up
 ip -n pod link set eth0 up
 ip route add 10.244.1.2 dev veth0 proto 70
-ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud permanent proto 70
+ip ntable change name arp_cache dev veth0 base_reachable 864000000
+ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
 ip -n pod addr add 10.244.1.2/32 dev eth0
 ip route append local 169.254.1.1 dev veth0 proto 70 table local
 ip -n pod neigh add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add default via 169.254.1.1 dev eth0 proto 70 onlink
+ip link show veth0 (until its state is UP)
 `},
 		{"IPv6 with a gateway that IPAM names", func() Wire {
 			w := example("fd00:244:1::2")
@@ -41,17 +43,19 @@ ip -n pod route add default via 169.254.1.1 dev eth0 proto 70 onlink
 sysctl -w net.ipv6.conf.all.forwarding=1
 ip link add veth0 address 02:00:00:00:00:01 mtu 1500 group 70 type veth peer name eth0 address 02:00:00:00:00:02 mtu 1500 netns pod
 ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1
-ip -n pod link set eth0 addrgenmode none
+ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1 net.ipv6.conf.eth0.ndisc_notify=1
 ip link set veth0 up
 ip -n pod link set eth0 up
 ip route add fd00:244:1::2 dev veth0 proto 70
-ip neigh add fd00:244:1::2 lladdr 02:00:00:00:00:02 dev veth0 nud permanent proto 70
+ip ntable change name ndisc_cache dev veth0 base_reachable 864000000
+ip neigh add fd00:244:1::2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
 ip -n pod addr add fd00:244:1::2/128 dev eth0 nodad noprefixroute
 ip -n pod addr add fe80::ff:fe00:2/64 dev eth0 nodad
 ip addr add fe80::1/64 dev veth0 nodad
 ip route append local fd00:244:1::1 dev veth0 proto 70 table local
 ip -n pod neigh add fe80::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add -6 default via fe80::1 dev eth0 proto 70 onlink
+ip link show veth0 (until its state is UP)
 `},
 		{"routes of every kind", func() Wire {
 			w := example("10.244.1.2")
@@ -65,11 +69,12 @@ ip -n pod route add -6 default via fe80::1 dev eth0 proto 70 onlink
 sysctl -w net.ipv4.ip_forward=1
 ip link add veth0 address 02:00:00:00:00:01 mtu 1500 group 70 type veth peer name eth0 address 02:00:00:00:00:02 mtu 1500 netns pod
 ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1
-ip -n pod link set eth0 addrgenmode none
+ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1
 ip link set veth0 up
 ip -n pod link set eth0 up
 ip route add 10.244.1.2 dev veth0 proto 70
-ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud permanent proto 70
+ip ntable change name arp_cache dev veth0 base_reachable 864000000
+ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
 ip -n pod addr add 10.244.1.2/32 dev eth0
 ip route append local 169.254.1.1 dev veth0 proto 70 table local
 ip -n pod neigh add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
@@ -77,6 +82,7 @@ ip -n pod neigh add 10.244.1.254 lladdr 02:00:00:00:00:01 dev eth0 nud permanent
 ip -n pod route add 10.0.0.0/8 via 169.254.1.1 dev eth0 proto 70 onlink table 7 metric 5 mtu 1400 advmss 1360
 ip -n pod route add 192.168.0.0/16 via 10.244.1.254 dev eth0 proto 70 onlink
 ip -n pod route add 172.16.0.1 dev eth0 proto 70 scope 253
+ip link show veth0 (until its state is UP)
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
