@@ -171,7 +171,7 @@ func (l *lab) hostLocalLock() (unlock func()) {
 func (l *lab) records() map[string]string {
 	l.Helper()
 	files, err := os.ReadDir(l.path(""))
-	if err != nil {
+	if err != nil && !os.IsNotExist(err) {
 		l.Fatal(err)
 	}
 	records := map[string]string{}
