@@ -1,0 +1,53 @@
+# flatnet's commands. `make demo` shows it at work, `make test` proves it.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+BINARIES = flatnet flatnet-ipam
+
+.PHONY: all build test race lint bench demo fuzz clean
+
+all: build
+
+# Static, stripped binaries in bin/.
+build:
+	@mkdir -p bin
+	@for b in $(BINARIES); do \
+		CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$b ./cmd/$$b || exit 1; \
+	done
+
+# All tests, with the race detector where there is a C compiler. The packages
+# that need namespaces make their own, as root or in a user namespace.
+test: build
+	@test/prepare.sh test
+	@$(GO) test $(shell test/prepare.sh race) -timeout 20m ./...
+
+# gofmt, vet and staticcheck over everything.
+lint:
+	@test/prepare.sh lint
+	@unformatted=$$(gofmt -l cmd ipam pkg test); \
+		if [ -n "$$unformatted" ]; then echo "gofmt wants to change:"; echo "$$unformatted"; exit 1; fi
+	@$(GO) vet ./...
+	@$(GO) tool staticcheck ./...
+
+# Compares with Debian's containernetworking-plugins, and writes
+# docs/benchmarks.md. Takes minutes and a quiet machine.
+bench: build
+	@test/prepare.sh bench
+	@$(GO) run ./test/bench -o docs/benchmarks.md
+
+# Three nodes on this machine: pods reach pods, with no address translation.
+demo: build
+	@$(GO) run ./test/demo
+
+# Each fuzz target for a while: make fuzz FUZZTIME=10m
+FUZZTIME ?= 20s
+fuzz:
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+clean:
+	rm -rf bin

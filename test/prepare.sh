@@ -1,0 +1,59 @@
+#!/bin/sh
+# Usage: test/prepare.sh test|bench|lint|race
+#
+# Looks for the programs besides Go that a make target uses. As root on Debian
+# or its descendants it installs the missing ones, and says so; anybody else is
+# told what is missing and what will go untested for it. With "race" it prints
+# the flag of the race detector if that can be used here.
+set -eu
+
+# cgo is what the race detector needs.
+can_race() {
+	[ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC | cut -d' ' -f1)" >/dev/null 2>&1
+}
+
+# need PROGRAM PACKAGE WHAT-FOR
+need() {
+	PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing "$2" "$3"
+}
+
+packages=""
+purposes=""
+missing() {
+	packages="$packages $1"
+	purposes="$purposes
+  $1: $2"
+}
+
+case "${1:-}" in
+race)
+	if can_race; then echo "-race"; else echo "prepare: no C compiler, so the race detector is off" >&2; fi
+	exit 0
+	;;
+test)
+	can_race || { missing gcc "the race detector"; missing libc6-dev "the race detector"; }
+	need nft nftables "tests that show the ruleset, and the portmap plugin behind flatnet"
+	need iptables iptables "tests with the portmap and firewall plugins behind flatnet"
+	;;
+bench)
+	[ -x /usr/lib/cni/ptp ] || missing containernetworking-plugins "the plugins to compare with"
+	need iptables iptables "the plugins to compare with, where they masquerade"
+	;;
+lint) ;;
+*)
+	echo "usage: $0 test|bench|lint|race" >&2
+	exit 2
+	;;
+esac
+
+[ -z "$packages" ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+	echo "prepare: installing Debian packages:$packages"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq >/dev/null
+	# shellcheck disable=SC2086 # one word a package
+	apt-get install -y -qq --no-install-recommends $packages >/dev/null
+else
+	echo "prepare: missing, and what each is for:$purposes"
+	echo "prepare: as root on Debian: apt-get install$packages"
+fi
