@@ -19,7 +19,7 @@ build:
 # that need namespaces make their own, as root or in a user namespace.
 test: build
 	@test/prepare.sh test
-	@$(GO) test $(shell test/prepare.sh race) -timeout 20m ./...
+	@$(GO) test $$(test/prepare.sh race) -timeout 20m ./...
 
 # gofmt, vet and staticcheck over everything.
 lint:
