@@ -1,61 +1,13 @@
 package netlab
 
 import (
-	"net"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
 )
 
 func TestMain(m *testing.M) { Main(m) }
-
-// echo answers UDP datagrams on address in the namespace with the address that
-// they came from.
-func echo(t *testing.T, space *Namespace, address string) {
-	t.Helper()
-	err := space.Do(func() error {
-		socket, err := net.ListenPacket("udp", address)
-		if err != nil {
-			return err
-		}
-		t.Cleanup(func() { socket.Close() })
-		go func() {
-			buffer := make([]byte, 64)
-			for {
-				_, from, err := socket.ReadFrom(buffer)
-				if err != nil {
-					return
-				}
-				socket.WriteTo([]byte(from.(*net.UDPAddr).AddrPort().Addr().String()), from)
-			}
-		}()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// ask sends a datagram and returns the answer.
-func ask(space *Namespace, address string) (string, error) {
-	var answer string
-	err := space.Do(func() error {
-		socket, err := net.Dial("udp", address)
-		if err != nil {
-			return err
-		}
-		defer socket.Close()
-		socket.SetDeadline(time.Now().Add(5 * time.Second))
-		if _, err := socket.Write([]byte("?")); err != nil {
-			return err
-		}
-		buffer := make([]byte, 64)
-		n, err := socket.Read(buffer)
-		answer = string(buffer[:n])
-		return err
-	})
-	return answer, err
-}
 
 func TestNodesOnOneSegmentAndBehindARouter(t *testing.T) {
 	lab := Start(t)
@@ -82,10 +34,14 @@ func TestNodesOnOneSegmentAndBehindARouter(t *testing.T) {
 		{c, "172.30.1.1:7000", "172.30.0.1"},
 		{c, "[fd00:31::1]:7000", "fd00:30::1"},
 	} {
-		echo(t, c.server.Namespace, c.listen)
-		got, err := ask(a.Namespace, c.listen)
-		if err != nil || got != c.want {
-			t.Errorf("%s saw %q, %v; want %s", c.listen, got, err, c.want)
+		at, stop, err := c.server.Echo(netip.MustParseAddrPort(c.listen))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+		seen, _, err := a.Ask(netip.Addr{}, at, 5*time.Second)
+		if err != nil || seen.String() != c.want {
+			t.Errorf("%s saw %s, %v; want %s", c.listen, seen, err, c.want)
 		}
 	}
 }
