@@ -97,6 +97,9 @@ func (r *Request) check() ([]netip.Addr, error) {
 	if err := r.Pool.Validate(); err != nil {
 		return nil, err
 	}
+	if len(r.Pool) > maxPool {
+		return nil, fmt.Errorf("reserving an address: the pool has %d range sets, more than %d", len(r.Pool), maxPool)
+	}
 	// A link of 4,095 bytes has to hold the entry.
 	const longest = len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/0123456789abcdef,")
 	if n := len(r.Owner.ContainerID) + len(r.Owner.Interface) + len(r.Sandbox.Path) + 64 + len(r.Pool)*longest; n > maxLink {

@@ -74,7 +74,7 @@ func (s *Store) collect(ctx context.Context, stale func(Reservation) bool) ([]Re
 				if now == nil {
 					continue
 				}
-				if now.since, err = x.since(entryName(e.owner)); err != nil {
+				if err := x.date(now); err != nil {
 					return err
 				}
 				if !now.same(&e) {
@@ -130,7 +130,7 @@ func (s *Store) entries(ctx context.Context) ([]entry, error) {
 		if !ok || entryName(e.owner) != name {
 			continue
 		}
-		if e.since, err = d.since(name); err != nil {
+		if d.date(&e) != nil {
 			continue
 		}
 		all = append(all, e)

@@ -137,10 +137,11 @@ func (d *disk) stat(name string) (unix.Stat_t, error) {
 	return st, fail("looking at", name, err)
 }
 
-// since returns when a name was written.
-func (d *disk) since(name string) (time.Time, error) {
-	st, err := d.stat(name)
-	return time.Unix(st.Mtim.Unix()), err
+// date reads from an entry's link what is not in its text.
+func (d *disk) date(e *entry) error {
+	st, err := d.stat(entryName(e.owner))
+	e.since, e.inode = time.Unix(st.Mtim.Unix()), st.Ino
+	return err
 }
 
 // again returns the same directory with a descriptor of its own.

@@ -24,7 +24,10 @@ type entry struct {
 	owner   Owner
 	sandbox Sandbox
 	held    []holding
-	since   time.Time // the mtime of the link, not part of its text
+
+	// Of the link, not part of its text; see disk.date.
+	since time.Time // when it was written
+	inode uint64
 }
 
 // holding is an address with the range set that it was taken from, which is
@@ -105,7 +108,7 @@ func (e *entry) reservation() Reservation {
 // same says whether two entries are one and the same reservation, and not a
 // later one of the same owner.
 func (e *entry) same(o *entry) bool {
-	return e.owner == o.owner && e.sandbox == o.sandbox && e.since.Equal(o.since) && slices.Equal(e.held, o.held)
+	return e.owner == o.owner && e.sandbox == o.sandbox && e.since.Equal(o.since) && e.inode == o.inode && slices.Equal(e.held, o.held)
 }
 
 // parseName returns the address that a file's name stands for. Only the one

@@ -37,23 +37,39 @@ func (s *Store) Release(ctx context.Context, o Owner) ([]netip.Addr, error) {
 // records without an interface name count for an owner that has no other. It
 // fails with ErrLocked or an error of the file system.
 func (s *Store) Lookup(ctx context.Context, o Owner) ([]netip.Addr, error) {
+	r, err := s.Find(ctx, o)
+	return r.Addresses, err
+}
+
+// Find is Lookup for the whole reservation. If there is none, the one that it
+// returns has no addresses.
+func (s *Store) Find(ctx context.Context, o Owner) (Reservation, error) {
 	o, err := o.canonical()
 	if err != nil {
-		return nil, fmt.Errorf("looking up addresses: %w", err)
+		return Reservation{}, fmt.Errorf("looking up addresses: %w", err)
 	}
-	var held []netip.Addr
+	var found Reservation
 	err = s.do(ctx, func(x *session) error {
+		found = Reservation{}
 		e, err := x.find(o)
 		if e == nil || err != nil {
 			return err
 		}
-		held, err = x.verify(e)
-		return err
+		held, err := x.verify(e)
+		if len(held) == 0 || err != nil {
+			return err
+		}
+		if err := x.date(e); err != nil {
+			return err
+		}
+		found = e.reservation()
+		found.Addresses = held
+		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("looking up the addresses of %s: %w", o, err)
+		return Reservation{}, fmt.Errorf("looking up the addresses of %s: %w", o, err)
 	}
-	return held, nil
+	return found, nil
 }
 
 // drop removes the records of an entry, remembers the addresses as released,

@@ -18,6 +18,9 @@ const (
 	// maxSlots bounds the number of range sets whose position is remembered.
 	// The one used longest ago makes way for a new one.
 	maxSlots = 64
+	// maxPool bounds the number of sets in one request, so that they do not
+	// make way for each other.
+	maxPool  = maxSlots / 2
 	maxState = headerSize + maxSlots*slotSize
 )
 
