@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -89,3 +91,24 @@ func churn(b *testing.B, subnets []string, n int) {
 }
 
 func nanotime() int64 { return time.Now().UnixNano() }
+
+// BenchmarkBurst is 64 at a time that reserve and release in one network. What
+// matters is that waiting for the lock costs little beside having it.
+func BenchmarkBurst(b *testing.B) {
+	l := newLab(b)
+	pool := poolOf(b, `[[{"subnet": "10.0.0.0/16"}]]`)
+	s := l.open()
+	var ids atomic.Int64
+	b.SetParallelism(64 / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			o := Owner{fmt.Sprint("c", ids.Add(1)), "eth0"}
+			if _, err := s.Allocate(b.Context(), Request{Owner: o, Pool: pool}); err != nil {
+				b.Error(err)
+			}
+			if _, err := s.Release(b.Context(), o); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
