@@ -70,6 +70,7 @@ func oneOfEach() []Object {
 		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("::/0"), Gateway: linkLocal6},
 		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("10.9.0.0/16"), Gateway: linkLocal4, Table: 1000, Priority: 7, MTU: 1300, AdvMSS: 1200, Scope: &scope},
 		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("fd09::/64"), Gateway: linkLocal6, Table: 1000, Priority: 7, MTU: 1300, AdvMSS: 1200},
+		Reachable{Pod, "eth0", netip.MustParseAddr("fd00::2")},
 		Running{Host, "veth0"}, Running{Pod, "eth0"}, Patience{Host, "veth0", false}, Patience{Host, "veth0", true},
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -301,51 +300,6 @@ func (n *Netlink) inspectUp(o Up) (string, error) {
 	}
 	if l.Flags&net.FlagUp == 0 {
 		return fmt.Sprintf("%s interface %s is down", o.Side, o.Link), nil
-	}
-	return "", nil
-}
-
-// runningTimeout bounds the wait for an interface's queue. It takes microseconds
-// on an idle machine.
-const runningTimeout = 5 * time.Second
-
-// awaitRunning waits until the interface transmits. Since Linux 6.8 the very
-// question makes the kernel finish what it does in the background; before, it
-// has to be repeated.
-func (n *Netlink) awaitRunning(o Running) error {
-	s, index, err := n.on(o.Side, o.Link)
-	if err != nil {
-		return err
-	}
-	for wait := 100 * time.Microsecond; ; wait *= 2 {
-		l, err := s.getLinkByIndex(index)
-		if err != nil {
-			return err
-		}
-		if l.Attrs().OperState == netlink.OperUp {
-			return nil
-		}
-		if wait > runningTimeout {
-			return fmt.Errorf("its state is still %s after %s", l.Attrs().OperState, runningTimeout)
-		}
-		time.Sleep(wait)
-	}
-}
-
-func (n *Netlink) inspectRunning(o Running) (string, error) {
-	s, err := n.socket(o.Side)
-	if err != nil {
-		return "", err
-	}
-	l, err := s.link(o.Link)
-	if isGone(err) {
-		return fmt.Sprintf("%s interface %s is missing", o.Side, o.Link), nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if l.OperState != netlink.OperUp {
-		return fmt.Sprintf("%s interface %s is in state %s", o.Side, o.Link, l.OperState), nil
 	}
 	return "", nil
 }

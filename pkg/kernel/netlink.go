@@ -75,6 +75,8 @@ func (n *Netlink) Make(object Object) error {
 		err = n.bringUp(o)
 	case Running:
 		err = n.awaitRunning(o)
+	case Reachable:
+		err = n.awaitReachable(o)
 	case Address:
 		err = n.addAddress(o)
 	case Neighbour:
@@ -111,7 +113,7 @@ func (n *Netlink) Remove(object Object) error {
 		err = n.removeNeighbour(o)
 	case Route:
 		err = n.removeRoute(o)
-	case Settings, Up, Running, Patience, Forwarding:
+	case Settings, Up, Running, Reachable, Patience, Forwarding:
 	default:
 		err = errUnknown(object)
 	}
@@ -136,6 +138,8 @@ func (n *Netlink) Inspect(object Object) error {
 		found, err = n.inspectUp(o)
 	case Running:
 		found, err = n.inspectRunning(o)
+	case Reachable:
+		found, err = n.inspectReachable(o)
 	case Address:
 		found, err = n.inspectAddress(o)
 	case Neighbour:

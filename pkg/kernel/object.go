@@ -191,6 +191,23 @@ func (a Address) flags() uint32 {
 // Dependence implements [Object].
 func (a Address) Dependence() (Side, string) { return a.Side, a.Link }
 
+// Reachable is an address that packets to it are delivered to. The kernel makes
+// the local route of an IPv6 address in the background, even where it skips
+// duplicate address detection; until then it takes packets to the address for
+// somebody else's. To make it is to wait for that.
+type Reachable struct {
+	Side    Side
+	Link    string
+	Address netip.Addr
+}
+
+func (r Reachable) String() string {
+	return fmt.Sprintf("%s route get %s (until it is local)", r.Side.ip(), r.Address)
+}
+
+// Dependence implements [Object].
+func (r Reachable) Dependence() (Side, string) { return r.Side, r.Link }
+
 // Neighbour is an entry of the neighbour table that is valid from the start, so
 // that nothing has to be resolved, and exempt from garbage collection.
 type Neighbour struct {

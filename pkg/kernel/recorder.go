@@ -61,7 +61,7 @@ func (r *Recorder) Remove(object Object) error {
 		return err
 	}
 	switch o := object.(type) {
-	case Forwarding, Settings, Up, Running, Patience:
+	case Forwarding, Settings, Up, Running, Reachable, Patience:
 	case Pair:
 		r.made = slices.DeleteFunc(r.made, func(m recorded) bool {
 			if p, isPair := m.object.(Pair); isPair {

@@ -130,7 +130,13 @@ func (w Wire) Objects() []kernel.Object {
 			MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
 		})
 	}
-	// The end that came up first is the one to wait for.
+	// What the kernel finishes in the background: the end that came up first
+	// does not transmit yet, IPv6 addresses are not listened to.
+	for _, a := range w.Addresses {
+		if a.Is6() {
+			add(kernel.Reachable{Side: kernel.Pod, Link: w.Pod.Name, Address: a})
+		}
+	}
 	add(kernel.Running{Side: kernel.Host, Link: w.Host.Name})
 	return objects
 }

@@ -55,6 +55,7 @@ ip addr add fe80::1/64 dev veth0 nodad
 ip route append local fd00:244:1::1 dev veth0 proto 70 table local
 ip -n pod neigh add fe80::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add -6 default via fe80::1 dev eth0 proto 70 onlink
+ip -n pod route get fd00:244:1::2 (until it is local)
 ip link show veth0 (until its state is UP)
 `},
 		{"routes of every kind", func() Wire {

@@ -21,8 +21,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // labs numbers the labs of a process, so that tests may run in parallel.
@@ -199,6 +201,14 @@ func (n *Node) connect(link string, port Port) error {
 	if err := n.Up(link); err != nil {
 		return err
 	}
+	// The end that came up first transmits only once the kernel has got round
+	// to it.
+	if err := port.segment.space.awaitLink(attributes.Name); err != nil {
+		return err
+	}
+	if err := n.awaitLink(link); err != nil {
+		return err
+	}
 	for _, prefix := range port.addresses {
 		if err := n.AddAddress(link, prefix.String()); err != nil {
 			return err
@@ -223,6 +233,29 @@ func (n *Namespace) AddAddress(link, prefix string) error {
 	}
 	if err := n.Netlink().AddrAdd(l, address); err != nil {
 		return fmt.Errorf("adding %s to %s in namespace %s: %w", prefix, link, n.Name, err)
+	}
+	// The kernel makes the local route of an IPv6 address in the background.
+	return n.await(fmt.Sprintf("address %s of %s", prefix, link), func() bool {
+		routes, err := n.Netlink().RouteGet(address.IP)
+		return err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL
+	})
+}
+
+// awaitLink waits until an interface transmits.
+func (n *Namespace) awaitLink(name string) error {
+	return n.await("interface "+name, func() bool {
+		l, err := n.Netlink().LinkByName(name)
+		return err == nil && l.Attrs().OperState == netlink.OperUp
+	})
+}
+
+// await asks until the answer is yes, for some seconds.
+func (n *Namespace) await(what string, ready func() bool) error {
+	const deadline = 10 * time.Second
+	for begin := time.Now(); !ready(); time.Sleep(200 * time.Microsecond) {
+		if time.Since(begin) > deadline {
+			return fmt.Errorf("%s in namespace %s is not ready after %s", what, n.Name, deadline)
+		}
 	}
 	return nil
 }
