@@ -17,11 +17,12 @@ type ExhaustedError struct {
 	Set RangeSet
 	// Used is the number of its addresses that are reserved.
 	Used uint64
-	// Cooling is the number of its addresses that are released, but could
-	// not be given out again.
+	// Cooling is the number of its addresses that were released, but must
+	// not be handed out yet. It is 0: this store hands out the one that was
+	// released first rather than none.
 	Cooling uint64
-	// Stale is the number of its reservations that were recognised as those
-	// of pods that no longer exist, and released, before others took them.
+	// Stale is the number of its reservations whose pods were proven gone.
+	// They were released, and others were quicker to take the addresses.
 	Stale uint64
 }
 

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestTorn: what a writer left that died halfway does not count, and does not
@@ -64,14 +65,18 @@ func TestTorn(t *testing.T) {
 // TestGarbage puts all sorts of things in place of every file of the index.
 func TestGarbage(t *testing.T) {
 	pool := poolOf(t, `[[{"subnet": "10.0.0.0/28"}], [{"subnet": "fd00::/64"}]]`)
-	template := newLab(t)
-	for _, id := range []string{"a", "b", "c", "d"} {
-		template.add(pool, id)
+	prepared := func(t *testing.T) *lab {
+		l := newLab(t)
+		for _, id := range []string{"a", "b", "c", "d"} {
+			l.add(pool, id)
+		}
+		l.del("b")
+		l.del("d")
+		l.write("10.0.0.9", "legacy")
+		l.want("settled", l.lookup("a", "eth0"), "10.0.0.2 fd00::2")
+		return l
 	}
-	template.del("b")
-	template.del("d")
-	template.write("10.0.0.9", "legacy")
-	template.lookup("a", "eth0")
+	template := prepared(t)
 	var names []string
 	_ = filepath.Walk(template.path(".flatnet"), func(path string, info os.FileInfo, err error) error {
 		name, _ := filepath.Rel(template.path(""), path)
@@ -90,19 +95,13 @@ func TestGarbage(t *testing.T) {
 		"loop":      func(p string) error { return os.Symlink(filepath.Base(p), p) },
 		"long link": func(p string) error { return os.Symlink(strings.Repeat("x/", 2000), p) },
 		"outside":   func(p string) error { return os.Symlink(outside, p) },
-		"pipe":      func(p string) error { return exec.Command("mkfifo", p).Run() },
+		"pipe":      func(p string) error { return unix.Mkfifo(p, 0o600) },
 	}
 	for kind, put := range kinds {
 		for _, name := range names {
 			t.Run(kind+" as "+name, func(t *testing.T) {
 				t.Parallel()
-				l := newLab(t)
-				if err := exec.Command("cp", "-a", template.path(""), l.root).Run(); err != nil {
-					t.Fatal(err)
-				}
-				// The copy is another directory, which would be noticed.
-				// Have it settled first.
-				l.want("settled", l.lookup("a", "eth0"), "10.0.0.2 fd00::2")
+				l := prepared(t)
 				if err := os.RemoveAll(l.path(name)); err != nil {
 					t.Fatal(err)
 				}

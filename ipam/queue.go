@@ -82,7 +82,9 @@ func (x *session) push(key setKey, addr netip.Addr) error {
 	if sl.fresh > longLap {
 		limit = maxQueueLong
 	}
-	for sl.queued >= limit {
+	// Two at a time, so that a queue that is to be shorter than it was gets
+	// there without one release taking long.
+	for n := 0; n < 2 && sl.queued >= limit; n++ {
 		oldest, err := x.head(sl)
 		if err != nil {
 			return err

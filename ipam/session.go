@@ -17,7 +17,6 @@ type session struct {
 	state int // descriptor of the state file, or -1
 	st    state
 
-	known   bool   // st was read from the disk, or written to it
 	marked  bool   // the state on disk says busy
 	broken  bool   // the disk is not as st says: leave it busy
 	rebuilt bool   // the index was rebuilt from the records in this session
@@ -118,7 +117,8 @@ func (x *session) load() error {
 	if err != nil {
 		return fail("reading", stateName, err)
 	}
-	if x.st, x.known = decodeState(b[:n]); !x.known {
+	var ok bool
+	if x.st, ok = decodeState(b[:n]); !ok {
 		return x.adopt()
 	}
 	now, err := x.look()
@@ -192,7 +192,7 @@ func (x *session) settle() error {
 	if err := x.store(false); err != nil {
 		return err
 	}
-	x.marked, x.known = false, true
+	x.marked = false
 	return nil
 }
 
