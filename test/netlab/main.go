@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"testing"
 
@@ -58,11 +59,13 @@ func Enter() error {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
-	// The child belongs to the terminal's process group and gets Ctrl-C by
-	// itself; this process only has to wait for how it ends. It stays on one
-	// thread because the death signal is tied to the thread that forked.
-	ignoreInterrupts()
-	err = runLocked(cmd)
+	// The child decides what Ctrl-C means. It gets that of a terminal by itself,
+	// as a member of the process group, and maybe twice; a signal that somebody
+	// sends to this process alone has to be passed on. Signals are caught, not
+	// ignored, because the child would inherit that.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	err = runLocked(cmd, signals)
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -196,8 +194,18 @@ func onThread(f func() error) error {
 	return <-result
 }
 
-// runLocked runs cmd from a thread that lives until cmd has ended.
-func runLocked(cmd *exec.Cmd) error { return onThread(cmd.Run) }
-
-// ignoreInterrupts leaves Ctrl-C to a child in the same process group.
-func ignoreInterrupts() { signal.Ignore(os.Interrupt, syscall.SIGTERM) }
+// runLocked runs cmd from a thread that lives until cmd has ended, since the
+// death signal is tied to the thread that forked, and passes signals on to it.
+func runLocked(cmd *exec.Cmd, signals <-chan os.Signal) error {
+	return onThread(func() error {
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		go func() {
+			for s := range signals {
+				cmd.Process.Signal(s) // it may have ended
+			}
+		}()
+		return cmd.Wait()
+	})
+}
