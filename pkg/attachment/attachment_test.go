@@ -180,8 +180,9 @@ func TestInterruptedWrite(t *testing.T) {
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"network": "net", "containerID": "a", "ifname": "eth0", "wire": {"addresses": ["10.1.2.3"], "host": {"mac": "02:00:00:00:00:01"}}}`))
 	f.Add([]byte(``))
+	directory := f.TempDir()
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		d := OpenDirectory(t.TempDir())
+		d := OpenDirectory(directory)
 		if err := d.Put(example("a")); err != nil {
 			t.Fatal(err)
 		}
