@@ -145,8 +145,8 @@ var configurationItems = []item{
 	}},
 	{"A2.24c", must, "with ipMasq pods of the network still see each other's own address", func(s *stage) {
 		conf := with(s.dual("1.1.0"), object{"ipMasq": true})
-		a, from := s.attach("a", conf)
-		b, to := s.attach("b", conf)
+		a, from := s.attachMasquerading("a", conf)
+		b, to := s.attachMasquerading("b", conf)
 		for _, ipv6 := range []bool{false, true} {
 			if source := s.reach(a.space, b.space, s.of(to, ipv6)); source != s.of(from, ipv6).String() {
 				s.failf("pod %v saw %s instead of %v", s.of(to, ipv6), source, s.of(from, ipv6))
@@ -186,6 +186,17 @@ func (s *stage) withResolvConf(conf object) object {
 	return withIPAM(conf, object{"resolvConf": path})
 }
 
+// attachMasquerading is attach, but ends the item where the plugin cannot do
+// without a program for ipMasq that is missing.
+func (s *stage) attachMasquerading(name string, conf object) (attachment, result) {
+	a := s.pod(name)
+	r := s.exec("ADD", a, conf)
+	if r.exit != 0 && strings.Contains(r.stdout, "iptables") && !executable("iptables") && !executable("nft") {
+		s.skipf("this plugin executes iptables or nft for ipMasq, and neither is in PATH")
+	}
+	return a, s.added(r)
+}
+
 // masquerades demands that the configuration's ipMasq does what it says, and
 // that DEL takes it back.
 func masquerades(s *stage, conf object, ipv6 bool) {
@@ -199,12 +210,7 @@ func masquerades(s *stage, conf object, ipv6 bool) {
 		s.failf("without ipMasq the world saw %s instead of %v", source, s.of(res, ipv6))
 	}
 	conf = with(conf, object{"ipMasq": true})
-	a := s.pod("a")
-	r := s.exec("ADD", a, conf)
-	if r.exit != 0 && !executable("iptables") && !executable("nft") {
-		s.skipf("this plugin may need iptables or nft for ipMasq, and neither is installed: %v", r)
-	}
-	hidden := s.added(r)
+	a, hidden := s.attachMasquerading("a", conf)
 	if source := s.reach(a.space, world.Namespace, target); source != own {
 		s.failf("with ipMasq the world saw %s instead of %s", source, own)
 	}

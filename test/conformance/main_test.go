@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == recorderName {
 		recorderMain()
 	}
+	// Where nft and iptables are, which is not in everybody's PATH.
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	// Builds may need the network, so they come before the namespaces.
 	if err := build(); err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
