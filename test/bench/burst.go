@@ -82,7 +82,7 @@ func faster(what string, ours, theirs []stint, limit float64) ratio {
 	}
 	slices.Sort(quotients)
 	median := quotients[(len(quotients)-1)/2]
-	r.shown, r.met = fmt.Sprintf("%.2f", median), median >= limit
+	r.shown, r.met = figure(median), median >= limit
 	return r
 }
 

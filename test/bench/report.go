@@ -52,9 +52,17 @@ func atMost(what string, ours, theirs sample, limit float64) ratio {
 	}
 	if len(ours) > 0 && len(theirs) > 0 {
 		quotient := float64(ours.median()) / float64(theirs.median())
-		r.shown, r.met = fmt.Sprintf("%.2f", quotient), quotient <= limit
+		r.shown, r.met = figure(quotient), quotient <= limit
 	}
 	return r
+}
+
+// figure shows a quotient with the digits that mean something.
+func figure(quotient float64) string {
+	if quotient < 0.1 {
+		return fmt.Sprintf("%.4f", quotient)
+	}
+	return fmt.Sprintf("%.2f", quotient)
 }
 
 // informative compares the medians of two samples where there is no target.
