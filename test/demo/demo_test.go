@@ -57,11 +57,15 @@ func build() (directory string, err error) {
 	return directory, os.Rename(fresh, filepath.Join(directory, pluginName))
 }
 
-// atEnd demands that no namespace of the test is left when it ends.
-func atEnd(t *testing.T) {
+// alone gives a run a machine on which none has been before, since addresses
+// that are free again are used last. It demands that no namespace is left.
+func alone(t *testing.T) {
 	t.Helper()
 	namespaces := func() int { entries, _ := os.ReadDir("/run/netns"); return len(entries) }
 	before := namespaces()
+	if err := os.RemoveAll(stateRoot); err != nil { // on the tmpfs of netlab.Enter
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if after := namespaces(); after != before {
 			t.Errorf("%d namespaces before, %d after", before, after)
@@ -70,7 +74,7 @@ func atEnd(t *testing.T) {
 }
 
 func TestDemoShowsWhatItPromises(t *testing.T) {
-	atEnd(t)
+	alone(t)
 	var out strings.Builder
 	if err := run(t.Context(), &out, os.Getenv(pluginsVariable)); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
@@ -139,7 +143,7 @@ func TestInterruptionLeavesNothing(t *testing.T) {
 		{"7. Pods", 0},
 	} {
 		t.Run(fmt.Sprintf("%s %v", c.at, c.after), func(t *testing.T) {
-			atEnd(t)
+			alone(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			out := &watch{text: c.at, then: func() {
@@ -163,7 +167,7 @@ func TestInterruptionLeavesNothing(t *testing.T) {
 }
 
 func TestFailureIsSaid(t *testing.T) {
-	atEnd(t)
+	alone(t)
 	var out strings.Builder
 	err := run(t.Context(), &out, t.TempDir())
 	if err == nil || !strings.Contains(err.Error(), "ADD of web-1 on node1: ") || !strings.Contains(err.Error(), pluginName) {
