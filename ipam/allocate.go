@@ -71,7 +71,7 @@ func (x *session) allocate(r *Request, wanted []netip.Addr) ([]Allocation, error
 		case errors.Is(err, errTaken) && try < 8:
 			// Somebody made a record without the lock. Choose again.
 		case errors.Is(err, errNothingFree) && !x.desperate:
-			x.st = before
+			x.st = x.keep(before)
 			if err := x.despair(); err != nil {
 				return nil, err
 			}

@@ -68,11 +68,10 @@ func (s *Store) HasFree(ctx context.Context, p Pool) error {
 			before := x.st.clone()
 			x.asked, x.used = 0, nil
 			err := x.peek(p)
+			x.st = x.keep(before)
 			if !errors.Is(err, errNothingFree) || x.desperate {
-				x.st = x.keep(before)
 				return err
 			}
-			x.st = before
 			if err := x.despair(); err != nil {
 				return err
 			}
