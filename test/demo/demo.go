@@ -82,6 +82,7 @@ func (d *demo) abandon(ctx context.Context, reason error) error {
 
 func (d *demo) takeBack(ctx context.Context) error {
 	var detached []string
+	var errs []error
 	for _, p := range d.pods {
 		if !p.attached {
 			continue
@@ -92,9 +93,13 @@ func (d *demo) takeBack(ctx context.Context) error {
 			_, err = p.detach(ctx)
 		}
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		detached = append(detached, p.name)
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
 	}
 	if err := d.disconnectNodes(); err != nil {
 		return err
