@@ -6,15 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
-	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 // pluginsVariable names a directory with the plugin to demonstrate; by default
@@ -24,7 +22,7 @@ const pluginsVariable = "FLATNET_DEMO_PLUGINS"
 func TestMain(m *testing.M) {
 	// Building may need the network, so it comes before the namespaces.
 	if os.Getenv(pluginsVariable) == "" {
-		directory, err := build()
+		directory, err := binaries.Build()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "demo:", err)
 			os.Exit(1)
@@ -32,29 +30,6 @@ func TestMain(m *testing.M) {
 		os.Setenv(pluginsVariable, directory)
 	}
 	netlab.Main(m)
-}
-
-// build builds the plugin from what is in the checkout now, beside bin/flatnet,
-// which is whatever `make build` has found.
-func build() (directory string, err error) {
-	root, err := reference.Repository()
-	if err != nil {
-		return "", err
-	}
-	directory = filepath.Join(root, "bin", "demo")
-	if err := os.MkdirAll(directory, 0o755); err != nil {
-		return "", fmt.Errorf("making a place for the plugin: %w", err)
-	}
-	fresh := filepath.Join(directory, fmt.Sprintf("building-%d", os.Getpid()))
-	defer os.Remove(fresh)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", fresh, "./cmd/"+pluginName)
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the plugin: %w\n%s", err, output)
-	}
-	// Another test may be executing the old one: it is replaced, not written to.
-	return directory, os.Rename(fresh, filepath.Join(directory, pluginName))
 }
 
 // alone gives a run a machine on which none has been before, since addresses
