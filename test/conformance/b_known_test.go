@@ -85,21 +85,20 @@ var knownWrongItems = []item{
 	}},
 	{"B5", should, "ADD with IPv6 does not wait for duplicate address detection, and the address is usable at once", func(s *stage) {
 		s.expect(s.node.SetSysctl("net/ipv6/conf/default/accept_dad", "1"))
-		a := s.pod("a")
-		r := s.exec("ADD", a, s.dual("1.1.0"))
-		res := s.added(r)
-		address := s.of(res, true)
-		for _, k := range addressesOn(a.space, a.ifname) {
-			if k.IP.Equal(address.AsSlice()) && k.Flags&unix.IFA_F_TENTATIVE != 0 {
-				s.failf("%v is still tentative", address)
+		slow := 0
+		for i := range 10 {
+			four, both := usableAtOnce(s, i)
+			switch {
+			case both < time.Second:
+				return
+			case four < time.Second/4: // or the machine is to blame
+				slow++
+			}
+			if slow == 3 {
+				s.failf("ADD took %v, with IPv4 alone %v", both.Round(time.Millisecond), four.Round(time.Millisecond))
 			}
 		}
-		s.firstPacket(a, address)
-		s.works(a, res)
-		s.expect(ping(a.space, address, netip.MustParseAddr(gateway6)))
-		if r.took > time.Second {
-			s.failf("ADD took %v", r.took.Round(time.Millisecond))
-		}
+		s.skipf("this machine is too busy to tell: even an ADD with IPv4 alone takes a quarter of a second")
 	}},
 	{"B5b", should, "the first packet to a pod is not lost, however soon after ADD it comes", func(s *stage) {
 		conf := s.conf("1.1.0")
@@ -137,6 +136,26 @@ var knownWrongItems = []item{
 // names says whether an error has a value in it, as it is or quoted.
 func names(e cniError, value string) bool {
 	return strings.Contains(e.text(), value) || strings.Contains(e.text(), strings.Trim(strconv.Quote(value), `"`))
+}
+
+// usableAtOnce demands that the IPv6 address of a new pod takes packets when ADD
+// is done. It returns how long ADD took with IPv4 alone and with both families.
+func usableAtOnce(s *stage, attempt int) (four, both time.Duration) {
+	plain := s.exec("ADD", s.pod(fmt.Sprint("four", attempt)), s.conf("1.1.0"))
+	s.added(plain)
+	a := s.pod(fmt.Sprint("both", attempt))
+	r := s.exec("ADD", a, s.dual("1.1.0"))
+	res := s.added(r)
+	address := s.of(res, true)
+	for _, k := range addressesOn(a.space, a.ifname) {
+		if k.IP.Equal(address.AsSlice()) && k.Flags&unix.IFA_F_TENTATIVE != 0 {
+			s.failf("%v is still tentative", address)
+		}
+	}
+	s.firstPacket(a, address)
+	s.works(a, res)
+	s.expect(ping(a.space, address, netip.MustParseAddr(gateway6)))
+	return plain.took, r.took
 }
 
 // firstPacket demands that a single datagram from the node to the pod is answered.
