@@ -8,6 +8,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
+// CodeTryAgain tells the runtime to repeat the call (SPEC.md, section "Error").
+const CodeTryAgain = types.ErrTryAgainLater
+
 // Error codes of flatnet's own; the specification reserves 0 to 99 (SPEC.md,
 // section "Error"). docs/operations.md says what to do at each.
 const (

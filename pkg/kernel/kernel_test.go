@@ -51,7 +51,7 @@ func oneOfEach() []Object {
 	linkLocal4, linkLocal6 := netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")
 	scope := 200
 	return []Object{
-		Forwarding{}, Forwarding{IPv6: true},
+		Forwarding{}, Forwarding{IPv6: true}, Answered{netip.MustParseAddr("10.0.0.1")}, Answered{netip.MustParseAddr("fd00::1")},
 		Pair{Host: End{"veth0", host}, Pod: End{"eth0", pod}, MTU: 1400},
 		Settings{Side: Host, Link: "veth0", Alias: "flatnet a/b/c", Guarded: true},
 		Settings{Side: Pod, Link: "eth0", Announcing: true, IPv6: true},
@@ -64,8 +64,6 @@ func oneOfEach() []Object {
 		Neighbour{Host, "veth0", netip.MustParseAddr("10.0.0.2"), pod, false}, Neighbour{Host, "veth0", netip.MustParseAddr("fd00::2"), pod, true},
 		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("10.0.0.2/32")},
 		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("fd00::2/128")},
-		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("10.0.0.1/32"), Local: true},
-		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("fd00::1/128"), Local: true},
 		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: linkLocal4},
 		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("::/0"), Gateway: linkLocal6},
 		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("10.9.0.0/16"), Gateway: linkLocal4, Table: 1000, Priority: 7, MTU: 1300, AdvMSS: 1200, Scope: &scope},
@@ -98,7 +96,7 @@ func TestMakeInspectRemove(t *testing.T) {
 				t.Errorf("inspecting anew: %v", err)
 			}
 		}
-		for _, o := range oneOfEach()[7:23] {
+		for _, o := range oneOfEach()[9:23] {
 			if err := n.Remove(o); err != nil {
 				t.Errorf("removing: %v", err)
 			}
@@ -110,10 +108,10 @@ func TestMakeInspectRemove(t *testing.T) {
 				t.Errorf("removing twice: %v", err)
 			}
 		}
-		if err := n.Remove(oneOfEach()[2]); err != nil {
+		if err := n.Remove(oneOfEach()[4]); err != nil {
 			t.Error(err)
 		}
-		for _, o := range oneOfEach()[2:] {
+		for _, o := range oneOfEach()[4:] {
 			if err := n.Remove(o); err != nil {
 				t.Errorf("removing what went with its interface: %v", err)
 			}
@@ -141,7 +139,7 @@ func TestMakeTwiceIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, o := range []Object{objects[2], objects[7], objects[8], objects[15], objects[16], objects[19], objects[20]} {
+		for _, o := range []Object{objects[4], objects[9], objects[10], objects[17], objects[18], objects[19], objects[20]} {
 			if err := n.Make(o); !errors.Is(err, ErrExists) {
 				t.Errorf("%s: %v, want ErrExists", o, err)
 			}

@@ -146,6 +146,14 @@ const (
 )
 
 func (n *Netlink) applySettings(o Settings) error {
+	if o.WithoutIPv6 {
+		// By file: there is no message for it.
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+o.Link+"/disable_ipv6", []byte("1"), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return n.sendSettings(o, false)
+	}
 	if o.Announcing && o.IPv6 {
 		if err := n.announceIPv6(o.Link); err != nil {
 			return err

@@ -85,6 +85,8 @@ func (n *Netlink) Make(object Object) error {
 		err = n.bePatient(o)
 	case Route:
 		err = n.addRoute(o)
+	case Answered:
+		err = n.answer(o)
 	case Forwarding:
 		err = enableForwarding(o)
 	default:
@@ -113,7 +115,7 @@ func (n *Netlink) Remove(object Object) error {
 		err = n.removeNeighbour(o)
 	case Route:
 		err = n.removeRoute(o)
-	case Settings, Up, Running, Reachable, Patience, Forwarding:
+	case Settings, Up, Running, Reachable, Patience, Answered, Forwarding:
 	default:
 		err = errUnknown(object)
 	}
@@ -148,6 +150,8 @@ func (n *Netlink) Inspect(object Object) error {
 		// Not worth a complaint: what changed it costs a packet now and then.
 	case Route:
 		found, err = n.inspectRoute(o)
+	case Answered:
+		found, err = n.inspectAnswered(o)
 	case Forwarding:
 		found, err = inspectForwarding(o)
 	default:

@@ -108,6 +108,9 @@ type Settings struct {
 	// Guarded makes the interface forward IPv4 and drop what comes from a
 	// source address that is not routed to it (strict reverse path filter).
 	Guarded bool
+	// WithoutIPv6 keeps the interface out of IPv6: no addresses, no multicast
+	// route, which the kernel keeps in one long list for all interfaces.
+	WithoutIPv6 bool
 	// Announcing makes the interface tell its neighbours when its MAC address
 	// changes, in IPv4 and, where IPv6 is set, in IPv6 as well.
 	Announcing, IPv6 bool
@@ -120,6 +123,9 @@ func (s Settings) String() string {
 	}
 	if s.Guarded {
 		text += fmt.Sprintf("; sysctl net.ipv4.conf.%s.forwarding=1 net.ipv4.conf.%s.rp_filter=1", s.Link, s.Link)
+	}
+	if s.WithoutIPv6 {
+		text += fmt.Sprintf("; sysctl net.ipv6.conf.%s.disable_ipv6=1", s.Link)
 	}
 	if s.Announcing {
 		text += fmt.Sprintf("; sysctl net.ipv4.conf.%s.arp_notify=1", s.Link)
@@ -159,8 +165,8 @@ func (r Running) String() string {
 // Dependence implements [Object].
 func (r Running) Dependence() (Side, string) { return r.Side, r.Link }
 
-// Address is an address of an interface, usable at once: no duplicate address
-// detection. Only a link-local one brings a route to its prefix.
+// Address is an address of an interface, without duplicate address detection. A
+// link-local one that is longer than its address brings a route to its prefix.
 type Address struct {
 	Side   Side
 	Link   string
@@ -182,7 +188,7 @@ func (a Address) flags() uint32 {
 	switch address := a.Prefix.Addr(); {
 	case address.Is4():
 		return 0
-	case address.IsLinkLocalUnicast():
+	case address.IsLinkLocalUnicast() && !a.Prefix.IsSingleIP():
 		return unix.IFA_F_NODAD
 	}
 	return unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
@@ -264,13 +270,10 @@ type Route struct {
 	Destination netip.Prefix
 	// Gateway is the next hop, taken to be on the link; zero where there is none.
 	Gateway netip.Addr
-	// Local makes the destination an address of this machine itself. Many
-	// interfaces may say so of one address.
-	Local bool
 	// Scope is a routing scope, 0 (universe) to 255 (nowhere); nil means
 	// universe with a gateway, link without.
 	Scope    *int
-	Table    int // 0 means main, or local for a local route
+	Table    int // 0 means main
 	Priority int // metric; 0 means the family's default
 	MTU      int // bytes; 0 means that of the interface
 	AdvMSS   int // bytes; 0 means from the MTU
@@ -278,20 +281,13 @@ type Route struct {
 
 func (r Route) String() string {
 	var b strings.Builder
-	verb, kind := "add", ""
-	if r.Local {
-		verb, kind = "append", "local "
-	}
-	fmt.Fprintf(&b, "%s route %s %s%s", r.Side.ip(), verb, kind, destinationText(r.Destination))
+	fmt.Fprintf(&b, "%s route add %s", r.Side.ip(), destinationText(r.Destination))
 	if r.Gateway.IsValid() {
 		fmt.Fprintf(&b, " via %s", r.Gateway)
 	}
 	fmt.Fprintf(&b, " dev %s proto %d", r.Link, Protocol)
 	if r.Gateway.IsValid() {
 		b.WriteString(" onlink")
-	}
-	if r.Local {
-		b.WriteString(" table local")
 	}
 	for _, option := range []struct {
 		name  string
@@ -321,6 +317,20 @@ func destinationText(p netip.Prefix) string {
 	}
 	return p.String()
 }
+
+// Answered is an address outside of all interfaces that the node answers to. All
+// attachments with the same gateway share it, so Remove leaves it alone; see
+// [Netlink.RemoveAnswered].
+type Answered struct {
+	Address netip.Addr
+}
+
+func (a Answered) String() string {
+	return fmt.Sprintf("ip route add local %s dev lo proto %d table local", a.Address, Protocol)
+}
+
+// Dependence implements [Object]: an answered address stands alone.
+func (Answered) Dependence() (Side, string) { return Host, "" }
 
 // Forwarding is the machine-wide switch that makes a node forward packets of
 // one address family. It belongs to the node, so Remove leaves it alone.

@@ -45,7 +45,8 @@ func (r *Recorder) Make(object Object) error {
 		return fmt.Errorf("%s: no such device", text)
 	}
 	if r.has(text) {
-		if _, isSwitch := object.(Forwarding); isSwitch {
+		switch object.(type) {
+		case Forwarding, Answered:
 			return nil
 		}
 		return fmt.Errorf("%s: %w", text, ErrExists)
@@ -61,7 +62,7 @@ func (r *Recorder) Remove(object Object) error {
 		return err
 	}
 	switch o := object.(type) {
-	case Forwarding, Settings, Up, Running, Reachable, Patience:
+	case Forwarding, Answered, Settings, Up, Running, Reachable, Patience:
 	case Pair:
 		r.made = slices.DeleteFunc(r.made, func(m recorded) bool {
 			if p, isPair := m.object.(Pair); isPair {

@@ -11,11 +11,7 @@ import (
 func (n *Netlink) addRoute(o Route) error {
 	// Exclusive: a route to a pod's address that is there already belongs to
 	// another interface, which would go on receiving the pod's packets.
-	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
-	if o.Local {
-		flags = unix.NLM_F_CREATE | unix.NLM_F_APPEND
-	}
-	return n.routeMessage(o, unix.RTM_NEWROUTE, flags)
+	return n.routeMessage(o, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 }
 
 func (n *Netlink) removeRoute(o Route) error {
@@ -33,9 +29,6 @@ func (n *Netlink) routeMessage(o Route, message, flags int) error {
 	header.Dst_len = uint8(o.Destination.Bits())
 	header.Protocol = Protocol
 	header.Scope = o.scope()
-	if o.Local {
-		header.Type = unix.RTN_LOCAL
-	}
 	if o.Gateway.IsValid() {
 		header.Flags |= unix.RTNH_F_ONLINK
 	}
@@ -79,8 +72,6 @@ func (o Route) scope() uint8 {
 	switch {
 	case o.Scope != nil:
 		return uint8(*o.Scope)
-	case o.Local:
-		return unix.RT_SCOPE_HOST
 	case o.Gateway.IsValid() || o.Destination.Addr().Is6():
 		return unix.RT_SCOPE_UNIVERSE
 	}
@@ -88,11 +79,8 @@ func (o Route) scope() uint8 {
 }
 
 func (o Route) table() int {
-	switch {
-	case o.Table != 0:
+	if o.Table != 0 {
 		return o.Table
-	case o.Local:
-		return unix.RT_TABLE_LOCAL
 	}
 	return unix.RT_TABLE_MAIN
 }
@@ -144,10 +132,6 @@ func (n *Netlink) inspectHostRoute(o Route) (string, error) {
 		return "", err
 	}
 	switch {
-	case o.Local && found.kind == unix.RTN_LOCAL:
-		return "", nil
-	case o.Local:
-		return fmt.Sprintf("%s is not an address of the host", o.Destination.Addr()), nil
 	case found.destination != o.Destination:
 		return fmt.Sprintf("host has no route to %s of its own, only %s", o.Destination, found.destination), nil
 	case found.link != index:
@@ -159,8 +143,9 @@ func (n *Netlink) inspectHostRoute(o Route) (string, error) {
 // foundRoute is what a route message of the kernel says.
 type foundRoute struct {
 	Route
-	kind uint8 // RTN_UNICAST, RTN_LOCAL, …
-	link int
+	kind     uint8 // RTN_UNICAST, RTN_LOCAL, …
+	protocol uint8
+	link     int
 
 	destination netip.Prefix
 	scope       uint8
@@ -199,7 +184,7 @@ func parseRoute(message []byte) (foundRoute, error) {
 	if err != nil {
 		return foundRoute{}, err
 	}
-	f := foundRoute{kind: header.Type, scope: header.Scope}
+	f := foundRoute{kind: header.Type, protocol: header.Protocol, scope: header.Scope}
 	f.Table = int(header.Table)
 	destination := netip.IPv4Unspecified()
 	if header.Family == unix.AF_INET6 {

@@ -105,28 +105,33 @@ func (j *job) attach(ctx context.Context) (_ *addresses.Lease, _ *attachment.Rec
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := j.connect(record, &steps); err != nil {
+	steps.push(func() error { return j.records.Delete(j.key) })
+	if err := j.record(record, 0); err != nil {
 		return nil, nil, err
 	}
-	steps.push(func() error { return j.rules.Remove(need(*record), func() bool { return !j.records.Others(j.key) }) })
-	if err := j.rules.Add(need(*record)); err != nil {
-		return nil, nil, cni.Wrap(cni.CodeKernel, err, "the kernel needs nf_tables with NAT and fib")
+	steps.push(func() error { return j.unshare(*record) })
+	if err := j.share(*record); err != nil {
+		return nil, nil, err
+	}
+	if err := j.connect(record); err != nil {
+		return nil, nil, err
 	}
 	return lease, record, nil
 }
 
-// connect records the attachment and makes its wire. Two keys may share a host
+// record writes down what is going to be made, under one of the names that the
+// host interface may have.
+func (j *job) record(record *attachment.Record, attempt int) error {
+	record.Wire.Host.Name = j.key.HostInterface(j.config.HostInterfacePrefix, attempt)
+	return cni.Wrap(cni.CodeState, j.records.Put(*record), "look at the permissions and the free space of stateDir")
+}
+
+// connect makes the wire, or leaves nothing of it. Two keys may share a host
 // interface's name, by chance; then the next name is taken.
-func (j *job) connect(record *attachment.Record, steps *undo) error {
-	steps.push(func() error { return j.records.Delete(j.key) })
+func (j *job) connect(record *attachment.Record) error {
 	for attempt := 0; ; attempt++ {
-		record.Wire.Host.Name = j.key.HostInterface(j.config.HostInterfacePrefix, attempt)
-		if err := j.records.Put(*record); err != nil {
-			return cni.Wrap(cni.CodeState, err, "look at the permissions and the free space of stateDir")
-		}
 		err := record.Wire.Apply(j.kernel)
 		if err == nil {
-			steps.push(func() error { return record.Wire.Remove(j.kernel) })
 			return nil
 		}
 		var step *wire.StepError
@@ -136,6 +141,9 @@ func (j *job) connect(record *attachment.Record, steps *undo) error {
 		switch object := step.Object.(type) {
 		case kernel.Pair:
 			if attempt+1 < nameAttempts && j.nameTaken(record.Wire.Host.Name) {
+				if err := j.record(record, attempt+1); err != nil {
+					return err
+				}
 				continue
 			}
 			return cni.Wrap(cni.CodeExists, err, "DEL has to come before another ADD")

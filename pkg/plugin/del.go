@@ -45,7 +45,7 @@ func (j *job) detach(ctx context.Context) error {
 	if err := j.removeInterfaces(record); err != nil {
 		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
 	}
-	if err := j.rules.Remove(need(record), func() bool { return !j.records.Others(j.key) }); err != nil {
+	if err := j.unshare(record); err != nil {
 		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
 	}
 	if err := kernel.ForgetConnections(record.Wire.Addresses); err != nil {

@@ -57,10 +57,10 @@ func (p *Plugin) begin(r *cni.Request) (*job, error) {
 		Plugin: p, request: r, config: config, arguments: arguments,
 		key:     attachment.Key{Network: r.Network, ContainerID: r.ContainerID, Interface: r.IfName},
 		records: attachment.OpenDirectory(config.StateDirectory),
-		rules:   rules.New(config.StateDirectory),
+		rules:   &rules.Rules{Step: p.Step},
 		living:  &kernel.Living{},
 	}
-	j.records.Step, j.rules.Step = p.Step, p.Step
+	j.records.Step = p.Step
 	j.log, j.closeLog = openLog(config.Log)
 	j.log = j.log.With("verb", r.Command, "network", r.Network)
 	if r.ContainerID != "" {

@@ -27,10 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -46,18 +43,12 @@ const (
 	guardChain     = "guard"
 )
 
-// Rules works in the caller's network namespace.
+// Rules works in the caller's network namespace. Adding and clearing must not
+// happen at the same time; the caller sees to that.
 type Rules struct {
-	lockPath string
 	// Step is called before every change, with its name; an error takes the
 	// place of the change. Tests make changes fail with it.
 	Step func(operation string) error
-}
-
-// New returns the rules of the node whose state is in the directory. All
-// networks of a node share one.
-func New(stateDirectory string) *Rules {
-	return &Rules{lockPath: filepath.Join(stateDirectory, "rules.lock")}
 }
 
 // Need is what an attachment wants of the rules.
@@ -92,25 +83,28 @@ func (r *Rules) Add(need Need) error {
 	if !need.Masquerade && !need.guarded() {
 		return nil
 	}
-	return r.locked(func(c *nftables.Conn) error {
-		if need.guarded() {
-			if err := r.ensureGuard(c); err != nil {
-				return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
-			}
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	defer c.CloseLasting()
+	if need.guarded() {
+		if err := r.ensureGuard(c); err != nil {
+			return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
 		}
-		if !need.Masquerade {
-			return nil
-		}
-		for _, f := range families {
-			if !need.has(f) {
-				continue
-			}
-			if err := r.addMasquerade(c, f, need); err != nil {
-				return fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
-			}
-		}
+	}
+	if !need.Masquerade {
 		return nil
-	})
+	}
+	for _, f := range families {
+		if !need.has(f) {
+			continue
+		}
+		if err := r.addMasquerade(c, f, need); err != nil {
+			return fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+		}
+	}
+	return nil
 }
 
 // Check reports what of the need is missing, or nil.
@@ -137,34 +131,40 @@ func (r *Rules) Check(need Need) error {
 	return errors.Join(missing...)
 }
 
-// Remove takes the addresses out of the masqueraded ones. Where last says that
-// no attachment is left on the node, the tables go as well; it is called with
-// the lock held, so no other attachment is between its record and its rules.
-func (r *Rules) Remove(need Need, last func() bool) error {
-	if !need.Masquerade && !need.guarded() {
+// Remove takes the addresses out of the masqueraded ones.
+func (r *Rules) Remove(need Need) error {
+	if !need.Masquerade {
 		return nil
 	}
-	return r.locked(func(c *nftables.Conn) error {
-		if need.Masquerade {
-			for _, f := range families {
-				if !need.has(f) {
-					continue
-				}
-				if err := r.removeMasquerade(c, f, need); err != nil {
-					return fmt.Errorf("removing %v from nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
-				}
-			}
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	defer c.CloseLasting()
+	for _, f := range families {
+		if !need.has(f) {
+			continue
 		}
-		if !last() {
-			return nil
+		if err := r.removeMasquerade(c, f, need); err != nil {
+			return fmt.Errorf("removing %v from nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
 		}
-		for _, f := range families {
-			if err := r.removeTable(c, f); err != nil {
-				return fmt.Errorf("removing nftables table %s %s: %w", familyName(f), tableName, err)
-			}
+	}
+	return nil
+}
+
+// Clear removes the tables, when no attachment is left on the node.
+func (r *Rules) Clear() error {
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	defer c.CloseLasting()
+	for _, f := range families {
+		if err := r.removeTable(c, f); err != nil {
+			return fmt.Errorf("removing nftables table %s %s: %w", familyName(f), tableName, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // removeTable deletes a family's table, unless a set shows that somebody whose
@@ -174,53 +174,14 @@ func (r *Rules) removeTable(c *nftables.Conn, f nftables.TableFamily) error {
 	if err == nil && len(elements) > 0 {
 		return nil
 	}
+	if _, err := c.ListTableOfFamily(tableName, f); err != nil {
+		return nil // the library has no error of its own for a table that is not there
+	}
 	if err := r.step("delete table " + familyName(f)); err != nil {
 		return err
 	}
 	c.DelTable(table(f))
 	return ignoreMissing(c.Flush())
-}
-
-// locked calls f while no other process of the node changes the rules.
-func (r *Rules) locked(f func(*nftables.Conn) error) error {
-	if err := os.MkdirAll(filepath.Dir(r.lockPath), 0o700); err != nil {
-		return fmt.Errorf("making state directory: %w", err)
-	}
-	lock, err := os.OpenFile(r.lockPath, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("opening lock of nftables rules: %w", err)
-	}
-	defer lock.Close()
-	if err := acquire(lock); err != nil {
-		return err
-	}
-	c, err := connect()
-	if err != nil {
-		return err
-	}
-	defer c.CloseLasting()
-	return f(c)
-}
-
-// lockTimeout bounds the wait for other processes, each of which needs a
-// millisecond.
-const lockTimeout = 20 * time.Second
-
-func acquire(lock *os.File) error {
-	for wait := time.Millisecond; ; {
-		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("locking nftables rules: %w", err)
-		}
-		if wait > lockTimeout {
-			return fmt.Errorf("locking nftables rules: another process has held %s for %s", lock.Name(), lockTimeout)
-		}
-		time.Sleep(min(wait, 20*time.Millisecond))
-		wait += min(wait, 20*time.Millisecond)
-	}
 }
 
 func connect() (*nftables.Conn, error) {

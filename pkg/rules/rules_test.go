@@ -59,11 +59,9 @@ func tables(t *testing.T) []string {
 	return names
 }
 
-func no() bool { return false }
-
 func TestAddCheckRemove(t *testing.T) {
 	inNode(t, func(node *netlab.Node) {
-		r := New(t.TempDir())
+		r := &Rules{}
 		a := Need{Addresses: addresses("10.1.0.2", "fd00::2"), Masquerade: true, Exempt: prefixes("10.1.0.0/16", "fd00::/64")}
 		b := Need{Addresses: addresses("10.1.0.3", "fd00::3"), Masquerade: true, Exempt: prefixes("10.0.0.0/8", "fd00::/64")}
 		quiet := Need{Addresses: addresses("10.1.0.4")}
@@ -89,7 +87,7 @@ func TestAddCheckRemove(t *testing.T) {
 		if got := tables(t); !slices.Equal(got, []string{"ip flatnet", "ip6 flatnet"}) {
 			t.Errorf("tables %v", got)
 		}
-		if err := r.Remove(a, no); err != nil {
+		if err := r.Remove(a); err != nil {
 			t.Error(err)
 		}
 		if err := r.Check(a); err == nil || !strings.Contains(err.Error(), "10.1.0.2") {
@@ -99,19 +97,24 @@ func TestAddCheckRemove(t *testing.T) {
 			t.Error(err)
 		}
 		// Others' records may be elsewhere: the set shows that b is there.
-		if err := r.Remove(a, func() bool { return true }); err != nil {
+		if err := r.Clear(); err != nil {
 			t.Error(err)
 		}
 		if err := r.Check(b); err != nil {
 			t.Error(err)
 		}
-		if err := r.Remove(b, func() bool { return true }); err != nil {
+		if err := r.Remove(b); err != nil {
 			t.Error(err)
+		}
+		for range 2 {
+			if err := r.Clear(); err != nil {
+				t.Error(err)
+			}
 		}
 		if got := tables(t); len(got) != 0 {
 			t.Errorf("left behind: %v", got)
 		}
-		if err := r.Remove(b, no); err != nil {
+		if err := r.Remove(b); err != nil {
 			t.Errorf("removing twice: %v", err)
 		}
 	})
@@ -119,7 +122,7 @@ func TestAddCheckRemove(t *testing.T) {
 
 func TestRepairsWhatOthersRemoved(t *testing.T) {
 	inNode(t, func(*netlab.Node) {
-		r := New(t.TempDir())
+		r := &Rules{}
 		need := Need{Addresses: addresses("10.1.0.2", "fd00::2"), Masquerade: true}
 		for _, damage := range []func(c *nftables.Conn){
 			func(c *nftables.Conn) { c.FlushRuleset() },
@@ -175,7 +178,7 @@ func TestRanges(t *testing.T) {
 
 func TestExemptionsOfTheWholeFamily(t *testing.T) {
 	inNode(t, func(*netlab.Node) {
-		r := New(t.TempDir())
+		r := &Rules{}
 		need := Need{Addresses: addresses("10.1.0.2", "fd00::2"), Masquerade: true, Exempt: prefixes("0.0.0.0/0", "::/0")}
 		for range 2 {
 			if err := r.Add(need); err != nil {

@@ -42,8 +42,8 @@ type Wire struct {
 	MTU   int        `json:"mtu"`   // bytes
 	// Addresses are the pod's; each is routed to it.
 	Addresses []netip.Addr `json:"addresses"`
-	// Gateways are addresses that the host answers to on this wire besides
-	// the next hops: those that IPAM names as gateways.
+	// Gateways are addresses that the host answers to besides the next hops:
+	// those that IPAM names as gateways.
 	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// Routes are the pod's. One without a gateway leads to the next hop.
 	Routes []Route `json:"routes,omitempty"`
@@ -71,19 +71,37 @@ type Kernel interface {
 	Remove(kernel.Object) error
 }
 
+// Shared lists what the wire needs of the node besides its own objects. Other
+// wires need the same; none of it ends with a wire.
+func (w Wire) Shared() []kernel.Object {
+	var objects []kernel.Object
+	for _, ipv6 := range w.families() {
+		objects = append(objects, kernel.Forwarding{IPv6: ipv6})
+		if !ipv6 {
+			// fe80::1 is an address of every host interface instead: IPv6
+			// does not look for link-local addresses beyond the link.
+			objects = append(objects, kernel.Answered{Address: linkLocalGateway4})
+		}
+	}
+	for _, g := range w.Gateways {
+		if g != linkLocalGateway4 && g != linkLocalGateway6 {
+			objects = append(objects, kernel.Answered{Address: g})
+		}
+	}
+	return objects
+}
+
 // Objects lists all that the wire consists of, in the order in which it has to
 // be made.
 func (w Wire) Objects() []kernel.Object {
 	var objects []kernel.Object
 	add := func(o ...kernel.Object) { objects = append(objects, o...) }
 
-	for _, ipv6 := range w.families() {
-		add(kernel.Forwarding{IPv6: ipv6})
-	}
+	ipv6 := slices.Contains(w.families(), true)
 	add(
 		kernel.Pair{Host: w.Host, Pod: kernel.End{Name: w.Pod.Name, MAC: w.podMAC()}, MTU: w.MTU},
-		kernel.Settings{Side: kernel.Host, Link: w.Host.Name, Alias: w.Alias, Guarded: true},
-		kernel.Settings{Side: kernel.Pod, Link: w.Pod.Name, Announcing: true, IPv6: slices.Contains(w.families(), true)},
+		kernel.Settings{Side: kernel.Host, Link: w.Host.Name, Alias: w.Alias, Guarded: true, WithoutIPv6: !ipv6},
+		kernel.Settings{Side: kernel.Pod, Link: w.Pod.Name, Announcing: true, IPv6: ipv6},
 		kernel.Up{Side: kernel.Host, Link: w.Host.Name},
 		kernel.Up{Side: kernel.Pod, Link: w.Pod.Name},
 	)
@@ -104,20 +122,16 @@ func (w Wire) Objects() []kernel.Object {
 			kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: single(a)},
 		)
 	}
-	for _, ipv6 := range w.families() {
-		if ipv6 {
-			add(
-				kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: netip.PrefixFrom(linkLocal(w.Pod.MAC), linkLocalBits)},
-				kernel.Address{Side: kernel.Host, Link: w.Host.Name, Prefix: netip.PrefixFrom(linkLocalGateway6, linkLocalBits)},
-			)
-			continue
-		}
-		add(kernel.Route{Side: kernel.Host, Link: w.Host.Name, Destination: single(linkLocalGateway4), Local: true})
-	}
-	for _, g := range w.Gateways {
-		if g != linkLocalGateway4 && g != linkLocalGateway6 {
-			add(kernel.Route{Side: kernel.Host, Link: w.Host.Name, Destination: single(g), Local: true})
-		}
+	if ipv6 {
+		// Each end can reach the other's link-local address. The host has a
+		// route to this pod's alone: one to all link-local addresses would be
+		// one of a list that grows with the pods.
+		own := linkLocal(w.Pod.MAC)
+		add(
+			kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: netip.PrefixFrom(own, linkLocalBits)},
+			kernel.Address{Side: kernel.Host, Link: w.Host.Name, Prefix: single(linkLocalGateway6)},
+			kernel.Route{Side: kernel.Host, Link: w.Host.Name, Destination: single(own)},
+		)
 	}
 	for _, hop := range w.nextHops() {
 		// A change of its own MAC address makes the pod forget its entries;
@@ -221,11 +235,11 @@ type StepError struct {
 func (e *StepError) Error() string { return e.Err.Error() }
 func (e *StepError) Unwrap() error { return e.Err }
 
-// Check compares the wire with the kernel and returns all differences, joined,
-// or nil.
+// Check compares the wire, and what it shares with others, with the kernel and
+// returns all differences, joined, or nil.
 func (w Wire) Check(k Kernel) error {
 	var errs []error
-	for _, object := range w.Objects() {
+	for _, object := range append(w.Shared(), w.Objects()...) {
 		err := k.Inspect(object)
 		if err == nil {
 			continue

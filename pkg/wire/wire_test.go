@@ -20,9 +20,10 @@ func TestObjects(t *testing.T) {
 		want string
 	}{
 		{"IPv4", example("10.244.1.2"), `
-sysctl -w net.ipv4.ip_forward=1
+shared: sysctl -w net.ipv4.ip_forward=1
+shared: ip route add local 169.254.1.1 dev lo proto 70 table local
 ip link add veth0 address 02:00:00:00:00:01 mtu 1500 group 70 type veth peer name eth0 address 02:00:00:00:00:02 mtu 1500 netns pod
-ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1
+ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1; sysctl net.ipv6.conf.veth0.disable_ipv6=1
 ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1
 ip link set veth0 up
 ip -n pod link set eth0 up
@@ -30,7 +31,6 @@ ip route add 10.244.1.2 dev veth0 proto 70
 ip ntable change name arp_cache dev veth0 base_reachable 864000000
 ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
 ip -n pod addr add 10.244.1.2/32 dev eth0
-ip route append local 169.254.1.1 dev veth0 proto 70 table local
 ip -n pod neigh add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add default via 169.254.1.1 dev eth0 proto 70 onlink
 ip link show veth0 (until its state is UP)
@@ -40,7 +40,8 @@ ip link show veth0 (until its state is UP)
 			w.Gateways = []netip.Addr{netip.MustParseAddr("fd00:244:1::1")}
 			return w
 		}(), `
-sysctl -w net.ipv6.conf.all.forwarding=1
+shared: sysctl -w net.ipv6.conf.all.forwarding=1
+shared: ip route add local fd00:244:1::1 dev lo proto 70 table local
 ip link add veth0 address 02:00:00:00:00:01 mtu 1500 group 70 type veth peer name eth0 address 02:00:00:00:00:02 mtu 1500 netns pod
 ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1
 ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1 net.ipv6.conf.eth0.ndisc_notify=1
@@ -51,8 +52,8 @@ ip ntable change name ndisc_cache dev veth0 base_reachable 864000000
 ip neigh add fd00:244:1::2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
 ip -n pod addr add fd00:244:1::2/128 dev eth0 nodad noprefixroute
 ip -n pod addr add fe80::ff:fe00:2/64 dev eth0 nodad
-ip addr add fe80::1/64 dev veth0 nodad
-ip route append local fd00:244:1::1 dev veth0 proto 70 table local
+ip addr add fe80::1/128 dev veth0 nodad noprefixroute
+ip route add fe80::ff:fe00:2 dev veth0 proto 70
 ip -n pod neigh add fe80::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add -6 default via fe80::1 dev eth0 proto 70 onlink
 ip -n pod route get fd00:244:1::2 (until it is local)
@@ -67,9 +68,10 @@ ip link show veth0 (until its state is UP)
 			}
 			return w
 		}(), `
-sysctl -w net.ipv4.ip_forward=1
+shared: sysctl -w net.ipv4.ip_forward=1
+shared: ip route add local 169.254.1.1 dev lo proto 70 table local
 ip link add veth0 address 02:00:00:00:00:01 mtu 1500 group 70 type veth peer name eth0 address 02:00:00:00:00:02 mtu 1500 netns pod
-ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1
+ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1; sysctl net.ipv6.conf.veth0.disable_ipv6=1
 ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1
 ip link set veth0 up
 ip -n pod link set eth0 up
@@ -77,7 +79,6 @@ ip route add 10.244.1.2 dev veth0 proto 70
 ip ntable change name arp_cache dev veth0 base_reachable 864000000
 ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
 ip -n pod addr add 10.244.1.2/32 dev eth0
-ip route append local 169.254.1.1 dev veth0 proto 70 table local
 ip -n pod neigh add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod neigh add 10.244.1.254 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add 10.0.0.0/8 via 169.254.1.1 dev eth0 proto 70 onlink table 7 metric 5 mtu 1400 advmss 1360
@@ -88,6 +89,9 @@ ip link show veth0 (until its state is UP)
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
+			for _, o := range c.wire.Shared() {
+				got = append(got, "shared: "+o.String())
+			}
 			for _, o := range c.wire.Objects() {
 				got = append(got, o.String())
 			}
@@ -118,6 +122,11 @@ func exampleNamed(host, pod string, addresses ...string) Wire {
 func TestApplyCheckRemove(t *testing.T) {
 	k := &kernel.Recorder{}
 	w := example("10.244.1.2", "fd00:244:1::2")
+	for _, o := range w.Shared() {
+		if err := k.Make(o); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := w.Apply(k); err != nil {
 		t.Fatal(err)
 	}
@@ -133,13 +142,13 @@ func TestApplyCheckRemove(t *testing.T) {
 	if err := w.Remove(k); err != nil {
 		t.Error(err)
 	}
-	checkOnlySwitches(t, k)
+	checkOnlyShared(t, k)
 }
 
-// checkOnlySwitches fails where more is left than the node's own settings.
-func checkOnlySwitches(t *testing.T, k *kernel.Recorder) {
+// checkOnlyShared fails where more is left than what wires share.
+func checkOnlyShared(t *testing.T, k *kernel.Recorder) {
 	t.Helper()
-	for _, text := range sortedWithoutSwitches(k) {
+	for _, text := range sortedWithoutShared(k) {
 		t.Errorf("left behind: %s", text)
 	}
 }
@@ -168,7 +177,7 @@ func TestApplyUndoesWhatItMade(t *testing.T) {
 		if !errors.Is(err, injected) || !errors.As(err, &step) || step.Object.String() != w.Objects()[n-1].String() {
 			t.Errorf("call %d failing: error %v", n, err)
 		}
-		checkOnlySwitches(t, k)
+		checkOnlyShared(t, k)
 	}
 }
 
@@ -192,7 +201,7 @@ func TestRemoveAfterAnInterruptedApply(t *testing.T) {
 		if err := w.Remove(k); err != nil {
 			t.Error(err)
 		}
-		checkOnlySwitches(t, k)
+		checkOnlyShared(t, k)
 	}
 }
 
@@ -226,17 +235,17 @@ func TestRandomTransitions(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got, want := sortedWithoutSwitches(k), sortedWithoutSwitches(fresh)
+		got, want := sortedWithoutShared(k), sortedWithoutShared(fresh)
 		if !slices.Equal(got, want) {
 			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
 }
 
-func sortedWithoutSwitches(k *kernel.Recorder) []string {
+func sortedWithoutShared(k *kernel.Recorder) []string {
 	var text []string
 	for _, line := range k.Text() {
-		if !strings.HasPrefix(line, "sysctl") {
+		if !strings.HasPrefix(line, "sysctl") && !strings.Contains(line, " dev lo ") {
 			text = append(text, line)
 		}
 	}
