@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -98,9 +99,16 @@ func (d *delegate) verb(ctx context.Context, verb string) error {
 	return err
 }
 
+// delegateTimeout bounds an execution of another plugin. A kubelet gives a
+// sandbox 4 minutes and then kills what runs; before that, an error can still
+// say what was waited for.
+const delegateTimeout = time.Minute
+
 // run executes the plugin and returns its standard output. Its standard error
 // becomes ours.
 func (d *delegate) run(ctx context.Context, verb string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, delegateTimeout)
+	defer cancel()
 	path, err := d.find()
 	if err != nil {
 		return nil, err
