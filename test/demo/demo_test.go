@@ -65,7 +65,7 @@ func TestDemoShowsWhatItPromises(t *testing.T) {
 		"    every pod    its gateway   12 of 12 ",
 		"finds no difference in 6 of 6 pods",
 		"has detached 6 of 6 pods",
-		"    node1   with pods   2            14       2            4                    2\n" +
+		"    node1   with pods   2            13       2            4                    2\n" +
 			"            now         0            0        0            0                    0\n",
 		" s: 60 of 60 paths without NAT; 6 pods attached, checked and detached; nothing left.\n",
 	} {
