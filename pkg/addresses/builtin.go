@@ -22,8 +22,8 @@ import (
 type Options struct {
 	Log     *slog.Logger
 	Sandbox ipam.Sandbox // the pod's network namespace, where it is known
-	// Gone says whether a network namespace provably does not exist any more.
-	Gone func(ipam.Sandbox) bool
+	// Gone says whether a reservation's pod provably does not exist any more.
+	Gone func(ipam.Reservation) bool
 	// Step is called before every change on the disk; see [ipam.Options].
 	Step func(operation string) error
 }
@@ -139,7 +139,7 @@ func (b *BuiltIn) Check(ctx context.Context, addresses []netip.Addr) error {
 func (b *BuiltIn) directory() string { return b.config.IPAM.DataDirectory + "/" + b.config.Network }
 
 // Collect implements [Source]. Without a list of what is valid, only that goes
-// whose namespace provably does.
+// whose pod provably has.
 func (b *BuiltIn) Collect(ctx context.Context) error {
 	if b.absent() {
 		return nil
@@ -165,7 +165,7 @@ func (b *BuiltIn) Collect(ctx context.Context) error {
 func (b *BuiltIn) provablyGone() func(ipam.Reservation) bool {
 	return func(r ipam.Reservation) bool {
 		// A reservation of another program does not say which namespace it is for.
-		return b.options.Gone != nil && r.Sandbox.Inode != 0 && b.options.Gone(r.Sandbox)
+		return b.options.Gone != nil && r.Sandbox.Inode != 0 && b.options.Gone(r)
 	}
 }
 

@@ -28,8 +28,8 @@ func (Plugin) begin(r *cni.Request) (*addresses.BuiltIn, *netconf.Config, error)
 		return nil, nil, err
 	}
 	living := &kernel.Living{}
-	options := addresses.Options{Gone: func(s ipam.Sandbox) bool {
-		return living.Gone(s.Path, kernel.Identity{Device: s.Device, Inode: s.Inode})
+	options := addresses.Options{Gone: func(r ipam.Reservation) bool {
+		return living.Gone(r.Sandbox.Path, kernel.Identity{Device: r.Sandbox.Device, Inode: r.Sandbox.Inode})
 	}}
 	namespace, err := kernel.OpenNamespace(r.Netns)
 	switch {

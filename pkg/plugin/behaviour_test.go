@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
@@ -361,6 +362,62 @@ func TestLogFile(t *testing.T) {
 	for _, want := range []string{"level=INFO msg=done verb=ADD network=net container=a interface=eth0 pod=shop/web", "level=ERROR msg=failed verb=ADD"} {
 		if !strings.Contains(string(raw), want) {
 			t.Errorf("log lacks %q:\n%s", want, raw)
+		}
+	}
+}
+
+// A pod whose interface vanished without DEL, on a node where its namespace's
+// number is in use again, is recognised once its ADD must be over.
+func TestVanishedPodsAreCollected(t *testing.T) {
+	s := newStage(t, "10.1.2.0/30") // one address
+	pod := s.lab.Pod("a")
+	s.mustAdd("a", pod)
+	key := attachment.Key{Network: "net", ContainerID: "a", Interface: "eth0"}
+	if err := pod.Netlink().LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}); err != nil {
+		t.Fatal(err)
+	}
+	b := s.lab.Pod("b")
+	if _, err := s.run(call{verb: "ADD", container: "b", netns: b.Path}); code(err) != cni.CodeExhausted {
+		t.Errorf("while a's namespace exists and its ADD may be under way: %v", err)
+	}
+	if _, err := s.run(call{verb: "GC"}); err != nil {
+		t.Error(err)
+	}
+	if _, recorded := attachment.OpenDirectory(s.directory).Get(key); !recorded {
+		t.Error("GC without a list removed a young attachment")
+	}
+	s.age(key)
+	s.mustAdd("b", b)
+	if _, err := s.run(call{verb: "GC"}); err != nil {
+		t.Error(err)
+	}
+	if _, recorded := attachment.OpenDirectory(s.directory).Get(key); recorded {
+		t.Error("GC without a list left the vanished attachment")
+	}
+	s.mustDel("b", "")
+	s.checkNothingLeft("collection")
+}
+
+// age makes an attachment an hour old.
+func (s *stage) age(key attachment.Key) {
+	s.t.Helper()
+	directory := attachment.OpenDirectory(s.directory)
+	record, recorded := directory.Get(key)
+	if !recorded {
+		s.t.Fatalf("no record of %s", key)
+	}
+	record.Since = record.Since.Add(-time.Hour)
+	if err := directory.Put(record); err != nil {
+		s.t.Fatal(err)
+	}
+	hourAgo := unix.NsecToTimeval(time.Now().Add(-time.Hour).UnixNano())
+	owners, err := filepath.Glob(filepath.Join(s.directory, "ipam", "net", ".flatnet", "owners", "*"))
+	if err != nil || len(owners) == 0 {
+		s.t.Fatalf("no reservations: %v", err)
+	}
+	for _, owner := range owners {
+		if err := unix.Lutimes(owner, []unix.Timeval{hourAgo, hourAgo}); err != nil {
+			s.t.Fatal(err)
 		}
 	}
 }

@@ -90,31 +90,42 @@ func (j *job) previousAddresses() []netip.Addr {
 // removeInterfaces removes the host interfaces that are the attachment's own;
 // their other ends go with them.
 func (j *job) removeInterfaces(record attachment.Record) error {
-	names := []string{record.Wire.Host.Name}
-	if names[0] == "" {
-		names = nil
-		for attempt := range nameAttempts {
-			names = append(names, j.key.HostInterface(j.config.HostInterfacePrefix, attempt))
-		}
+	names, err := j.hostInterfaces(record)
+	if err != nil {
+		return err
 	}
-	removed := false
 	for _, name := range names {
-		found, exists, err := j.kernel.FindLink(kernel.Host, name)
-		if err != nil {
-			return fmt.Errorf("looking for interface %s: %w", name, err)
-		}
-		if !exists || !j.owns(found) {
-			continue
-		}
 		if err := j.kernel.DeleteLink(kernel.Host, name); err != nil {
 			return fmt.Errorf("deleting interface %s: %w", name, err)
 		}
-		removed = true
 	}
-	if removed || record.Wire.Host.Name != "" || j.namespace == nil || len(record.Wire.Addresses) == 0 {
+	if len(names) > 0 || record.Wire.Host.Name != "" || j.namespace == nil || len(record.Wire.Addresses) == 0 {
 		return nil
 	}
 	return j.removeForeign(record)
+}
+
+// hostInterfaces returns the interfaces on the host that are the attachment's
+// own: the one that is recorded, or else any with a name that it may have.
+func (j *job) hostInterfaces(record attachment.Record) ([]string, error) {
+	candidates := []string{record.Wire.Host.Name}
+	if record.Wire.Host.Name == "" {
+		candidates = nil
+		for attempt := range nameAttempts {
+			candidates = append(candidates, j.key.HostInterface(j.config.HostInterfacePrefix, attempt))
+		}
+	}
+	var own []string
+	for _, name := range candidates {
+		found, exists, err := j.kernel.FindLink(kernel.Host, name)
+		if err != nil {
+			return nil, fmt.Errorf("looking for interface %s: %w", name, err)
+		}
+		if exists && j.owns(found) {
+			own = append(own, name)
+		}
+	}
+	return own, nil
 }
 
 // owns reports whether a host interface of the key's name is the key's own. One

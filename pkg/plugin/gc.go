@@ -16,7 +16,7 @@ import (
 
 // GC removes what is left of attachments that no longer exist (SPEC.md, "GC"):
 // all of this network that are not in the runtime's list. A runtime that gives
-// no list gets only that removed whose network namespace provably is gone. One
+// no list gets only that removed whose pod provably is gone. One
 // failure does not keep the others from being removed.
 func (p *Plugin) GC(ctx context.Context, r *cni.Request) (err error) {
 	j, err := p.begin(r)
@@ -61,7 +61,7 @@ func (j *job) stale(r attachment.Record) bool {
 	if j.config.ValidAttachments != nil {
 		return !j.isValid(r.Key)
 	}
-	return j.living.Gone(r.Sandbox.Path, kernel.Identity{Device: r.Sandbox.Device, Inode: r.Sandbox.Inode})
+	return j.gone(r.Key, r.Sandbox, r.Since)
 }
 
 func (j *job) isValid(k attachment.Key) bool {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -133,14 +134,35 @@ func (j *job) source() addresses.Source {
 }
 
 func (j *job) options() addresses.Options {
-	o := addresses.Options{Log: j.log, Step: j.Step, Gone: func(s ipam.Sandbox) bool {
-		return j.living.Gone(s.Path, kernel.Identity{Device: s.Device, Inode: s.Inode})
+	o := addresses.Options{Log: j.log, Step: j.Step, Gone: func(r ipam.Reservation) bool {
+		key := attachment.Key{Network: j.request.Network, ContainerID: r.Owner.ContainerID, Interface: r.Owner.Interface}
+		return j.gone(key, attachment.Sandbox(r.Sandbox), r.Since)
 	}}
 	if j.namespace != nil {
 		id := j.namespace.Identity()
 		o.Sandbox = ipam.Sandbox{Path: j.request.Netns, Device: id.Device, Inode: id.Inode}
 	}
 	return o
+}
+
+// settling is longer than an ADD can take to make its interfaces.
+const settling = 2 * time.Minute
+
+// gone reports whether an attachment's pod provably does not exist any more:
+// its namespace does not, or its host interface, which lives as long as the
+// pod's end, has had time to be made and is not there. The second matters
+// because the kernel gives a namespace's number to the next one.
+func (j *job) gone(k attachment.Key, s attachment.Sandbox, since time.Time) bool {
+	if j.living.Gone(s.Path, kernel.Identity{Device: s.Device, Inode: s.Inode}) {
+		return true
+	}
+	if time.Since(since) < settling {
+		return false
+	}
+	other := j.of(k)
+	record, _ := j.records.Get(k)
+	names, err := other.hostInterfaces(record)
+	return err == nil && len(names) == 0
 }
 
 // need is what a record's attachment wants of the nftables rules.

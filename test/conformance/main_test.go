@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
@@ -49,11 +50,8 @@ func build() error {
 	if os.Getenv(pluginVariable) != "" {
 		return nil
 	}
-	root, err := reference.Repository()
-	if err != nil {
-		return err
-	}
-	return buildFlatnet(root)
+	_, err := binaries.Build()
+	return err
 }
 
 func TestPlugin(t *testing.T) {
