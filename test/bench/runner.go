@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -56,6 +57,11 @@ func (b *bench) runner(s *site, c contender, exec invoke.Exec) (*runner, error) 
 	list, err := libcni.NetworkConfFromBytes(raw)
 	if err != nil {
 		return nil, fmt.Errorf("configuring %s: %w", c.name, err)
+	}
+	if exec == nil {
+		// libcni makes the same at its first use, without a lock; bursts use
+		// it from many goroutines.
+		exec = &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}}
 	}
 	return &runner{
 		contender: c, node: node, state: state, list: list,
