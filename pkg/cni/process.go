@@ -18,11 +18,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
 )
 
 // Request is one execution of a plugin.
@@ -145,17 +146,55 @@ func (r *Request) validate() error {
 		return Fail(types.ErrInvalidEnvironmentVariables,
 			fmt.Sprintf("required env variables [%s] missing", strings.Join(missing, ",")), "")
 	}
-	if err := utils.ValidateContainerID(r.ContainerID); err != nil {
-		return err
+	if !validName(r.ContainerID) {
+		return Fail(types.ErrInvalidEnvironmentVariables, "invalid characters in CNI_CONTAINERID", abbreviate(r.ContainerID))
 	}
 	if len(r.ContainerID) > maxContainerID {
 		return Fail(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID is too long",
 			fmt.Sprintf("%d bytes, at most %d: %.32s…", len(r.ContainerID), maxContainerID, r.ContainerID))
 	}
-	if err := utils.ValidateInterfaceName(r.IfName); err != nil {
-		return Fail(err.Code, err.Msg, strings.TrimPrefix(fmt.Sprintf("%s; CNI_IFNAME is %q", err.Details, r.IfName), "; "))
+	if rule := interfaceNameRule(r.IfName); rule != "" {
+		return Fail(types.ErrInvalidEnvironmentVariables, "invalid CNI_IFNAME: "+rule, fmt.Sprintf("%q", abbreviate(r.IfName)))
 	}
 	return nil
+}
+
+// validName reports whether text may be a container id or a network's name: it
+// begins with a letter or digit, and goes on with these, underscores, dots and
+// hyphens (SPEC.md, sections 1 and 2). The library's function compiles a
+// regular expression for this at every start of the process.
+func validName(text string) bool {
+	for i, r := range text {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && (i == 0 || r != '_' && r != '.' && r != '-') {
+			return false
+		}
+	}
+	return text != ""
+}
+
+// interfaceNameRule returns the rule of the kernel's that a name offends, or "".
+func interfaceNameRule(name string) string {
+	switch {
+	case len(name) >= unix.IFNAMSIZ:
+		return fmt.Sprintf("the name is too long, at most %d bytes", unix.IFNAMSIZ-1)
+	case name == "." || name == "..":
+		return "the name is . or .."
+	case strings.ContainsAny(name, "/:"):
+		return "the name contains / or :"
+	case strings.IndexFunc(name, unicode.IsSpace) >= 0:
+		return "the name contains white space"
+	}
+	return ""
+}
+
+// abbreviate bounds what an error repeats of the input.
+func abbreviate(text string) string {
+	const most = 200
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
 }
 
 // maxContainerID bounds container ids, in bytes, which the specification does
@@ -185,8 +224,8 @@ func (p Process) readConfig(r *Request) error {
 	if head.Name == "" {
 		return Fail(types.ErrInvalidNetworkConfig, "missing network name", `the configuration needs a key "name"`)
 	}
-	if err := utils.ValidateNetworkName(head.Name); err != nil {
-		return err
+	if !validName(head.Name) {
+		return Fail(types.ErrInvalidNetworkConfig, "invalid characters in network name", abbreviate(head.Name))
 	}
 	if len(head.Name) > maxNetworkName {
 		return Fail(types.ErrInvalidNetworkConfig, "network name is too long",
@@ -219,14 +258,39 @@ func DescribeJSON(err error) string {
 }
 
 func (p Process) printResult(r *Request, result *current.Result) error {
-	converted, err := result.GetAsVersion(r.Version)
+	raw, err := encodeResult(result, r.Version)
 	if err != nil {
 		return Fail(types.ErrIncompatibleCNIVersion, "converting result to version "+r.Version+": "+err.Error(), "")
 	}
-	if err := converted.PrintTo(p.Stdout); err != nil {
+	if _, err := p.Stdout.Write(append(raw, '\n')); err != nil {
 		return Fail(types.ErrIOFailure, "writing result to stdout: "+err.Error(), "")
 	}
 	return nil
+}
+
+// resultDocument is a result since version 1.0.0. The library's own encoder
+// goes through a map to leave out what is empty, which takes four times as long.
+type resultDocument struct {
+	CNIVersion string               `json:"cniVersion"`
+	Interfaces []*current.Interface `json:"interfaces,omitempty"`
+	IPs        []*current.IPConfig  `json:"ips,omitempty"`
+	Routes     []*types.Route       `json:"routes,omitempty"`
+	DNS        *types.DNS           `json:"dns,omitempty"`
+}
+
+func encodeResult(result *current.Result, v string) ([]byte, error) {
+	if v != "1.0.0" && v != "1.1.0" {
+		converted, err := result.GetAsVersion(v)
+		if err != nil {
+			return nil, err
+		}
+		return json.MarshalIndent(converted, "", "    ")
+	}
+	d := resultDocument{CNIVersion: v, Interfaces: result.Interfaces, IPs: result.IPs, Routes: result.Routes}
+	if !result.DNS.IsEmpty() {
+		d.DNS = &result.DNS
+	}
+	return json.MarshalIndent(d, "", "    ")
 }
 
 // printVersion answers VERSION. The specification wants the version of the

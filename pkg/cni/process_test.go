@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -154,6 +156,46 @@ func TestCodes(t *testing.T) {
 	if Wrap(100, nil, "") != nil {
 		t.Error("Wrap made an error of nothing")
 	}
+}
+
+// In every version, a result reads as what the library itself would print.
+func TestResultsReadAsTheLibrarysOwn(t *testing.T) {
+	table, scope := 7, 0
+	full := &current.Result{
+		CNIVersion: "1.1.0",
+		Interfaces: []*current.Interface{{Name: "veth0", Mac: "02:00:00:00:00:01", Mtu: 1500}, {Name: "eth0", Sandbox: "/x", Mtu: 1500}},
+		IPs:        []*current.IPConfig{{Interface: current.Int(1), Address: network("10.1.2.3/32"), Gateway: net.ParseIP("10.1.2.1")}},
+		Routes:     []*types.Route{{Dst: network("10.0.0.0/8"), GW: net.ParseIP("169.254.1.1"), MTU: 1400, AdvMSS: 1300, Priority: 3, Table: &table, Scope: &scope}},
+		DNS:        types.DNS{Nameservers: []string{"10.1.2.53"}, Domain: "d", Search: []string{"s"}, Options: []string{"o"}},
+	}
+	for _, result := range []*current.Result{full, {CNIVersion: "1.1.0", IPs: full.IPs}} {
+		for _, v := range supported() {
+			converted, err := result.GetAsVersion(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want bytes.Buffer
+			if err := converted.PrintTo(&want); err != nil {
+				t.Fatal(err)
+			}
+			got, err := encodeResult(result, v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var a, b any
+			if json.Unmarshal(got, &a) != nil || json.Unmarshal(want.Bytes(), &b) != nil || !reflect.DeepEqual(a, b) {
+				t.Errorf("version %s: got\n%s\nwant\n%s", v, got, &want)
+			}
+		}
+	}
+}
+
+func network(text string) net.IPNet {
+	address, n, err := net.ParseCIDR(text)
+	if err != nil {
+		panic(err)
+	}
+	return net.IPNet{IP: address, Mask: n.Mask}
 }
 
 // Whatever comes in, standard output is one document or nothing.

@@ -82,14 +82,20 @@ func (s *socket) getLink(name string) (netlink.Link, error) {
 	r := s.request(unix.RTM_GETLINK, 0)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	r.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	r.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(withoutStatistics)))
 	return s.oneLink(r)
 }
+
+// withoutStatistics is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: counters
+// are most of what the kernel would answer.
+const withoutStatistics = 1 << 3
 
 func (s *socket) getLinkByIndex(index int) (netlink.Link, error) {
 	r := s.request(unix.RTM_GETLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index = int32(index)
 	r.AddData(message)
+	r.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(withoutStatistics)))
 	return s.oneLink(r)
 }
 
