@@ -81,7 +81,9 @@ func TestAddCheckRemove(t *testing.T) {
 					t.Errorf("nft does not show %q", want)
 				}
 			}
-		} else if !errors.Is(err, exec.ErrNotFound) {
+		} else if errors.Is(err, exec.ErrNotFound) {
+			t.Log("the program nft is missing: the ruleset's text is not compared (Debian package nftables)")
+		} else {
 			t.Error(err)
 		}
 		if got := tables(t); !slices.Equal(got, []string{"ip flatnet", "ip6 flatnet"}) {
