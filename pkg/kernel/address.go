@@ -60,7 +60,7 @@ func (n *Netlink) enableIPv6(link string) error {
 func (n *Netlink) inspectAddress(a Address) (string, error) {
 	s, index, err := n.on(a.Side, a.Link)
 	if isGone(err) {
-		return fmt.Sprintf("%s interface %s is missing", a.Side, a.Link), nil
+		return missing(a.Side, a.Link), nil
 	}
 	if err != nil {
 		return "", err

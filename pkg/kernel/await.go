@@ -34,21 +34,12 @@ func (n *Netlink) awaitRunning(o Running) error {
 }
 
 func (n *Netlink) inspectRunning(o Running) (string, error) {
-	s, err := n.socket(o.Side)
-	if err != nil {
-		return "", err
-	}
-	l, err := s.link(o.Link)
-	if isGone(err) {
-		return fmt.Sprintf("%s interface %s is missing", o.Side, o.Link), nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if l.OperState != netlink.OperUp {
-		return fmt.Sprintf("%s interface %s is in state %s", o.Side, o.Link, l.OperState), nil
-	}
-	return "", nil
+	return n.inspectLink(o.Side, o.Link, func(l *netlink.LinkAttrs) string {
+		if l.OperState != netlink.OperUp {
+			return fmt.Sprintf("is in state %s", l.OperState)
+		}
+		return ""
+	})
 }
 
 func (n *Netlink) awaitReachable(o Reachable) error {

@@ -119,7 +119,7 @@ func (n *Netlink) inspectPair(p Pair) (string, error) {
 		}
 		l, err := s.getLink(end.Name)
 		if isGone(err) {
-			return fmt.Sprintf("%s interface %s is missing", side, end.Name), nil
+			return missing(side, end.Name), nil
 		}
 		if err != nil {
 			return "", err
@@ -226,7 +226,7 @@ func (n *Netlink) inspectSettings(o Settings) (string, error) {
 	r.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(o.Link)))
 	answer, err := s.execute(r)
 	if isGone(err) {
-		return fmt.Sprintf("%s interface %s is missing", o.Side, o.Link), nil
+		return missing(o.Side, o.Link), nil
 	}
 	if err != nil {
 		return "", err
@@ -301,19 +301,33 @@ func (n *Netlink) bringUp(o Up) error {
 }
 
 func (n *Netlink) inspectUp(o Up) (string, error) {
-	s, err := n.socket(o.Side)
+	return n.inspectLink(o.Side, o.Link, func(l *netlink.LinkAttrs) string {
+		if l.Flags&net.FlagUp == 0 {
+			return "is down"
+		}
+		return ""
+	})
+}
+
+// inspectLink says what is wrong with an interface, if only that it is missing.
+func (n *Netlink) inspectLink(side Side, name string, wrong func(*netlink.LinkAttrs) string) (string, error) {
+	s, err := n.socket(side)
 	if err != nil {
 		return "", err
 	}
-	l, err := s.link(o.Link)
+	l, err := s.link(name)
 	if isGone(err) {
-		return fmt.Sprintf("%s interface %s is missing", o.Side, o.Link), nil
+		return missing(side, name), nil
 	}
 	if err != nil {
 		return "", err
 	}
-	if l.Flags&net.FlagUp == 0 {
-		return fmt.Sprintf("%s interface %s is down", o.Side, o.Link), nil
+	if found := wrong(l); found != "" {
+		return fmt.Sprintf("%s interface %s %s", side, name, found), nil
 	}
 	return "", nil
+}
+
+func missing(side Side, link string) string {
+	return fmt.Sprintf("%s interface %s is missing", side, link)
 }

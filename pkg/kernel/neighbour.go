@@ -44,7 +44,7 @@ func (n *Netlink) neighbourMessage(o Neighbour, message, flags int) error {
 func (n *Netlink) inspectNeighbour(o Neighbour) (string, error) {
 	s, index, err := n.on(o.Side, o.Link)
 	if isGone(err) {
-		return fmt.Sprintf("%s interface %s is missing", o.Side, o.Link), nil
+		return missing(o.Side, o.Link), nil
 	}
 	if err != nil {
 		return "", err

@@ -93,7 +93,7 @@ func (n *Netlink) inspectRoute(o Route) (string, error) {
 	}
 	s, index, err := n.on(o.Side, o.Link)
 	if isGone(err) {
-		return fmt.Sprintf("%s interface %s is missing", o.Side, o.Link), nil
+		return missing(o.Side, o.Link), nil
 	}
 	if err != nil {
 		return "", err
@@ -119,7 +119,7 @@ func (n *Netlink) inspectRoute(o Route) (string, error) {
 func (n *Netlink) inspectHostRoute(o Route) (string, error) {
 	s, index, err := n.on(Host, o.Link)
 	if isGone(err) {
-		return fmt.Sprintf("host interface %s is missing", o.Link), nil
+		return missing(Host, o.Link), nil
 	}
 	if err != nil {
 		return "", err

@@ -109,7 +109,11 @@ func (j *job) attach(ctx context.Context) (_ *addresses.Lease, _ *attachment.Rec
 	if err := j.record(record, 0); err != nil {
 		return nil, nil, err
 	}
-	steps.push(func() error { return j.unshare(*record) })
+	steps.push(func() error {
+		settle, err := j.rules.Remove(need(*record))
+		defer settle()
+		return errors.Join(err, j.unshare())
+	})
 	if err := j.share(*record); err != nil {
 		return nil, nil, err
 	}

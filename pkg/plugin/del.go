@@ -42,19 +42,31 @@ func (j *job) detach(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := j.removeInterfaces(record); err != nil {
-		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
-	}
-	if err := j.unshare(record); err != nil {
-		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
-	}
-	if err := kernel.ForgetConnections(record.Wire.Addresses); err != nil {
+	if err := j.disconnect(record); err != nil {
 		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
 	}
 	if err := j.release(ctx, record, recorded); err != nil {
 		return err
 	}
 	return cni.Wrap(cni.CodeState, j.records.Delete(j.key), "look at the permissions of stateDir")
+}
+
+// disconnect removes everything in the kernel that leads to the pod. The set
+// element goes first: the kernel's waiting for it then happens beside its
+// waiting for the interface.
+func (j *job) disconnect(record attachment.Record) error {
+	settle, err := j.rules.Remove(need(record))
+	defer settle()
+	if err != nil {
+		return err
+	}
+	if err := j.removeInterfaces(record); err != nil {
+		return err
+	}
+	if err := j.unshare(); err != nil {
+		return err
+	}
+	return kernel.ForgetConnections(record.Wire.Addresses)
 }
 
 // reconstruct says what an attachment without a record can consist of: it was

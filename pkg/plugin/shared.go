@@ -30,12 +30,8 @@ func (j *job) share(record attachment.Record) error {
 	})
 }
 
-// unshare removes what was made for the attachment alone, and if it was the
-// last one, what was made for all.
-func (j *job) unshare(record attachment.Record) error {
-	if err := j.rules.Remove(need(record)); err != nil {
-		return err
-	}
+// unshare removes what is shared, if the job's attachment was the last one.
+func (j *job) unshare() error {
 	// Without the lock's file nothing was ever shared.
 	if _, err := os.Stat(j.lockPath()); err != nil || j.records.Others(j.key) {
 		return nil

@@ -65,6 +65,17 @@ func (n Need) guarded() bool { return n.has(nftables.TableFamilyIPv6) }
 
 func (n Need) has(f nftables.TableFamily) bool { return len(n.ofFamily(f)) > 0 }
 
+// masqueraded returns the families in which something is to be masqueraded.
+func (n Need) masqueraded() []nftables.TableFamily {
+	var all []nftables.TableFamily
+	for _, f := range families {
+		if n.Masquerade && n.has(f) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
 func (n Need) ofFamily(f nftables.TableFamily) []netip.Addr {
 	var addresses []netip.Addr
 	for _, a := range n.Addresses {
@@ -93,13 +104,7 @@ func (r *Rules) Add(need Need) error {
 			return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
 		}
 	}
-	if !need.Masquerade {
-		return nil
-	}
-	for _, f := range families {
-		if !need.has(f) {
-			continue
-		}
+	for _, f := range need.masqueraded() {
 		if err := r.addMasquerade(c, f, need); err != nil {
 			return fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
 		}
@@ -121,35 +126,32 @@ func (r *Rules) Check(need Need) error {
 	if need.guarded() {
 		missing = append(missing, checkRule(c, nftables.TableFamilyIPv6, guardChain))
 	}
-	if need.Masquerade {
-		for _, f := range families {
-			if need.has(f) {
-				missing = append(missing, checkRule(c, f, natChain), checkElements(c, f, need))
-			}
-		}
+	for _, f := range need.masqueraded() {
+		missing = append(missing, checkRule(c, f, natChain), checkElements(c, f, need))
 	}
 	return errors.Join(missing...)
 }
 
-// Remove takes the addresses out of the masqueraded ones.
-func (r *Rules) Remove(need Need) error {
-	if !need.Masquerade {
-		return nil
+// Remove takes the addresses out of the masqueraded ones. The kernel then waits
+// in the background until no packet can be using the elements, some tens of
+// milliseconds; settle waits for the end of that, which is best done when
+// everything else is done. It has to be called in any case.
+func (r *Rules) Remove(need Need) (settle func(), err error) {
+	if len(need.masqueraded()) == 0 {
+		return func() {}, nil
 	}
 	c, err := connect()
 	if err != nil {
-		return err
+		return func() {}, err
 	}
-	defer c.CloseLasting()
-	for _, f := range families {
-		if !need.has(f) {
-			continue
-		}
+	// What waits is the closing of the socket.
+	settle = func() { _ = c.CloseLasting() }
+	for _, f := range need.masqueraded() {
 		if err := r.removeMasquerade(c, f, need); err != nil {
-			return fmt.Errorf("removing %v from nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+			return settle, fmt.Errorf("removing %v from nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
 		}
 	}
-	return nil
+	return settle, nil
 }
 
 // Clear removes the tables, when no attachment is left on the node.

@@ -59,6 +59,12 @@ func tables(t *testing.T) []string {
 	return names
 }
 
+func remove(r *Rules, need Need) error {
+	settle, err := r.Remove(need)
+	settle()
+	return err
+}
+
 func TestAddCheckRemove(t *testing.T) {
 	inNode(t, func(node *netlab.Node) {
 		r := &Rules{}
@@ -89,7 +95,7 @@ func TestAddCheckRemove(t *testing.T) {
 		if got := tables(t); !slices.Equal(got, []string{"ip flatnet", "ip6 flatnet"}) {
 			t.Errorf("tables %v", got)
 		}
-		if err := r.Remove(a); err != nil {
+		if err := remove(r, a); err != nil {
 			t.Error(err)
 		}
 		if err := r.Check(a); err == nil || !strings.Contains(err.Error(), "10.1.0.2") {
@@ -105,7 +111,7 @@ func TestAddCheckRemove(t *testing.T) {
 		if err := r.Check(b); err != nil {
 			t.Error(err)
 		}
-		if err := r.Remove(b); err != nil {
+		if err := remove(r, b); err != nil {
 			t.Error(err)
 		}
 		for range 2 {
@@ -116,7 +122,7 @@ func TestAddCheckRemove(t *testing.T) {
 		if got := tables(t); len(got) != 0 {
 			t.Errorf("left behind: %v", got)
 		}
-		if err := r.Remove(b); err != nil {
+		if err := remove(r, b); err != nil {
 			t.Errorf("removing twice: %v", err)
 		}
 	})
