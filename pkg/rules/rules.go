@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -154,16 +155,24 @@ func (r *Rules) Remove(need Need) (settle func(), err error) {
 	return settle, nil
 }
 
-// Clear removes the tables, when no attachment is left on the node.
+// Clear removes the tables, when no attachment is left on the node. Where there
+// are none it costs one question.
 func (r *Rules) Clear() error {
 	c, err := connect()
 	if err != nil {
 		return err
 	}
 	defer c.CloseLasting()
-	for _, f := range families {
-		if err := r.removeTable(c, f); err != nil {
-			return fmt.Errorf("removing nftables table %s %s: %w", familyName(f), tableName, err)
+	tables, err := c.ListTables()
+	if err != nil {
+		return fmt.Errorf("listing nftables tables: %w", err)
+	}
+	for _, t := range tables {
+		if t.Name != tableName || !slices.Contains(families, t.Family) {
+			continue
+		}
+		if err := r.removeTable(c, t.Family); err != nil {
+			return fmt.Errorf("removing nftables table %s %s: %w", familyName(t.Family), tableName, err)
 		}
 	}
 	return nil
@@ -175,9 +184,6 @@ func (r *Rules) removeTable(c *nftables.Conn, f nftables.TableFamily) error {
 	elements, err := c.GetSetElements(masqueradeSet(f))
 	if err == nil && len(elements) > 0 {
 		return nil
-	}
-	if _, err := c.ListTableOfFamily(tableName, f); err != nil {
-		return nil // the library has no error of its own for a table that is not there
 	}
 	if err := r.step("delete table " + familyName(f)); err != nil {
 		return err
