@@ -137,6 +137,19 @@ func TestRecords(t *testing.T) {
 	}
 }
 
+// What cannot be worked with is no record: DEL then finds everything otherwise.
+func TestRecordWithoutMACs(t *testing.T) {
+	d := OpenDirectory(t.TempDir())
+	r := example("a")
+	r.Wire.Pod.MAC = nil
+	if err := d.Put(r); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := d.Get(key("a")); ok {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // A write that was interrupted leaves what Delete and SweepTorn find.
 func TestInterruptedWrite(t *testing.T) {
 	d := OpenDirectory(t.TempDir())

@@ -103,7 +103,8 @@ func (d *Directory) Get(k Key) (r Record, ok bool) {
 	if err != nil {
 		return Record{}, false
 	}
-	if err := json.Unmarshal(raw, &r); err != nil || r.Key != k {
+	const macLength = 6
+	if err := json.Unmarshal(raw, &r); err != nil || r.Key != k || len(r.Wire.Pod.MAC) != macLength || len(r.Wire.Host.MAC) != macLength {
 		return Record{}, false
 	}
 	return r, true

@@ -38,13 +38,11 @@ func openSocket(protocol int, namespace *Namespace) (*socket, error) {
 		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 		return err
 	}
-	err := error(nil)
-	if namespace == nil {
-		err = create()
-	} else {
-		err = namespace.visit(create)
+	open := create
+	if namespace != nil {
+		open = func() error { return namespace.visit(create) }
 	}
-	if err != nil {
+	if err := open(); err != nil {
 		return nil, fmt.Errorf("opening netlink socket: %w", err)
 	}
 	timeout := unix.NsecToTimeval(answerTimeout.Nanoseconds())
@@ -156,7 +154,7 @@ func (s *socket) execute(r *nl.NetlinkRequest) ([][]byte, error) {
 // puts into one part of a dump; a larger message is said to be truncated.
 func (s *socket) receive() ([]byte, error) {
 	for {
-		n, flags, from, err := s.recvmsg()
+		n, _, flags, from, err := unix.Recvmsg(s.fd, s.buffer, nil, 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -171,11 +169,6 @@ func (s *socket) receive() ([]byte, error) {
 			return s.buffer[:n], nil
 		}
 	}
-}
-
-func (s *socket) recvmsg() (n, flags int, from unix.Sockaddr, err error) {
-	n, _, flags, from, err = unix.Recvmsg(s.fd, s.buffer, nil, 0)
-	return n, flags, from, err
 }
 
 // statusOf reads the error out of an acknowledgement or the end of a dump, with

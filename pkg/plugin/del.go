@@ -73,9 +73,10 @@ func (j *job) disconnect(record attachment.Record) error {
 // never made, is deleted already, was made by another plugin before flatnet
 // took the node over, or its record was lost.
 func (j *job) reconstruct(ctx context.Context) (attachment.Record, error) {
+	host, pod := j.key.MACs()
 	record := attachment.Record{
 		Key: j.key, IPAM: j.config.IPAM.Type, DataDir: j.config.IPAM.DataDirectory, Masquerade: j.config.IPMasq,
-		Wire: wire.Wire{Pod: kernel.End{Name: j.request.IfName}},
+		Wire: wire.Wire{Host: kernel.End{MAC: host}, Pod: kernel.End{Name: j.request.IfName, MAC: pod}},
 	}
 	if j.config.IPAM.Type != "" {
 		if j.config.PrevResult != nil {
@@ -107,8 +108,10 @@ func (j *job) removeInterfaces(record attachment.Record) error {
 		return err
 	}
 	for _, name := range names {
-		if err := j.kernel.DeleteLink(kernel.Host, name); err != nil {
-			return fmt.Errorf("deleting interface %s: %w", name, err)
+		own := record.Wire
+		own.Host.Name = name
+		if err := own.Remove(j.kernel); err != nil {
+			return err
 		}
 	}
 	if len(names) > 0 || record.Wire.Host.Name != "" || j.namespace == nil || len(record.Wire.Addresses) == 0 {
