@@ -1,0 +1,52 @@
+// Package node knows who the nodes of the cluster are: it reads them from a
+// file or from the Kubernetes API, and judges which of what they claim can be
+// joined into one network.
+package node
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Node is a machine of the cluster as the network sees it. Sources share the
+// slices of the nodes that they deliver: nobody may write to them.
+type Node struct {
+	// Name is unique in the cluster.
+	Name string
+	// Addresses are those by which other nodes reach this one, the primary
+	// one first. There may be none yet.
+	Addresses []netip.Addr
+	// PodCIDRs are the prefixes of the node's pods, any number of either
+	// family. There may be none yet.
+	PodCIDRs []netip.Prefix
+	// Created is when the node joined the cluster; zero where the source
+	// does not know.
+	Created time.Time
+	// Malformed are entries that the source could not read. Each keeps its
+	// place in Addresses or PodCIDRs as a zero value, so that the index in a
+	// Refusal's Field is that of the source.
+	Malformed []Refusal
+}
+
+// Equal reports whether nothing about the node differs.
+func (n Node) Equal(o Node) bool {
+	return n.Name == o.Name && n.Created.Equal(o.Created) &&
+		slices.Equal(n.Addresses, o.Addresses) &&
+		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
+		slices.Equal(n.Malformed, o.Malformed)
+}
+
+// Source tells who the nodes are.
+type Source interface {
+	// Run calls deliver with the complete list, sorted by name and never
+	// empty, when it is first known and after every change, one call at a
+	// time, until ctx ends; it then returns nil. An error means that the
+	// source cannot work at all.
+	Run(ctx context.Context, deliver func([]Node)) error
+	// Check returns nil while the source is healthy, else what is wrong. It
+	// may be called at any time, from any goroutine. The list delivered last
+	// stays good while it returns an error.
+	Check() error
+}
