@@ -10,6 +10,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -104,5 +105,5 @@ func (k *Keeper) log() *slog.Logger {
 
 // path returns where an absolute path is below the root.
 func (k *Keeper) path(absolute string) string {
-	return filepath.Join("/", k.Root, absolute)
+	return filepath.Join(cmp.Or(k.Root, "/"), absolute)
 }
