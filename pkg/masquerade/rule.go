@@ -1,0 +1,80 @@
+package masquerade
+
+import (
+	"fmt"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+)
+
+// masqueradeRule gives what leaves the cluster the node's address. The first
+// lookup is the own podCIDRs, because most packets that are asked about have
+// another source.
+func masqueradeRule(is6 bool, own, pods, nodes, exempt string) rule {
+	protocol, family := "ip", byte(unix.NFPROTO_IPV4)
+	source := expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
+	destination := expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
+	if is6 {
+		protocol, family = "ip6", unix.NFPROTO_IPV6
+		source.Offset, source.Len = 8, 16
+		destination.Offset, destination.Len = 24, 16
+	}
+	code := append(ofFamily(family), &source, &expr.Lookup{SourceRegister: 1, SetName: own})
+	text := fmt.Sprintf("%s saddr @%s", protocol, own)
+	for _, name := range []string{pods, nodes, exempt} {
+		code = append(code, &destination, &expr.Lookup{SourceRegister: 1, SetName: name, Invert: true})
+		text += fmt.Sprintf(" %s daddr != @%s", protocol, name)
+	}
+	// Fully random: two pods that use one source port to one server at the same
+	// time must not get the same translated one, or the kernel drops the second
+	// packet.
+	return rule{text + " masquerade fully-random", append(code, &expr.Masq{FullyRandom: true})}
+}
+
+// guardRule drops what comes from a pod's interface with a source address that
+// is not routed to it. 0.0.0.0 needs no exception: the kernel's fib expression
+// lets it pass to broadcast and link-local multicast, as rp_filter does, and it
+// has no business elsewhere.
+func guardRule() rule {
+	group := binaryutil.NativeEndian.PutUint32(kernel.Group)
+	code := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFGROUP, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: group},
+	}
+	code = append(code, ofFamily(unix.NFPROTO_IPV4)...)
+	return rule{
+		fmt.Sprintf("iifgroup %d meta nfproto ipv4 fib saddr . iif oif 0 drop", kernel.Group),
+		append(code,
+			&expr.Fib{Register: 1, ResultOIF: true, FlagSADDR: true, FlagIIF: true},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: make([]byte, 4)},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		),
+	}
+}
+
+// ofFamily matches one family of a table of both. nft leaves it out of what it
+// prints where it goes without saying.
+func ofFamily(family byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
+	}
+}
+
+// equal reports whether two rules do the same: the text is not in the kernel.
+func (r rule) equal(o rule) bool {
+	if len(r.code) != len(o.code) {
+		return false
+	}
+	for i := range r.code {
+		a, errA := expr.Marshal(unix.NFPROTO_INET, r.code[i])
+		b, errB := expr.Marshal(unix.NFPROTO_INET, o.code[i])
+		if errA != nil || errB != nil || string(a) != string(b) {
+			return false
+		}
+	}
+	return true
+}
