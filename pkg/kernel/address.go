@@ -99,24 +99,33 @@ func (s *socket) addresses(family, index int) ([]foundAddress, error) {
 		if int(header.Index) != index {
 			continue
 		}
-		attributes, err := nl.ParseRouteAttr(message[header.Len():])
+		found, err := parseAddress(message)
 		if err != nil {
 			return nil, err
-		}
-		found := foundAddress{flags: uint32(header.IfAddrmsg.Flags)}
-		for _, a := range attributes {
-			switch a.Attr.Type {
-			case unix.IFA_ADDRESS:
-				if address, ok := netip.AddrFromSlice(a.Value); ok {
-					found.prefix = netip.PrefixFrom(address, int(header.Prefixlen))
-				}
-			case unix.IFA_FLAGS:
-				found.flags = nl.NativeEndian().Uint32(a.Value)
-			}
 		}
 		all = append(all, found)
 	}
 	return all, nil
+}
+
+func parseAddress(message []byte) (found foundAddress, err error) {
+	header := nl.DeserializeIfAddrmsg(message)
+	attributes, err := nl.ParseRouteAttr(message[header.Len():])
+	if err != nil {
+		return found, err
+	}
+	found.flags = uint32(header.IfAddrmsg.Flags)
+	for _, a := range attributes {
+		switch a.Attr.Type {
+		case unix.IFA_ADDRESS:
+			if address, ok := netip.AddrFromSlice(a.Value); ok {
+				found.prefix = netip.PrefixFrom(address, int(header.Prefixlen))
+			}
+		case unix.IFA_FLAGS:
+			found.flags = nl.NativeEndian().Uint32(a.Value)
+		}
+	}
+	return found, nil
 }
 
 func family(a netip.Addr) int {

@@ -148,7 +148,10 @@ type foundRoute struct {
 	link     int
 
 	destination netip.Prefix
+	source      netip.Addr // that the node prefers
 	scope       uint8
+	onLink      bool
+	cloned      bool // an exception in a cache, not an entry of a table
 }
 
 func (f foundRoute) matches(o Route, link int) bool {
@@ -184,7 +187,10 @@ func parseRoute(message []byte) (foundRoute, error) {
 	if err != nil {
 		return foundRoute{}, err
 	}
-	f := foundRoute{kind: header.Type, protocol: header.Protocol, scope: header.Scope}
+	f := foundRoute{
+		kind: header.Type, protocol: header.Protocol, scope: header.Scope,
+		onLink: header.Flags&unix.RTNH_F_ONLINK != 0, cloned: header.Flags&unix.RTM_F_CLONED != 0,
+	}
 	f.Table = int(header.Table)
 	destination := netip.IPv4Unspecified()
 	if header.Family == unix.AF_INET6 {
@@ -200,12 +206,16 @@ func parseRoute(message []byte) (foundRoute, error) {
 			f.Gateway, _ = netip.AddrFromSlice(a.Value)
 		case unix.RTA_VIA:
 			f.Gateway, _ = netip.AddrFromSlice(a.Value[2:])
+		case unix.RTA_PREFSRC:
+			f.source, _ = netip.AddrFromSlice(a.Value)
 		case unix.RTA_OIF:
 			f.link = int(nl.NativeEndian().Uint32(a.Value))
 		case unix.RTA_TABLE:
 			f.Table = int(nl.NativeEndian().Uint32(a.Value))
 		case unix.RTA_PRIORITY:
 			f.Priority = int(nl.NativeEndian().Uint32(a.Value))
+		case unix.RTA_MULTIPATH:
+			f.firstHop(a.Value)
 		case unix.RTA_METRICS:
 			if err := f.parseMetrics(a.Value); err != nil {
 				return f, err
@@ -214,6 +224,27 @@ func parseRoute(message []byte) (foundRoute, error) {
 	}
 	f.destination = netip.PrefixFrom(destination, int(header.Dst_len))
 	return f, nil
+}
+
+// firstHop reads the first of several next hops (struct rtnexthop).
+func (f *foundRoute) firstHop(raw []byte) {
+	if len(raw) < unix.SizeofRtNexthop {
+		return
+	}
+	length := int(nl.NativeEndian().Uint16(raw))
+	if length < unix.SizeofRtNexthop || length > len(raw) {
+		return
+	}
+	f.link = int(nl.NativeEndian().Uint32(raw[4:]))
+	attributes, err := nl.ParseRouteAttr(raw[unix.SizeofRtNexthop:length])
+	if err != nil {
+		return
+	}
+	for _, a := range attributes {
+		if a.Attr.Type == unix.RTA_GATEWAY {
+			f.Gateway, _ = netip.AddrFromSlice(a.Value)
+		}
+	}
 }
 
 func (f *foundRoute) parseMetrics(raw []byte) error {

@@ -94,12 +94,14 @@ func (s *socket) acknowledge(r *nl.NetlinkRequest) error {
 
 // dump sends a dump request. A dump that the kernel says was interrupted by a
 // change is taken again; it is never mistaken for a complete one.
-func (s *socket) dump(message int, header nl.NetlinkRequestData) ([][]byte, error) {
+func (s *socket) dump(message int, data ...nl.NetlinkRequestData) ([][]byte, error) {
 	var answer [][]byte
 	var err error
 	for range 10 {
 		r := s.request(message, unix.NLM_F_DUMP)
-		r.AddData(header)
+		for _, d := range data {
+			r.AddData(d)
+		}
 		if answer, err = s.execute(r); !errors.Is(err, nl.ErrDumpInterrupted) {
 			return answer, err
 		}

@@ -1,0 +1,189 @@
+// Package fabric joins a node to the other nodes: routes over the underlay, or
+// a VXLAN overlay, so that pods of all nodes reach each other without
+// translation.
+//
+// What has to be in the kernel is computed from the list of nodes and the
+// node's own interfaces by a [Planner], which is a pure function with a memory
+// for what has not changed. An [Engine] compares the plan with the kernel and
+// applies the difference. For each peer and address family:
+//
+//	direct  ip route add PODCIDR via PEER dev eth0 proto 70 src SELF
+//	vxlan   ip neigh add VTEP lladdr MAC dev flatnet.vx nud permanent
+//	        bridge fdb add MAC dev flatnet.vx dst PEER self permanent
+//	        ip route add PODCIDR via VTEP dev flatnet.vx proto 70 onlink
+//	        ip route add PEER via VTEP dev flatnet.vx table 70 proto 70 onlink
+//
+// VTEP is the first address of the peer's podCIDR (for IPv6 a link-local one),
+// and MAC a function of its name, so nothing has to be announced, learned or
+// waited for. Table 70 is
+// asked for what comes from pods only (ip rule add from OWN-PODCIDR lookup 70):
+// a pod reaches other nodes' own addresses through the overlay too, because a
+// network that needs one drops packets with pods' addresses. For the same
+// reason what the node itself sends to remote pods comes from its VTEP address.
+//
+// An unreachable route to the node's own podCIDR answers for addresses without
+// a pod. Without it such packets would go out by the default route, and come back.
+package fabric
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+)
+
+// Mode says how peers are reached.
+type Mode string
+
+const (
+	Auto   Mode = "auto"   // direct where the peer is on link, vxlan where it is not
+	Direct Mode = "direct" // over the underlay, which has to know the routes where a peer is not on link
+	VXLAN  Mode = "vxlan"  // through the overlay
+	None   Mode = "none"   // somebody else makes the routes
+)
+
+// ParseMode reads a mode, as a user writes it.
+func ParseMode(text string) (Mode, error) {
+	switch m := Mode(text); m {
+	case Auto, Direct, VXLAN, None:
+		return m, nil
+	}
+	return "", fmt.Errorf("fabric %q is not one of auto, direct, vxlan, none", text)
+}
+
+// Config is what the user decides.
+type Config struct {
+	Mode Mode
+	// Tunnel is the name of the VXLAN device.
+	Tunnel string
+	VNI    int // VXLAN network identifier, 1 to 16777215
+	Port   int // UDP port of the overlay, 1 to 65535
+	// MTU of pods in bytes; 0 means that of the underlay, less what the
+	// overlay takes where it is in use.
+	MTU int
+}
+
+// Overhead returns what VXLAN takes of a packet on an underlay of the address's
+// family, in bytes: the outer IP and UDP headers, VXLAN's, and the inner
+// Ethernet header.
+func Overhead(underlay netip.Addr) int {
+	if underlay.Is4() {
+		return 50
+	}
+	return 70
+}
+
+// MAC returns the hardware address of a node's end of the overlay. It is a
+// function of the node's name alone: locally administered, unicast.
+func MAC(node string) [6]byte {
+	sum := sha256.Sum256([]byte("flatnet vtep " + node))
+	mac := [6]byte(sum[:6])
+	mac[0] = mac[0]&^0x01 | 0x02
+	return mac
+}
+
+// Entry is an object that has to be there.
+type Entry struct {
+	Place  string // see [kernel.Place]
+	Text   string
+	Object kernel.Object
+}
+
+func entry(o kernel.Object) Entry {
+	return Entry{Place: kernel.Place(o), Text: o.String(), Object: o}
+}
+
+// Problem is something that keeps a part of the fabric from working.
+type Problem struct {
+	Node   string // whom it concerns
+	Object string // what it is about: a podCIDR, an address, a command
+	Reason string
+	Hint   string // what to do
+}
+
+func (p Problem) String() string {
+	text := p.Reason
+	if p.Object != "" {
+		text = p.Object + ": " + text
+	}
+	if p.Node != "" {
+		text = "node " + p.Node + ": " + text
+	}
+	return text
+}
+
+// Way is how the pods of one podCIDR of a peer are reached.
+type Way struct {
+	PodCIDR netip.Prefix
+	Mode    Mode       // Direct or VXLAN; "" where there is no way
+	Via     netip.Addr // next hop of Direct, other end of VXLAN
+	Link    string
+}
+
+// Peer is the part of a plan that joins one peer.
+type Peer struct {
+	Name     string
+	Ways     []Way
+	Problems []Problem
+	Entries  []Entry
+}
+
+// Plan is what a node's fabric consists of.
+type Plan struct {
+	Shared   []Entry // what does not belong to one peer
+	Peers    []Peer  // by name
+	Problems []Problem
+	// OwnPodCIDRs are those that pods of this node may get addresses of.
+	OwnPodCIDRs []netip.Prefix
+	// PodMTU is the MTU of pods, in bytes.
+	PodMTU int
+	// Tunnel is the VXLAN device's name, or "" where the plan has none.
+	Tunnel string
+	// Underlay are the interfaces that the fabric's packets take.
+	Underlay []string
+}
+
+// Entries returns all entries by their place. Where two claim the same place,
+// which the judging of nodes prevents, the first has it.
+func (p *Plan) Entries() map[string]Entry {
+	n := len(p.Shared)
+	for i := range p.Peers {
+		n += len(p.Peers[i].Entries)
+	}
+	all := make(map[string]Entry, n)
+	add := func(entries []Entry) {
+		for _, e := range entries {
+			if _, taken := all[e.Place]; !taken {
+				all[e.Place] = e
+			}
+		}
+	}
+	add(p.Shared)
+	for i := range p.Peers {
+		add(p.Peers[i].Entries)
+	}
+	return all
+}
+
+// String shows the plan as `ip` commands, an entry a line.
+func (p *Plan) String() string {
+	var b strings.Builder
+	for _, e := range p.Shared {
+		fmt.Fprintln(&b, e.Text)
+	}
+	for _, peer := range p.Peers {
+		fmt.Fprintf(&b, "# %s\n", peer.Name)
+		for _, e := range peer.Entries {
+			fmt.Fprintln(&b, e.Text)
+		}
+		for _, problem := range peer.Problems {
+			fmt.Fprintf(&b, "# problem: %s\n", problem)
+		}
+	}
+	for _, problem := range p.Problems {
+		fmt.Fprintf(&b, "# problem: %s\n", problem)
+	}
+	return b.String()
+}

@@ -1,0 +1,228 @@
+package fabric
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/node"
+)
+
+// Fixed numbers of the fabric.
+const (
+	// rulePriority comes before the main table's 32766 and after what
+	// administrators usually put first.
+	rulePriority = 7070
+	// lastMetric makes a route the last resort, should somebody else have one
+	// to the same destination.
+	lastMetric = 1 << 30
+	// minimumMTU is that of IPv6 (RFC 8200, 5).
+	minimumMTU = 1280
+	defaultMTU = 1500
+)
+
+// Planner computes plans. What does not depend on something that has changed is
+// taken from the previous plan; the result is the same as that of a new
+// Planner. It is not safe for concurrent use.
+type Planner struct {
+	Config Config
+
+	self     node.Node
+	underlay kernel.Underlay
+	around   *surroundings
+	peers    map[string]remembered
+}
+
+type remembered struct {
+	node node.Node
+	peer Peer
+}
+
+// surroundings is what the ways to all peers depend on.
+type surroundings struct {
+	Config
+	self   node.Node
+	routes *routes
+	under  kernel.Underlay
+	// outer is the node's address on the underlay that the overlay uses; zero
+	// where there is no overlay.
+	outer netip.Addr
+}
+
+// Plan returns what the node self needs to be joined to the peers, on the given
+// underlay. peers is sorted by name and may contain self.
+func (p *Planner) Plan(self node.Node, peers []node.Node, underlay kernel.Underlay) *Plan {
+	if p.around == nil || !p.self.Equal(self) || !p.underlay.Equal(underlay) {
+		p.self, p.underlay = self, underlay
+		p.around = &surroundings{Config: p.Config, self: self, routes: indexRoutes(underlay.Routes), under: underlay}
+		p.around.outer = p.around.overlayAddress()
+		p.peers = map[string]remembered{}
+	}
+	plan := &Plan{Peers: make([]Peer, 0, len(peers))}
+	known := make(map[string]remembered, len(peers))
+	for _, n := range peers {
+		if n.Name == self.Name {
+			continue
+		}
+		r, is := p.peers[n.Name]
+		if !is || !r.node.Equal(n) {
+			r = remembered{node: n, peer: p.around.join(n)}
+		}
+		known[n.Name] = r
+		plan.Peers = append(plan.Peers, r.peer)
+	}
+	p.peers = known
+	p.around.own(plan)
+	return plan
+}
+
+// overlayAddress returns the address that the node's end of the overlay has on
+// the underlay: its first one that an interface has.
+func (s *surroundings) overlayAddress() netip.Addr {
+	if s.Mode != Auto && s.Mode != VXLAN {
+		return netip.Addr{}
+	}
+	for _, a := range s.self.Addresses {
+		if _, owned := s.under.Owner(a); owned {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// own plans what belongs to no single peer.
+func (s *surroundings) own(plan *Plan) {
+	for _, c := range s.self.PodCIDRs {
+		if route, conflicts := s.routes.conflict(c, true); conflicts {
+			plan.Problems = append(plan.Problems, s.conflictProblem(s.self.Name, c, route))
+			continue
+		}
+		plan.OwnPodCIDRs = append(plan.OwnPodCIDRs, c)
+	}
+	overlaid := false
+	links := map[string]bool{}
+	for i := range plan.Peers {
+		for _, w := range plan.Peers[i].Ways {
+			switch w.Mode {
+			case VXLAN:
+				overlaid = true
+			case Direct:
+				links[w.Link] = true
+			}
+		}
+	}
+	carrier := s.carrier()
+	if carrier.Name != "" {
+		links[carrier.Name] = true
+	}
+	for name := range links {
+		plan.Underlay = append(plan.Underlay, name)
+	}
+	slices.Sort(plan.Underlay)
+	plan.PodMTU = s.podMTU(carrier, overlaid)
+	if s.Mode == None {
+		return
+	}
+	add := func(o kernel.Object) { plan.Shared = append(plan.Shared, entry(o)) }
+	if s.outer.IsValid() {
+		plan.Tunnel = s.Tunnel
+		mac := MAC(s.self.Name)
+		add(kernel.Tunnel{Name: s.Tunnel, VNI: s.VNI, Port: s.Port, From: s.outer, MAC: kernel.MAC(mac[:]), MTU: s.tunnelMTU(carrier)})
+		for _, ipv6 := range []bool{false, true} {
+			if vtep := vtep(s.self.PodCIDRs, ipv6); vtep.IsValid() {
+				add(kernel.Address{Link: s.Tunnel, Prefix: netip.PrefixFrom(vtep, vtep.BitLen())})
+			}
+		}
+	} else if s.Mode != Direct {
+		plan.Problems = append(plan.Problems, s.noOverlay())
+	}
+	for _, c := range plan.OwnPodCIDRs {
+		if overlaid {
+			add(kernel.Rule{From: c, Table: kernel.FabricTable, Priority: rulePriority})
+		}
+		add(kernel.NodeRoute{Destination: c, Metric: lastMetric, Unreachable: true})
+	}
+}
+
+func (s *surroundings) noOverlay() Problem {
+	if len(s.self.Addresses) == 0 {
+		return Problem{Node: s.self.Name, Reason: "has no address: the overlay cannot be made", Hint: "give the node an address in the source of nodes"}
+	}
+	return Problem{
+		Node: s.self.Name, Object: fmt.Sprint(s.self.Addresses), Reason: "no interface of this node has one of its addresses: the overlay cannot be made",
+		Hint: "compare the node's addresses in the source of nodes with `ip addr`",
+	}
+}
+
+// carrier returns the interface that carries the node's first address, or if it
+// is on lo the one of the default route.
+func (s *surroundings) carrier() kernel.UnderlayLink {
+	for _, a := range s.self.Addresses {
+		if l, owned := s.under.Owner(a); owned && l.Name != "lo" {
+			return l
+		}
+	}
+	for _, prefix := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+		if route, found := s.routes.byPrefix[prefix]; found {
+			if l, found := s.under.Link(route.Link); found {
+				return l
+			}
+		}
+	}
+	return kernel.UnderlayLink{}
+}
+
+func (s *surroundings) tunnelMTU(carrier kernel.UnderlayLink) int {
+	mtu := carrier.MTU
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	mtu -= Overhead(s.outer)
+	if s.MTU != 0 {
+		mtu = min(mtu, s.MTU)
+	}
+	return max(mtu, minimumMTU)
+}
+
+// podMTU leaves room for the overlay as soon as one peer is reached through it.
+// Pods that got a larger one before learn the smaller one for such
+// destinations from their node (path MTU discovery).
+func (s *surroundings) podMTU(carrier kernel.UnderlayLink, overlaid bool) int {
+	switch {
+	case s.MTU != 0:
+		return s.MTU
+	case s.Mode == VXLAN && s.outer.IsValid(), overlaid:
+		return s.tunnelMTU(carrier)
+	case carrier.MTU == 0:
+		return defaultMTU
+	}
+	return carrier.MTU
+}
+
+// vtep returns the address of a node's end of the overlay in one family: the
+// first of its first podCIDR, which no pod ever gets.
+func vtep(podCIDRs []netip.Prefix, ipv6 bool) netip.Addr {
+	for _, c := range podCIDRs {
+		if c.Addr().Is6() == ipv6 {
+			return c.Masked().Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+func (s *surroundings) conflictProblem(name string, podCIDR netip.Prefix, route kernel.UnderlayRoute) Problem {
+	text := route.Destination.String()
+	if route.Gateway.IsValid() {
+		text += " via " + route.Gateway.String()
+	}
+	if route.Link != "" {
+		text += " dev " + route.Link
+	}
+	return Problem{
+		Node: name, Object: "podCIDR " + podCIDR.String(),
+		Reason: fmt.Sprintf("overlaps with the route %s of node %s, which is not flatnet's", text, s.self.Name),
+		Hint:   "give the node another podCIDR, or remove the route: " + strings.TrimSpace("ip route del "+text),
+	}
+}

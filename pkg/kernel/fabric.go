@@ -1,0 +1,385 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Fabric is the edge to the kernel for what joins a node to the others: it
+// lists, makes and removes the objects of one node, through one rtnetlink
+// socket. It is not safe for concurrent use.
+type Fabric struct {
+	tunnel  string // the tunnel's name: what is on it is the fabric's
+	socket  *socket
+	indices map[string]int
+}
+
+// NewFabric works in the caller's network namespace; tunnel is the name that
+// the node's VXLAN device has or would have.
+func NewFabric(tunnel string) (*Fabric, error) {
+	s, err := openSocket(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, err
+	}
+	s.buffer = make([]byte, 64<<10)
+	// The kernel then filters dumps by table and protocol, instead of
+	// ignoring what was asked for. Kernels before 4.20 ignore it; what they
+	// send too much is left out here.
+	_ = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	return &Fabric{tunnel: tunnel, socket: s, indices: map[string]int{}}, nil
+}
+
+// Close closes the socket.
+func (f *Fabric) Close() { f.socket.close() }
+
+// Verb is what happens to an object.
+type Verb int
+
+const (
+	Add    Verb = iota // fails with [ErrExists] where its place is taken
+	Put                // takes its place, whatever is there
+	Delete             // is no error where there is nothing
+)
+
+// Change is something to be done to an object of the fabric.
+type Change struct {
+	Verb   Verb
+	Object Object
+}
+
+func (c Change) String() string {
+	text := c.Object.String()
+	switch c.Verb {
+	case Put:
+		return "replace: " + text
+	case Delete:
+		return "undo: " + text
+	}
+	return text
+}
+
+// Apply does the changes in their order and returns an error for each, nil
+// where it is done. One that fails does not keep the others from being done.
+func (f *Fabric) Apply(changes []Change) []error {
+	f.indices = map[string]int{}
+	results := make([]error, len(changes))
+	var requests []*nl.NetlinkRequest
+	var positions []int
+	send := func() {
+		for i, err := range f.socket.acknowledgeAll(requests) {
+			results[positions[i]] = err
+		}
+		requests, positions = requests[:0], positions[:0]
+	}
+	for i, c := range changes {
+		if t, isTunnel := c.Object.(Tunnel); isTunnel {
+			send()
+			results[i] = f.applyTunnel(c.Verb, t)
+			clear(f.indices)
+			continue
+		}
+		r, err := f.message(c)
+		if err != nil {
+			results[i] = err
+			continue
+		}
+		requests = append(requests, r)
+		positions = append(positions, i)
+	}
+	send()
+	for i, err := range results {
+		if err != nil && changes[i].Verb == Delete && isGone(err) {
+			err = nil
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", changes[i], err)
+		}
+		results[i] = err
+	}
+	return results
+}
+
+func (f *Fabric) message(c Change) (*nl.NetlinkRequest, error) {
+	switch o := c.Object.(type) {
+	case NodeRoute:
+		return f.routeMessage(c.Verb, o)
+	case Address:
+		return f.addressMessage(c.Verb, o)
+	case TunnelNeighbour:
+		return f.neighbourMessage(c.Verb, o)
+	case Forward:
+		return f.forwardMessage(c.Verb, o)
+	case Rule:
+		return f.ruleMessage(c.Verb, o)
+	}
+	return nil, errUnknown(c.Object)
+}
+
+// request begins a message that makes or deletes something.
+func (f *Fabric) request(v Verb, make, remove int) *nl.NetlinkRequest {
+	switch v {
+	case Delete:
+		return f.socket.request(remove, 0)
+	case Put:
+		return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+	}
+	return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+}
+
+func (f *Fabric) index(link string) (int, error) {
+	if index, known := f.indices[link]; known {
+		return index, nil
+	}
+	l, err := f.socket.link(link)
+	if err != nil {
+		return 0, err
+	}
+	f.indices[link] = l.Index
+	return l.Index, nil
+}
+
+func (f *Fabric) routeMessage(v Verb, o NodeRoute) (*nl.NetlinkRequest, error) {
+	r := f.request(v, unix.RTM_NEWROUTE, unix.RTM_DELROUTE)
+	header := nl.NewRtMsg()
+	header.Family = uint8(family(o.Destination.Addr()))
+	header.Dst_len = uint8(o.Destination.Bits())
+	header.Protocol = Protocol
+	header.Scope = unix.RT_SCOPE_UNIVERSE
+	header.Table = unix.RT_TABLE_UNSPEC
+	switch {
+	case o.Unreachable:
+		header.Type = unix.RTN_UNREACHABLE
+	case !o.Gateway.IsValid() && o.Destination.Addr().Is4():
+		header.Scope = unix.RT_SCOPE_LINK
+	}
+	if o.OnLink {
+		header.Flags |= unix.RTNH_F_ONLINK
+	}
+	r.AddData(header)
+	r.AddData(nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(o.table()))))
+	r.AddData(nl.NewRtAttr(unix.RTA_DST, o.Destination.Addr().AsSlice()))
+	if o.Gateway.IsValid() {
+		r.AddData(gatewayAttribute(Route{Destination: o.Destination, Gateway: o.Gateway}))
+	}
+	if o.Link != "" {
+		index, err := f.index(o.Link)
+		if err != nil {
+			return nil, err
+		}
+		r.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	}
+	if o.Source.IsValid() {
+		r.AddData(nl.NewRtAttr(unix.RTA_PREFSRC, o.Source.AsSlice()))
+	}
+	if o.Metric != 0 {
+		r.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(o.Metric))))
+	}
+	return r, nil
+}
+
+func (f *Fabric) addressMessage(v Verb, o Address) (*nl.NetlinkRequest, error) {
+	index, err := f.index(o.Link)
+	if err != nil {
+		return nil, err
+	}
+	r := f.request(v, unix.RTM_NEWADDR, unix.RTM_DELADDR)
+	header := nl.NewIfAddrmsg(family(o.Prefix.Addr()))
+	header.Index = uint32(index)
+	header.Prefixlen = uint8(o.Prefix.Bits())
+	r.AddData(header)
+	r.AddData(nl.NewRtAttr(unix.IFA_LOCAL, o.Prefix.Addr().AsSlice()))
+	r.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, o.Prefix.Addr().AsSlice()))
+	if flags := o.flags(); flags != 0 && v != Delete {
+		r.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
+	}
+	return r, nil
+}
+
+func (f *Fabric) neighbourMessage(v Verb, o TunnelNeighbour) (*nl.NetlinkRequest, error) {
+	index, err := f.index(o.Link)
+	if err != nil {
+		return nil, err
+	}
+	if v == Add {
+		v = Put // the kernel may have made an entry of its own
+	}
+	r := f.request(v, unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH)
+	r.AddData(&netlink.Ndmsg{Family: uint8(family(o.Address)), Index: uint32(index), State: unix.NUD_PERMANENT})
+	r.AddData(nl.NewRtAttr(unix.NDA_DST, o.Address.AsSlice()))
+	r.AddData(nl.NewRtAttr(unix.NDA_LLADDR, o.MAC[:]))
+	r.AddData(nl.NewRtAttr(attributeNeighbourProtocol, nl.Uint8Attr(Protocol)))
+	return r, nil
+}
+
+func (f *Fabric) forwardMessage(v Verb, o Forward) (*nl.NetlinkRequest, error) {
+	index, err := f.index(o.Link)
+	if err != nil {
+		return nil, err
+	}
+	if v == Add {
+		v = Put // a learned entry would be in the way
+	}
+	r := f.request(v, unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH)
+	r.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(index), State: unix.NUD_PERMANENT, Flags: unix.NTF_SELF})
+	r.AddData(nl.NewRtAttr(unix.NDA_LLADDR, o.MAC[:]))
+	r.AddData(nl.NewRtAttr(unix.NDA_DST, o.To.AsSlice()))
+	return r, nil
+}
+
+func (f *Fabric) ruleMessage(v Verb, o Rule) (*nl.NetlinkRequest, error) {
+	if v == Put {
+		v = Add
+	}
+	r := f.request(v, unix.RTM_NEWRULE, unix.RTM_DELRULE)
+	header := nl.NewRtMsg() // a struct fib_rule_hdr has the same layout
+	header.Family = uint8(family(o.From.Addr()))
+	header.Src_len = uint8(o.From.Bits())
+	header.Table = unix.RT_TABLE_UNSPEC
+	header.Type = unix.FR_ACT_TO_TBL
+	header.Protocol, header.Scope = 0, 0
+	r.AddData(header)
+	r.AddData(nl.NewRtAttr(unix.FRA_SRC, o.From.Addr().AsSlice()))
+	r.AddData(nl.NewRtAttr(unix.FRA_TABLE, nl.Uint32Attr(uint32(o.Table))))
+	r.AddData(nl.NewRtAttr(unix.FRA_PRIORITY, nl.Uint32Attr(uint32(o.Priority))))
+	r.AddData(nl.NewRtAttr(unix.FRA_PROTOCOL, nl.Uint8Attr(Protocol)))
+	return r, nil
+}
+
+// List returns what of the fabric is in the kernel: the tunnel and what is on
+// it, routes and rules with flatnet's protocol number. Routes to pods of the
+// node are the plugin's and are not among them. A dump that changed while it
+// was read is read again; it fails rather than to be incomplete.
+func (f *Fabric) List() ([]Object, error) {
+	var objects []Object
+	tunnel, index, err := f.findTunnel()
+	if err != nil {
+		return nil, err
+	}
+	if tunnel != nil {
+		objects = append(objects, *tunnel)
+		more, err := f.listTunnel(index)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, more...)
+	}
+	rules, err := f.listRules()
+	if err != nil {
+		return nil, err
+	}
+	routes, err := f.listRoutes()
+	if err != nil {
+		return nil, err
+	}
+	return append(append(objects, rules...), routes...), nil
+}
+
+// listRoutes lists the fabric's routes in both families and tables.
+func (f *Fabric) listRoutes() ([]Object, error) {
+	var objects []Object
+	names := map[int]string{}
+	for _, table := range []uint8{unix.RT_TABLE_MAIN, FabricTable} {
+		for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			header := &nl.RtMsg{}
+			header.Family, header.Table, header.Protocol = fam, table, Protocol
+			answer, err := f.socket.dump(unix.RTM_GETROUTE, header)
+			if isAbsentFamily(err) || errors.Is(err, unix.ENOENT) {
+				continue // no such table yet
+			}
+			if err != nil {
+				return nil, fmt.Errorf("listing routes: %w", err)
+			}
+			for _, message := range answer {
+				route, ours, err := f.readRoute(message, names)
+				if err != nil {
+					return nil, fmt.Errorf("listing routes: %w", err)
+				}
+				if ours && route.table() == int(table) {
+					objects = append(objects, route)
+				}
+			}
+		}
+	}
+	return objects, nil
+}
+
+// readRoute returns the route of a message, and whether it is the fabric's.
+func (f *Fabric) readRoute(message []byte, names map[int]string) (route NodeRoute, ours bool, err error) {
+	found, err := parseRoute(message)
+	if err != nil || found.protocol != Protocol {
+		return route, false, err
+	}
+	name, known := names[found.link]
+	if !known && found.link != 0 {
+		l, err := f.socket.getLinkByIndex(found.link)
+		switch {
+		case isGone(err):
+			return route, false, nil // and the route with it
+		case err != nil:
+			return route, false, err
+		}
+		if l.Attrs().Group != Group {
+			name = l.Attrs().Name
+		}
+		names[found.link] = name
+	}
+	route, ours = nodeRoute(found, name)
+	return route, ours, nil
+}
+
+// nodeRoute describes a route with flatnet's protocol number; ours is false for
+// those of pods, whose interface has no name here.
+func nodeRoute(found foundRoute, link string) (route NodeRoute, ours bool) {
+	if found.cloned || (found.Table != unix.RT_TABLE_MAIN && found.Table != FabricTable) {
+		return route, false
+	}
+	route = NodeRoute{
+		Destination: found.destination, Metric: found.Priority, Gateway: found.Gateway,
+		OnLink: found.onLink, Source: found.source, Link: link,
+	}
+	if found.Table != unix.RT_TABLE_MAIN {
+		route.Table = found.Table
+	}
+	const defaultMetric6 = 1024
+	if found.destination.Addr().Is6() && route.Metric == defaultMetric6 {
+		route.Metric = 0
+	}
+	switch found.kind {
+	case unix.RTN_UNREACHABLE:
+		route.Unreachable, route.Link = true, "" // IPv6 has it on lo
+		return route, true
+	case unix.RTN_UNICAST:
+		return route, link != ""
+	}
+	return route, false
+}
+
+func (f *Fabric) listRules() ([]Object, error) {
+	var objects []Object
+	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		header := &nl.RtMsg{}
+		header.Family = fam
+		answer, err := f.socket.dump(unix.RTM_GETRULE, header)
+		if isAbsentFamily(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing routing rules: %w", err)
+		}
+		for _, message := range answer {
+			if rule, ours := parseRule(message); ours {
+				objects = append(objects, rule)
+			}
+		}
+	}
+	return objects, nil
+}
+
+// isAbsentFamily reports whether the kernel has no such address family.
+func isAbsentFamily(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}

@@ -1,0 +1,254 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Event is news from the kernel that concerns a node's fabric.
+type Event struct {
+	// Object came, or went where Gone is set. nil for the other kinds.
+	Object Object
+	Gone   bool
+	// Underlay says that an interface, address or route that is not flatnet's
+	// has changed. The kernel removes routes with their interface or address
+	// without a word, so any of flatnet's may be gone.
+	Underlay bool
+	// Lost says that news were lost, for there were too many: anything may
+	// have changed.
+	Lost bool
+}
+
+// Monitor tells what happens to a node's fabric and underlay.
+// Equivalent to: `ip monitor link address route rule neigh`.
+type Monitor struct {
+	file   *os.File
+	tunnel string
+	links  map[int]seenLink
+	names  map[int]string // of the interfaces that routes of the fabric may use
+	lookup *socket
+}
+
+type seenLink struct {
+	name  string
+	group int
+	mtu   int
+	up    bool
+	mac   string
+}
+
+// monitorBuffer holds some ten thousand notifications.
+const monitorBuffer = 16 << 20
+
+// NewMonitor opens a monitor in the caller's network namespace. What happens
+// from then on is told by [Monitor.Run].
+func NewMonitor(tunnel string) (*Monitor, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening netlink socket: %w", err)
+	}
+	// Beyond the limit for sockets of anybody; without the right to do that,
+	// as much as is allowed.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, monitorBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, monitorBuffer)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("binding netlink socket: %w", err)
+	}
+	for _, group := range []int{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
+	} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
+			unix.Close(fd)
+			return nil, fmt.Errorf("subscribing to netlink group %d: %w", group, err)
+		}
+	}
+	lookup, err := openSocket(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &Monitor{
+		file: os.NewFile(uintptr(fd), "netlink"), tunnel: tunnel,
+		links: map[int]seenLink{}, names: map[int]string{}, lookup: lookup,
+	}, nil
+}
+
+// Run calls tell for every event until ctx ends; then it returns nil and the
+// monitor is closed.
+func (m *Monitor) Run(ctx context.Context, tell func(Event)) error {
+	defer m.lookup.close()
+	defer m.file.Close()
+	stop := context.AfterFunc(ctx, func() { m.file.Close() })
+	defer stop()
+	raw, err := m.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("waiting for netlink notifications: %w", err)
+	}
+	buffer := make([]byte, 64<<10)
+	for {
+		var n int
+		var from unix.Sockaddr
+		var receiveErr error
+		err := raw.Read(func(fd uintptr) bool {
+			n, from, receiveErr = unix.Recvfrom(int(fd), buffer, 0)
+			return !errors.Is(receiveErr, unix.EAGAIN)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("waiting for netlink notifications: %w", err)
+		case errors.Is(receiveErr, unix.ENOBUFS):
+			clear(m.links)
+			tell(Event{Lost: true})
+			continue
+		case errors.Is(receiveErr, unix.EINTR):
+			continue
+		case receiveErr != nil:
+			return fmt.Errorf("receiving netlink notifications: %w", receiveErr)
+		}
+		if kernel, is := from.(*unix.SockaddrNetlink); is && kernel.Pid == 0 {
+			m.read(buffer[:n], tell)
+		}
+	}
+}
+
+func (m *Monitor) read(messages []byte, tell func(Event)) {
+	for len(messages) >= unix.SizeofNlMsghdr {
+		header := (*unix.NlMsghdr)(unsafe.Pointer(&messages[0]))
+		length := int(header.Len)
+		if length < unix.SizeofNlMsghdr || length > len(messages) {
+			return
+		}
+		m.interpret(header.Type, messages[unix.SizeofNlMsghdr:length], tell)
+		messages = messages[min(align(length), len(messages)):]
+	}
+}
+
+func (m *Monitor) interpret(kind uint16, message []byte, tell func(Event)) {
+	switch kind {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		m.link(message, kind == unix.RTM_DELLINK, tell)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		m.address(message, kind == unix.RTM_DELADDR, tell)
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		m.route(message, kind == unix.RTM_DELROUTE, tell)
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
+		if rule, ours := parseRule(message); ours {
+			tell(Event{Object: rule, Gone: kind == unix.RTM_DELRULE})
+		}
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		m.neighbour(message, kind == unix.RTM_DELNEIGH, tell)
+	}
+}
+
+// seen returns what is known of an interface, and asks where that is nothing.
+func (m *Monitor) seen(index int) seenLink {
+	l, known := m.links[index]
+	if known {
+		return l
+	}
+	found, err := m.lookup.getLinkByIndex(index)
+	if err != nil {
+		return seenLink{}
+	}
+	l = describe(found.Attrs())
+	m.links[index] = l
+	return l
+}
+
+func describe(a *netlink.LinkAttrs) seenLink {
+	return seenLink{name: a.Name, group: int(a.Group), mtu: a.MTU, up: a.Flags&net.FlagUp != 0, mac: a.HardwareAddr.String()}
+}
+
+func (m *Monitor) link(message []byte, gone bool, tell func(Event)) {
+	if message[0] == unix.AF_BRIDGE {
+		return // a port's state
+	}
+	l, err := netlink.LinkDeserialize(nil, message)
+	if err != nil {
+		return
+	}
+	now, index := describe(l.Attrs()), l.Attrs().Index
+	before, known := m.links[index]
+	m.links[index] = now
+	if gone {
+		delete(m.links, index)
+	}
+	delete(m.names, index)
+	switch {
+	case now.group == Group, known && !gone && before == now:
+	case now.name == m.tunnel:
+		if device, isVxlan := l.(*netlink.Vxlan); isVxlan {
+			tell(Event{Object: tunnelOf(device), Gone: gone})
+		} else {
+			tell(Event{Underlay: true})
+		}
+	default:
+		tell(Event{Underlay: true})
+	}
+}
+
+func (m *Monitor) address(message []byte, gone bool, tell func(Event)) {
+	header := nl.DeserializeIfAddrmsg(message)
+	l := m.seen(int(header.Index))
+	switch {
+	case l.group == Group:
+	case l.name == m.tunnel:
+		found, err := parseAddress(message)
+		if err == nil && !found.prefix.Addr().IsLinkLocalUnicast() {
+			tell(Event{Object: Address{Link: m.tunnel, Prefix: found.prefix}, Gone: gone})
+		}
+	default:
+		tell(Event{Underlay: true})
+	}
+}
+
+func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
+	found, err := parseRoute(message)
+	if err != nil || found.cloned || found.Table != unix.RT_TABLE_MAIN && found.Table != FabricTable {
+		return
+	}
+	if found.protocol != Protocol {
+		if l := m.seen(found.link); found.Table == unix.RT_TABLE_MAIN && l.group != Group && l.name != m.tunnel &&
+			!found.destination.Addr().IsLinkLocalUnicast() && !found.destination.Addr().IsMulticast() {
+			tell(Event{Underlay: true})
+		}
+		return
+	}
+	if found.link != 0 && m.names[found.link] == "" {
+		l := m.seen(found.link)
+		if l.group == Group || l.name == "" {
+			return // a pod's, or gone with its interface
+		}
+		m.names[found.link] = l.name
+	}
+	if route, ours := nodeRoute(found, m.names[found.link]); ours {
+		tell(Event{Object: route, Gone: gone})
+	}
+}
+
+func (m *Monitor) neighbour(message []byte, gone bool, tell func(Event)) {
+	if len(message) < neighbourHeaderSize {
+		return
+	}
+	// Most are about machines on the underlay and pods.
+	index := int(nl.NativeEndian().Uint32(message[4:]))
+	if m.seen(index).name != m.tunnel {
+		return
+	}
+	if object := readNeighbour(message, m.tunnel, index); object != nil {
+		tell(Event{Object: object, Gone: gone})
+	}
+}

@@ -1,0 +1,199 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// applyTunnel makes, adapts or removes the VXLAN device. What can be changed
+// while it is in use is; otherwise the device is made anew, and what was on it
+// is gone.
+func (f *Fabric) applyTunnel(v Verb, want Tunnel) error {
+	if v == Delete {
+		found, err := f.socket.getLink(want.Name)
+		if err != nil {
+			return err
+		}
+		if found.Type() != "vxlan" {
+			return nil // somebody else's
+		}
+		return f.socket.deleteLink(want.Name)
+	}
+	found, err := f.socket.getLink(want.Name)
+	switch {
+	case isGone(err):
+		return f.createTunnel(want)
+	case err != nil:
+		return err
+	}
+	device, isVxlan := found.(*netlink.Vxlan)
+	if !isVxlan {
+		return fmt.Errorf("an interface %s of type %s is there already: %w", want.Name, found.Type(), ErrExists)
+	}
+	if have := tunnelOf(device); have.VNI != want.VNI || have.Port != want.Port || have.From != want.From || !plainVxlan(device) {
+		if err := f.socket.deleteLink(want.Name); err != nil && !isGone(err) {
+			return err
+		}
+		return f.createTunnel(want)
+	}
+	return f.adaptTunnel(want, device.Attrs().Index)
+}
+
+// createTunnel makes the device with its MAC address, so that nobody else gives
+// it one: udev leaves alone what came with an address (MACAddressPolicy).
+func (f *Fabric) createTunnel(t Tunnel) error {
+	r := f.socket.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	addEnd(r.AddData, End{Name: t.Name, MAC: t.MAC}, t.MTU)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
+	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(nl.IFLA_VXLAN_ID, nl.Uint32Attr(uint32(t.VNI)))
+	data.AddRtAttr(nl.IFLA_VXLAN_PORT, binary.BigEndian.AppendUint16(nil, uint16(t.Port)))
+	data.AddRtAttr(nl.IFLA_VXLAN_LEARNING, nl.Uint8Attr(0))
+	if t.From.Is4() {
+		data.AddRtAttr(nl.IFLA_VXLAN_LOCAL, t.From.AsSlice())
+		data.AddRtAttr(nl.IFLA_VXLAN_UDP_CSUM, nl.Uint8Attr(0))
+	} else {
+		data.AddRtAttr(nl.IFLA_VXLAN_LOCAL6, t.From.AsSlice())
+		data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_TX, nl.Uint8Attr(0))
+		data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_RX, nl.Uint8Attr(0))
+	}
+	r.AddData(info)
+	if err := f.socket.acknowledge(r); err != nil {
+		if errors.Is(err, ErrExists) {
+			return fmt.Errorf("another VXLAN device uses VNI %d and port %d: %w", t.VNI, t.Port, err)
+		}
+		return err
+	}
+	l, err := f.socket.link(t.Name)
+	if err != nil {
+		return err
+	}
+	return f.adaptTunnel(t, l.Index)
+}
+
+// adaptTunnel sets what can be set at any time, and brings the device up. It has
+// no link-local addresses: nothing on it is ever asked for or announced.
+func (f *Fabric) adaptTunnel(t Tunnel, index int) error {
+	set := func(ipv6 bool) error {
+		r := f.socket.request(unix.RTM_SETLINK, 0)
+		message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		message.Index, message.Flags, message.Change = int32(index), unix.IFF_UP, unix.IFF_UP
+		r.AddData(message)
+		r.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, []byte(t.MAC)))
+		r.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(t.MTU))))
+		if ipv6 {
+			families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+			families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(inet6AddrGenMode, nl.Uint8Attr(addrGenModeNone))
+			r.AddData(families)
+		}
+		return f.socket.acknowledge(r)
+	}
+	err := set(true)
+	if isAbsentFamily(err) {
+		return set(false) // a machine without IPv6
+	}
+	return err
+}
+
+// findTunnel returns the device as it is, or nil where there is none.
+func (f *Fabric) findTunnel() (*Tunnel, int, error) {
+	l, err := f.socket.getLink(f.tunnel)
+	if isGone(err) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("looking at %s: %w", f.tunnel, err)
+	}
+	device, isVxlan := l.(*netlink.Vxlan)
+	if !isVxlan {
+		return nil, 0, nil
+	}
+	t := tunnelOf(device)
+	return &t, device.Attrs().Index, nil
+}
+
+// tunnelOf describes a device. One that is down or differs in what [Tunnel] does
+// not name is described as nothing that could be wanted.
+func tunnelOf(device *netlink.Vxlan) Tunnel {
+	t := Tunnel{
+		Name: device.Name, VNI: device.VxlanId, Port: device.Port,
+		MAC: MAC(device.HardwareAddr), MTU: device.MTU,
+	}
+	if from, ok := netip.AddrFromSlice(device.SrcAddr); ok {
+		t.From = from.Unmap()
+	}
+	if device.Flags&net.FlagUp == 0 {
+		t.MTU = 0
+	}
+	if !plainVxlan(device) {
+		t.VNI = 0
+	}
+	return t
+}
+
+func plainVxlan(device *netlink.Vxlan) bool {
+	return !device.Learning && !device.FlowBased && !device.GBP
+}
+
+// listTunnel lists what is on the tunnel: addresses, neighbours, forwarding.
+func (f *Fabric) listTunnel(index int) ([]Object, error) {
+	var objects []Object
+	addresses, err := f.socket.addresses(unix.AF_UNSPEC, index)
+	if err != nil {
+		return nil, fmt.Errorf("listing addresses of %s: %w", f.tunnel, err)
+	}
+	for _, a := range addresses {
+		if !a.prefix.Addr().IsLinkLocalUnicast() {
+			objects = append(objects, Address{Link: f.tunnel, Prefix: a.prefix})
+		}
+	}
+	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		answer, err := f.socket.dump(unix.RTM_GETNEIGH, neighboursOf(fam, index)...)
+		if isAbsentFamily(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing neighbours of %s: %w", f.tunnel, err)
+		}
+		for _, message := range answer {
+			if object := readNeighbour(message, f.tunnel, index); object != nil {
+				objects = append(objects, object)
+			}
+		}
+	}
+	return objects, nil
+}
+
+// neighboursOf asks for one interface's entries. A forwarding database is named
+// in the header, a neighbour table beside it.
+func neighboursOf(fam uint8, index int) []nl.NetlinkRequestData {
+	if fam == unix.AF_BRIDGE {
+		return []nl.NetlinkRequestData{&netlink.Ndmsg{Family: fam, Index: uint32(index)}}
+	}
+	return []nl.NetlinkRequestData{&netlink.Ndmsg{Family: fam}, nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(index)))}
+}
+
+// readNeighbour returns the object of a neighbour message, or nil where it is
+// not one on the tunnel that anybody made.
+func readNeighbour(message []byte, name string, index int) Object {
+	header, address, mac, _, err := parseNeighbour(message)
+	if err != nil || header.link != index || mac == [6]byte{} && header.family == unix.AF_BRIDGE {
+		return nil
+	}
+	if header.family == unix.AF_BRIDGE {
+		return Forward{Link: name, MAC: mac, To: address}
+	}
+	if header.state&unix.NUD_PERMANENT == 0 || address.IsMulticast() {
+		return nil // the kernel's own
+	}
+	return TunnelNeighbour{Link: name, Address: address, MAC: mac}
+}
