@@ -1,4 +1,230 @@
 package node
 
-// Judge tells which nodes can be joined.
-func Judge(self string, nodes []Node) (accepted []Node, refused []Refusal) { return nodes, nil }
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Limits beyond which a list of nodes is taken for a mistake: every podCIDR is
+// a route on every node.
+const (
+	maxPodCIDRsPerNode = 64
+	maxPodCIDRs        = 65_536
+)
+
+// Judge tells which nodes can be joined into one flat network, seen from the
+// node named self, and says of everything else why not. It depends on the set
+// of nodes alone, not on their order, and does not write to it.
+//
+// The accepted nodes are sorted by name and hold the good addresses and
+// podCIDRs, in the order they came in; a node with none of either is accepted.
+// The refused are sorted by node and field.
+//
+// Where two claim the same, the one with precedence keeps it: self, then the
+// older one, then the first by name. A node of unknown age is younger than one
+// of known age. Two rules have no precedence: a podCIDR that holds the address
+// of a node is refused whoever they are, because the underlay is there already
+// and a route over it would cut off that node; and what is malformed by itself.
+//
+// A Kubernetes cluster does not judge podCIDRs: it believes --cluster-cidr and
+// whoever writes spec.podCIDRs, so that one wrong Node could take the traffic
+// of the others.
+func Judge(self string, nodes []Node) (accepted []Node, refused []Refusal) {
+	j := judgement{nodes: ranked(self, nodes)}
+	for _, n := range j.nodes {
+		j.refused = append(j.refused, n.Malformed...)
+	}
+	j.refuseNames()
+	j.addresses()
+	j.podCIDRs()
+	slices.SortFunc(j.refused, Refusal.compare)
+	return j.accepted(), j.refused
+}
+
+// ranked returns the nodes by precedence.
+func ranked(self string, nodes []Node) []Node {
+	ranked := slices.Clone(nodes)
+	slices.SortFunc(ranked, func(a, b Node) int {
+		return cmp.Or(
+			first(a.Name == self, b.Name == self),
+			first(!a.Created.IsZero(), !b.Created.IsZero()),
+			a.Created.Compare(b.Created),
+			strings.Compare(a.Name, b.Name),
+			// One name twice: any order will do, as long as it is one.
+			slices.CompareFunc(a.Addresses, b.Addresses, netip.Addr.Compare),
+			slices.CompareFunc(a.PodCIDRs, b.PodCIDRs, netip.Prefix.Compare),
+			slices.CompareFunc(a.Malformed, b.Malformed, Refusal.compare),
+		)
+	})
+	return ranked
+}
+
+// first orders what is true before what is not.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// judgement is a list of nodes being judged. A rank is an index into nodes.
+type judgement struct {
+	nodes   []Node  // by precedence
+	out     []bool  // by rank: not joined at all
+	claims  []claim // the good addresses, by address
+	kept    []claim // the good addresses of the nodes, by rank and place
+	routes  []route // the good podCIDRs, by rank and place
+	refused []Refusal
+}
+
+// claim is an address that a node says is its own.
+type claim struct {
+	addr        netip.Addr
+	rank, place int
+}
+
+// refuse notes what is wrong with an entry of a node.
+func (j *judgement) refuse(rank int, field, value, reason, hint string) {
+	j.refused = append(j.refused, Refusal{Node: j.nodes[rank].Name, Field: field, Value: value, Reason: reason, Hint: hint})
+}
+
+// refuseNames takes out nodes without a name, or with another's.
+func (j *judgement) refuseNames() {
+	j.out = make([]bool, len(j.nodes))
+	byName := make(map[string]int, len(j.nodes))
+	for rank, n := range j.nodes {
+		before, taken := byName[n.Name]
+		switch {
+		case n.Name == "":
+			j.out[rank] = true
+			j.refuse(rank, "name", `""`, "the node with "+n.claims()+" has no name", "give the node a name")
+		case taken:
+			j.out[rank] = true
+			j.refuse(rank, "name", n.Name, fmt.Sprintf("the node with %s has the name of the node with %s",
+				n.claims(), j.nodes[before].claims()), "give each node a name of its own")
+		default:
+			byName[n.Name] = rank
+		}
+	}
+}
+
+// claims names a node by what it has, where the name does not tell it.
+func (n Node) claims() string {
+	switch {
+	case len(n.Addresses) > 0:
+		return "address " + n.Addresses[0].String()
+	case len(n.PodCIDRs) > 0:
+		return "podCIDR " + n.PodCIDRs[0].String()
+	}
+	return "no address"
+}
+
+// malformed reports whether the source has said already what is wrong with an
+// entry.
+func (n Node) malformed(list string, place int) bool {
+	return len(n.Malformed) > 0 && slices.ContainsFunc(n.Malformed, func(r Refusal) bool { return r.Field == entry(list, place) })
+}
+
+// entry names an entry of a node's list.
+func entry(list string, place int) string { return fmt.Sprintf("%s[%d]", list, place) }
+
+// addresses judges the nodes' addresses.
+func (j *judgement) addresses() {
+	total := 0
+	for _, n := range j.nodes {
+		total += len(n.Addresses)
+	}
+	j.claims = make([]claim, 0, total)
+	for rank, n := range j.nodes {
+		if j.out[rank] {
+			continue
+		}
+		for place, addr := range n.Addresses {
+			if !addr.IsValid() && n.malformed("addresses", place) {
+				continue
+			}
+			addr = addr.Unmap()
+			if reason := unfitAddress(addr); reason != "" {
+				j.refuse(rank, entry("addresses", place), addr.String(), reason, "give the address by which other nodes reach the node")
+				continue
+			}
+			j.claims = append(j.claims, claim{addr, rank, place})
+		}
+	}
+	slices.SortFunc(j.claims, func(a, b claim) int {
+		return cmp.Or(a.addr.Compare(b.addr), a.rank-b.rank, a.place-b.place)
+	})
+	good := j.claims[:0]
+	for _, c := range j.claims {
+		if n := len(good); n > 0 && good[n-1].addr == c.addr {
+			// A node may well say the same address twice.
+			if owner := good[n-1].rank; owner != c.rank {
+				j.refuse(c.rank, entry("addresses", c.place), c.addr.String(), "is an address of node "+j.nodes[owner].Name+" too",
+					"give each node an address of its own, and remove nodes that are gone")
+			}
+			continue
+		}
+		good = append(good, c)
+	}
+	j.claims = good
+	j.kept = slices.Clone(good)
+	slices.SortFunc(j.kept, func(a, b claim) int { return cmp.Or(a.rank-b.rank, a.place-b.place) })
+}
+
+// unfitAddress says why an address cannot be that of a node; empty if it can.
+// The kubelet holds its --node-ip to the same rules.
+func unfitAddress(a netip.Addr) string {
+	switch {
+	case !a.IsValid():
+		return "is not an address"
+	case a.Zone() != "":
+		return "has a zone, which means nothing on another node"
+	case a.IsUnspecified():
+		return "is the unspecified address"
+	case a.IsLoopback():
+		return "is a loopback address"
+	case a.IsMulticast():
+		return "is a multicast address"
+	case a.IsLinkLocalUnicast():
+		return "is a link-local address, which other links do not reach"
+	case a == broadcast:
+		return "is the broadcast address"
+	}
+	return ""
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// accepted puts together what has been found good.
+func (j *judgement) accepted() []Node {
+	addresses := make([]netip.Addr, 0, len(j.kept))
+	prefixes := make([]netip.Prefix, 0, len(j.routes))
+	accepted := make([]Node, 0, len(j.nodes))
+	kept, routes := j.kept, j.routes
+	for rank, n := range j.nodes {
+		from, fromPrefix := len(addresses), len(prefixes)
+		for ; len(kept) > 0 && kept[0].rank == rank; kept = kept[1:] {
+			addresses = append(addresses, kept[0].addr)
+		}
+		for ; len(routes) > 0 && routes[0].rank == rank; routes = routes[1:] {
+			prefixes = append(prefixes, routes[0].prefix)
+		}
+		if j.out[rank] {
+			continue
+		}
+		accepted = append(accepted, Node{
+			Name:      n.Name,
+			Addresses: slices.Clip(addresses[from:]),
+			PodCIDRs:  slices.Clip(prefixes[fromPrefix:]),
+			Created:   n.Created,
+		})
+	}
+	slices.SortFunc(accepted, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	return accepted
+}
