@@ -60,15 +60,18 @@ func (i *Installer) syncBinaries(ctx context.Context, w *writer) error {
 
 func (i *Installer) syncBinary(w *writer, name string) error {
 	wrong, err := i.inspectBinary(name)
-	if err != nil || wrong == "" {
+	target := filepath.Join(i.BinDir, name)
+	switch {
+	case err != nil || wrong == "":
 		return err
+	case wrong == isDirectory:
+		return fmt.Errorf("installing %s: it %s: %s", target, wrong, adviceMove)
 	}
 	source, err := i.openSource(name)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	target := filepath.Join(i.BinDir, name)
 	if err := w.replace(target, 0o755, source); err != nil {
 		return err
 	}
@@ -83,6 +86,10 @@ func (i *Installer) openSource(name string) (*os.File, error) {
 	}
 	return file, nil
 }
+
+// isDirectory is the one thing wrong with a file that cannot be put right by
+// putting another in its place.
+const isDirectory = "is a directory"
 
 // inspectBinary says what is wrong with an installed binary, "" for nothing. An
 // error is one of the source.
@@ -110,6 +117,8 @@ func (i *Installer) inspectBinary(name string) (wrong string, err error) {
 		return "", nil
 	case to.Mode()&fs.ModeSymlink != 0:
 		return "is a symbolic link", nil
+	case to.IsDir():
+		return isDirectory, nil
 	case !to.Mode().IsRegular():
 		return "is not a file", nil
 	case to.Mode()&0o111 == 0: // who removed the permission of some is left in peace

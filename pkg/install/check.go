@@ -1,8 +1,6 @@
 package install
 
-import (
-	"path/filepath"
-)
+import "path/filepath"
 
 // Finding is something on the disk that is not as it should be.
 type Finding struct {
@@ -48,6 +46,8 @@ func (i *Installer) checkBinaries() (all []Finding) {
 		case err != nil:
 			all = append(all, Finding{filepath.Join(i.BinDir, name), "cannot be installed: " + err.Error(),
 				"let --plugins-dir be the directory that has flatnet and flatnet-ipam"})
+		case wrong == isDirectory:
+			all = append(all, Finding{filepath.Join(i.BinDir, name), wrong, adviceMove})
 		case wrong != "":
 			all = append(all, Finding{Path: filepath.Join(i.BinDir, name), What: wrong})
 		}

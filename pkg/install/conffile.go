@@ -52,6 +52,7 @@ func (i *Installer) syncConflist(ctx context.Context, w *writer, n Network) erro
 	return nil
 }
 
+// adviceMove is for what stands in the way and may be somebody's.
 const adviceMove = "move it away, and flatnetd writes its own"
 
 // inspectConflist compares the configuration on the disk with the wanted one.
@@ -64,7 +65,7 @@ func (i *Installer) inspectConflist(network string, wanted []byte) installed {
 	case err != nil:
 		return installed{wrong: "cannot be read: " + withoutPaths(err).Error()}
 	case info.IsDir():
-		return installed{blocks: "is a directory"}
+		return installed{blocks: isDirectory}
 	}
 	// Through a link: what it leads to may be another network's.
 	text, err := readRegular(path)
