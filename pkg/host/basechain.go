@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -19,8 +20,8 @@ type baseChain struct {
 	name   string
 	drops  bool // its policy is drop
 	// passes are the prefixes that rules of its table name as a source or
-	// destination and accept, or hand on to another chain. They are looked up
-	// only for chains that drop and are not iptables'.
+	// destination and accept, or hand on to another chain. They are not looked
+	// up for iptables' chains.
 	passes []netip.Prefix
 }
 
@@ -31,6 +32,11 @@ func (c baseChain) String() string {
 // isIPTables reports whether iptables' nft variant made the chain.
 func (c baseChain) isIPTables() bool {
 	return c.family != nftables.TableFamilyINet && c.table == "filter" && c.name == "FORWARD"
+}
+
+// serves reports whether a variant's program keeps the chain.
+func (c baseChain) serves(v variant) bool {
+	return v.nft && c.isIPTables() && v.ipv6 == (c.family == nftables.TableFamilyIPv6)
 }
 
 // sees reports whether packets of a prefix's family come through the chain.
@@ -54,47 +60,59 @@ func familyName(f nftables.TableFamily) string {
 	return "inet"
 }
 
-// forwardChains asks the kernel for its chains of hook forward, other than
-// flatnet's own. Equivalent to: `nft list chains`.
-func forwardChains() ([]baseChain, error) {
-	c, err := nftables.New(nftables.AsLasting())
-	if err != nil {
-		return nil, fmt.Errorf("opening nftables: %w", err)
+// forwardFamilies are those whose forward hook sees routed packets; that of
+// bridges has the same number and sees others.
+var forwardFamilies = [...]nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet}
+
+// iptablesChains asks for the FORWARD chains of iptables' nft variant. They are
+// asked for by name: a dump can miss some while somebody changes the rules, and
+// grows with all chains that there are.
+// Equivalent to: `nft list chain ip filter FORWARD`, and the same for ip6.
+func iptablesChains(c *nftables.Conn) ([]baseChain, error) {
+	var found []baseChain
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		b := baseChain{family: family, table: "filter", name: "FORWARD"}
+		chain, err := c.ListChain(&nftables.Table{Family: family, Name: b.table}, b.name)
+		switch {
+		case isMissing(err):
+		case err != nil:
+			return nil, fmt.Errorf("looking up nftables chain %s: %w", b, err)
+		default:
+			b.drops = policyDrops(chain)
+			found = append(found, b)
+		}
 	}
-	defer c.CloseLasting()
-	all, err := listChains(c)
+	return found, nil
+}
+
+// foreignDrops asks for all other chains of hook forward that drop by policy.
+// Flatnet's own tables are none of them. Equivalent to: `nft list chains`.
+func foreignDrops(c *nftables.Conn) ([]baseChain, error) {
+	all, err := c.ListChains()
 	if err != nil {
 		return nil, fmt.Errorf("listing nftables chains: %w", err)
 	}
 	var found []baseChain
 	for _, chain := range all {
-		// Chains of bridges have a forward hook as well, which sees no routed packet.
-		routed := slices.Contains([]nftables.TableFamily{
-			nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet,
-		}, chain.Table.Family)
-		if !routed || chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookForward || chain.Table.Name == "flatnet" {
+		b := baseChain{family: chain.Table.Family, table: chain.Table.Name, name: chain.Name, drops: policyDrops(chain)}
+		if chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookForward || !b.drops ||
+			!slices.Contains(forwardFamilies[:], b.family) || b.isIPTables() || b.table == "flatnet" {
 			continue
 		}
-		b := baseChain{
-			family: chain.Table.Family, table: chain.Table.Name, name: chain.Name,
-			drops: chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop,
-		}
-		if b.drops && !b.isIPTables() {
-			b.passes = passesOf(c, all, chain.Table)
-		}
+		b.passes = passesOf(c, all, chain.Table)
 		found = append(found, b)
 	}
 	return found, nil
 }
 
-// listChains takes a dump again that somebody's change interrupted.
-func listChains(c *nftables.Conn) (all []*nftables.Chain, err error) {
-	for range 10 {
-		if all, err = c.ListChains(); !errors.Is(err, unix.EINTR) {
-			return all, err
-		}
-	}
-	return nil, err
+func policyDrops(c *nftables.Chain) bool {
+	return c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+}
+
+// isMissing reports whether the kernel said that there is no such table or
+// chain. The library passes the error on as text only.
+func isMissing(err error) bool {
+	return err != nil && (errors.Is(err, unix.ENOENT) || strings.HasSuffix(err.Error(), unix.ENOENT.Error()))
 }
 
 // passesOf reads the prefixes out of all rules of a table. What cannot be read

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/google/nftables"
 )
 
 // applyForward sees to it that no chain of hook forward drops pods' packets by
@@ -30,16 +32,16 @@ func (k *Keeper) applyForward(ctx context.Context, needs Needs) []Finding {
 		return nil
 	}
 	var findings []Finding
-	chains, err := forwardChains()
+	chains, foreign, err := lookAtChains()
 	if err != nil {
 		findings = append(findings, Finding{
 			Object: "chains of hook forward", Problem: err.Error(),
 			Hint: "look for chains with policy drop by hand: `nft list chains`",
 		})
 	}
-	for _, c := range chains {
+	for _, c := range foreign {
 		mine := slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool { return !c.sees(p) || c.lets(p) })
-		if c.drops && !c.isIPTables() && len(mine) > 0 {
+		if len(mine) > 0 {
 			findings = append(findings, foreignDrop(c, mine))
 		}
 	}
@@ -53,6 +55,19 @@ func (k *Keeper) applyForward(ctx context.Context, needs Needs) []Finding {
 		}
 	}
 	return findings
+}
+
+// lookAtChains asks the kernel for iptables' chains and for those of others that
+// drop. What one question found is of use where the other failed.
+func lookAtChains() (iptables, foreign []baseChain, err error) {
+	c, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening nftables: %w", err)
+	}
+	defer c.CloseLasting()
+	iptables, err = iptablesChains(c)
+	foreign, foreignErr := foreignDrops(c)
+	return iptables, foreign, errors.Join(err, foreignErr)
 }
 
 // forwarded returns the own podCIDRs of the families in use. A prefix of
@@ -109,7 +124,7 @@ func (k *Keeper) mayDrop(v variant, chains []baseChain) bool {
 		return k.usesLegacy(v)
 	}
 	return slices.ContainsFunc(chains, func(c baseChain) bool {
-		return c.drops && c.isIPTables() && v.ipv6 == (familyName(c.family) == "ip6")
+		return c.drops && c.serves(v)
 	})
 }
 
@@ -179,13 +194,13 @@ func (k *Keeper) acceptIn(ctx context.Context, v variant, prefixes []netip.Prefi
 // removeForward deletes the marked rules from every FORWARD chain, whatever its
 // policy is by now.
 func (k *Keeper) removeForward(ctx context.Context) error {
-	chains, err := forwardChains()
+	chains, _, err := lookAtChains()
 	errs := []error{err}
 	for _, v := range variants {
 		present := k.usesLegacy(v)
 		if v.nft {
 			present = slices.ContainsFunc(chains, func(c baseChain) bool {
-				return c.isIPTables() && v.ipv6 == (familyName(c.family) == "ip6")
+				return c.serves(v)
 			})
 		}
 		if !present {

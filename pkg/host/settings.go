@@ -44,8 +44,9 @@ func Sysctls(n Needs) []Sysctl {
 // they change seldom while pods come and go.
 //
 // Above thresh3 the kernel refuses new entries, above thresh2 it collects after
-// 5 seconds, and below thresh1 it does not collect at all. The greatest comes
-// first, so that they are never out of order.
+// 5 seconds, and below thresh1 it does not collect at all; their
+// proportions are those of the kernel's defaults (128, 512, 1024). The greatest
+// comes first, so that they are never out of order.
 func neighbourLimits(family string, neighbours int) []Sysctl {
 	// More than this is a mistake, and would take gigabytes.
 	const most = 1 << 22
@@ -57,6 +58,6 @@ func neighbourLimits(family string, neighbours int) []Sysctl {
 	return []Sysctl{
 		{Key: key + "3", Value: limit, Rule: AtLeast},
 		{Key: key + "2", Value: limit / 2, Rule: AtLeast},
-		{Key: key + "1", Value: limit / 4, Rule: AtLeast},
+		{Key: key + "1", Value: limit / 8, Rule: AtLeast},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,7 +84,12 @@ func (k *Keeper) applySysctls(needs Needs) []Finding {
 		}
 		if finding.Problem == "" && s.switchesIPv6Forwarding() {
 			kept, ok := k.keepAdvertisements(s, needs)
-			findings = append(findings, kept...)
+			for _, f := range kept {
+				// What cannot be mended comes up again with the next interface.
+				if !slices.Contains(findings, f) {
+					findings = append(findings, f)
+				}
+			}
 			if !ok {
 				finding.Problem = "the node would lose the addresses and default routes that it has of router advertisements"
 				finding.Hint = fmt.Sprintf("set accept_ra of these interfaces to 2, then run `%s`", s)
