@@ -105,8 +105,8 @@ func lastOf(p netip.Prefix) netip.Addr {
 	if p.Addr().Is4() {
 		bits += 96
 	}
-	for bit := bits; bit < 128; bit++ {
-		raw[bit/8] |= 0x80 >> (bit % 8)
+	for i := bits / 8; i < len(raw); i++ {
+		raw[i] |= 0xff >> max(0, bits-8*i)
 	}
 	last := netip.AddrFrom16(raw)
 	if p.Addr().Is4() {

@@ -29,21 +29,11 @@ import (
 // the plugin's tables, and without keepers in all of them.
 // Equivalent to: `nft monitor`.
 func Watch(ctx context.Context, changed func(), keepers ...*Keeper) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	w, conn, err := listen(keepers)
 	if err != nil {
 		return fmt.Errorf("watching nftables: %w", err)
 	}
 	defer conn.Close()
-	// kube-proxy's transactions are large, and they come here too.
-	_ = conn.SetReadBuffer(bufferBytes)
-	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return fmt.Errorf("watching nftables: %w", err)
-	}
-	name, err := os.ReadFile("/proc/thread-self/comm")
-	if err != nil {
-		return fmt.Errorf("watching nftables: reading the process's name: %w", err)
-	}
-	w := &watcher{keepers: keepers, name: strings.TrimSuffix(string(name), "\n"), dirty: make(chan struct{}, 1)}
 	w.mark()
 
 	// The receiver is a goroutine of its own so that a changed that takes its
@@ -80,6 +70,26 @@ type watcher struct {
 // touched are the tables that a transaction changed.
 type touched struct{ agents, plugins bool }
 
+func listen(keepers []*Keeper) (*watcher, *netlink.Conn, error) {
+	name, err := os.ReadFile("/proc/thread-self/comm")
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the process's name: %w", err)
+	}
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	// kube-proxy's transactions are large, and they come here too.
+	_ = conn.SetReadBuffer(bufferBytes)
+	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	w := &watcher{keepers: keepers, name: strings.TrimSuffix(string(name), "\n"), dirty: make(chan struct{}, 1)}
+	return w, conn, nil
+}
+
+// mark has changed called.
 func (w *watcher) mark() {
 	select {
 	case w.dirty <- struct{}{}:

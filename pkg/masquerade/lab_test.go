@@ -1,0 +1,214 @@
+package masquerade
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+// childVariable makes the test program somebody else who changes the table.
+const childVariable = "FLATNET_MASQUERADE_CHILD"
+
+func mainOrChild(m *testing.M) {
+	if os.Getenv(childVariable) != "" {
+		child(os.Getenv(childVariable))
+	}
+	netlab.Main(m)
+}
+
+// inNode calls f on a thread in a fresh namespace.
+func inNode(t testing.TB, f func(node *netlab.Node)) {
+	t.Helper()
+	node := netlab.Start(t).Node("node")
+	if err := node.Do(func() error { f(node); return nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// needNFT skips where the program nft, which only tests use, is missing.
+func needNFT(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("the program nft is missing (Debian package nftables)")
+	}
+}
+
+// nft runs a script in the namespace.
+func nft(t testing.TB, node *netlab.Node, script string) {
+	t.Helper()
+	cmd := exec.Command("nft", "-f", "-")
+	var errOut strings.Builder
+	cmd.Stdin, cmd.Stderr = strings.NewReader(script), &errOut
+	if err := node.Run(cmd); err != nil {
+		t.Fatalf("nft: %v: %s\n%s", err, errOut.String(), script)
+	}
+}
+
+// stored reads the table as the kernel has it, in an order that is always the
+// same, or nil.
+func stored(t testing.TB) *content {
+	t.Helper()
+	c, err := connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	return storedBy(t, c)
+}
+
+func storedBy(t testing.TB, c *connection) *content {
+	t.Helper()
+	found, err := c.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// expect fails where the kernel has anything but what is wanted.
+func expect(t testing.TB, want Ruleset) {
+	t.Helper()
+	if r := compare(stored(t), want.content); r.count != 0 {
+		t.Fatalf("the table is not as wanted: %s", strings.Join(r.found, "; "))
+	}
+}
+
+// apply calls Sync, and compares the number of changes where it is not negative.
+func apply(t testing.TB, k *Keeper, want Ruleset, changes int) {
+	t.Helper()
+	n, err := k.Sync(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if changes >= 0 && n != changes {
+		t.Errorf("%d changes, want %d", n, changes)
+	}
+}
+
+// write makes a transaction of somebody else.
+func write(t testing.TB, f func(c *nftables.Conn)) {
+	t.Helper()
+	c, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseLasting()
+	f(c)
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// own makes the table one that the kernel lets nobody else change as long as
+// the socket lives.
+// Equivalent to: `nft -i` with "add table inet flatnet { flags owner; }".
+func own(t testing.TB, c *connection) {
+	t.Helper()
+	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_TABLE_NAME, Data: []byte(tableName + "\x00")},
+		{Type: unix.NFTA_TABLE_FLAGS, Data: []byte{0, 0, 0, 2}}, // NFT_TABLE_F_OWNER
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := func(kind int, flags netlink.HeaderFlags, data ...byte) netlink.Message {
+		return netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | flags}, Data: data}
+	}
+	_, err = c.raw.SendMessages([]netlink.Message{
+		message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, 0, 0, unix.NFNL_SUBSYS_NFTABLES),
+		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Acknowledge, append([]byte{byte(family), 0, 0, 0}, attributes...)...),
+		message(unix.NFNL_MSG_BATCH_END, 0, 0, 0, 0, unix.NFNL_SUBSYS_NFTABLES),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.raw.Receive(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// failing is a log that must hold no warning.
+func failing(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(failingWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+type failingWriter struct{ t testing.TB }
+
+func (w failingWriter) Write(line []byte) (int, error) {
+	w.t.Errorf("logged: %s", line)
+	return len(line), nil
+}
+
+func tableNames(t testing.TB) []string {
+	t.Helper()
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, table := range tables {
+		names = append(names, table.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// child is what the test program does in the place of another process.
+func child(what string) {
+	c, err := nftables.New()
+	if err != nil {
+		os.Exit(2)
+	}
+	plugins := &nftables.Table{Family: nftables.TableFamilyIPv6, Name: tableName}
+	switch what {
+	case "flush ruleset":
+		c.FlushRuleset()
+	case "delete table":
+		c.DelTable(table())
+	case "add plugin's table":
+		c.AddTable(plugins)
+	case "unrelated":
+		other := c.AddTable(&nftables.Table{Family: family, Name: "other"})
+		for i := range 200 {
+			c.AddChain(&nftables.Chain{Table: other, Name: fmt.Sprint("chain", i)})
+		}
+	}
+	if err := c.Flush(); err != nil {
+		os.Exit(3)
+	}
+	os.Exit(0)
+}
+
+// other has another process of the given name do something in the namespace.
+func other(t testing.TB, node *netlab.Node, name, what string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.Symlink(self, path); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path)
+	// A program with the race detector otherwise takes a second to end.
+	cmd.Env = append(os.Environ(), childVariable+"="+what, "GORACE=atexit_sleep_ms=0")
+	if err := node.Run(cmd); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
