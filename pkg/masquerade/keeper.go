@@ -50,8 +50,7 @@ func (k *Keeper) Sync(want Ruleset) (changes int, err error) {
 
 // Verify reads the whole table, makes good what differs from what is wanted,
 // and returns how many objects and elements that were. What is right is not
-// touched; where more than rules and elements is wrong, a new table takes the
-// place of the old one in one transaction.
+// touched. All is done in one transaction.
 func (k *Keeper) Verify(want Ruleset) (repairs int, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -75,6 +74,7 @@ func (k *Keeper) verify(want content) (repairs int, err error) {
 		}
 		r.remake = r.remake || attempt > 0
 		if err = k.apply(r, have != nil, want); err != nil {
+			k.log().Warn("nftables refused a repair, trying again", "table", "inet "+tableName, "found", strings.Join(r.found, "; "), "error", err)
 			continue
 		}
 		k.log().Info("nftables table written", "table", "inet "+tableName, "differences", r.count, "found", strings.Join(r.found, "; "))
@@ -84,7 +84,8 @@ func (k *Keeper) verify(want content) (repairs int, err error) {
 }
 
 // Remove deletes the table, if it is there. Established connections stay
-// translated.
+// translated if another table, like kube-proxy's, has a nat chain, and are cut
+// otherwise.
 // Equivalent to: `nft delete table inet flatnet`.
 func (k *Keeper) Remove() error {
 	k.mu.Lock()

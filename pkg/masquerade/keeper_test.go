@@ -212,8 +212,8 @@ func TestVerifyRepairs(t *testing.T) {
 			}
 			return nil
 		}},
-		{"foreign chain", 1, "chain other is not ours", func(c *nftables.Conn) error { c.AddChain(chainOf("other")); return nil }},
-		{"foreign base chain", 1, "chain other is not ours", func(c *nftables.Conn) error {
+		{"foreign chain", 1, "chain other is not wanted", func(c *nftables.Conn) error { c.AddChain(chainOf("other")); return nil }},
+		{"foreign base chain", 1, "chain other is not wanted", func(c *nftables.Conn) error {
 			ch := chainOf("other")
 			ch.Type, ch.Hooknum, ch.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
 			c.AddChain(ch)
@@ -234,7 +234,7 @@ func TestVerifyRepairs(t *testing.T) {
 			c.AddChain(ch)
 			return nil
 		}},
-		{"foreign set", 1, "set other is not ours", func(c *nftables.Conn) error {
+		{"foreign set", 1, "set other is not wanted", func(c *nftables.Conn) error {
 			return c.AddSet(&nftables.Set{ID: 99, Table: table(), Name: "other", KeyType: nftables.TypeInetService}, nil)
 		}},
 		{"set of another type", 1, "set nodes4 is of another type", func(c *nftables.Conn) error {
@@ -297,18 +297,34 @@ func TestVerifyRepairs(t *testing.T) {
 	}
 }
 
-func TestVerifyRepairsDormantTable(t *testing.T) {
+func TestVerifyRepairsWhatNFTDoes(t *testing.T) {
 	needNFT(t)
-	inNode(t, func(node *netlab.Node) {
-		want := Plan(full())
-		k := &Keeper{}
-		apply(t, k, want, 1)
-		nft(t, node, "add table inet flatnet { flags dormant; }")
-		if n, err := k.Verify(want); n != 1 || err != nil {
-			t.Errorf("%d repairs, %v", n, err)
-		}
-		expect(t, want)
-	})
+	for _, damage := range []struct {
+		script  string
+		repairs int
+	}{
+		{"add table inet flatnet { flags dormant; }", 1},
+		{"add table inet flatnet { flags dormant; }; delete chain inet flatnet guard", 2},
+		// A rule with a set of its own.
+		{"insert rule inet flatnet postrouting ip daddr { 1.2.3.4, 1.2.3.5 } accept", 1},
+		// Chains that need each other, by a rule and by a map.
+		{`add chain inet flatnet a; add chain inet flatnet b; add rule inet flatnet a jump b
+		  add map inet flatnet m { type mark : verdict; elements = { 1 : jump a } }
+		  insert rule inet flatnet postrouting meta mark vmap @m`, 4},
+		{"delete element inet flatnet pods4 { 10.244.1.0/24 }; add element inet flatnet pods4 { 10.244.1.0/25, 10.244.1.128/25 }", 3},
+	} {
+		inNode(t, func(node *netlab.Node) {
+			want := Plan(full())
+			k := &Keeper{Log: failing(t)}
+			apply(t, k, want, 1)
+			nft(t, node, damage.script)
+			if n, err := k.Verify(want); n != damage.repairs || err != nil {
+				t.Errorf("%s: %d repairs, %v; want %d", damage.script, n, err, damage.repairs)
+			}
+			expect(t, want)
+			apply(t, k, want, 0)
+		})
+	}
 }
 
 func TestRemove(t *testing.T) {

@@ -47,6 +47,10 @@ func (c *connection) dump() (*content, error) {
 		return nil, fmt.Errorf("listing nftables sets of table inet %s: %w", tableName, err)
 	}
 	for _, s := range sets {
+		// It belongs to a rule, and comes and goes with it.
+		if s.Anonymous {
+			continue
+		}
 		elements, err := c.GetSetElements(s)
 		if err != nil {
 			return nil, fmt.Errorf("reading nftables set inet %s %s: %w", tableName, s.Name, err)
@@ -72,7 +76,7 @@ func (c *connection) dump() (*content, error) {
 
 func setFrom(s *nftables.Set, elements []nftables.SetElement) set {
 	found := set{name: s.Name, is6: s.KeyType.Name == nftables.TypeIP6Addr.Name, interval: s.Interval}
-	found.odd = s.KeyType.Name != found.keyType().Name || s.IsMap || s.Constant || s.Anonymous || s.HasTimeout || s.Dynamic || s.Concatenation || s.Size != 0
+	found.odd = s.KeyType.Name != found.keyType().Name || s.IsMap || s.Constant || s.HasTimeout || s.Dynamic || s.Concatenation || s.Size != 0
 	switch {
 	case found.odd: // its elements do not matter
 	case s.Interval:

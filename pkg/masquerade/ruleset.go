@@ -25,7 +25,9 @@
 // changed it.
 //
 // Translation is decided with a connection's first packet. So a change of the
-// table, even its removal, leaves established connections as they are.
+// table, even another one in its place, leaves established connections as they
+// are. Only where no nat chain is left in the namespace, ours or another's,
+// does the kernel stop to translate them.
 package masquerade
 
 import (

@@ -31,9 +31,10 @@ func (c *connection) apply(r repair, exists bool, want content) error {
 	return nil
 }
 
-// remake puts a new table in the place of whatever is there. The new chains are
-// hooked in first and filled at the end, so that long before the old ones go,
-// every packet passes both.
+// remake puts a new table in the place of whatever is there. The kernel hooks
+// the new chain in before the old one, so a packet that is between the two when
+// the new generation begins passes both empty: this is for where nothing else
+// helps.
 // Equivalent to: `nft -f` of "delete table inet flatnet" and [Ruleset.String].
 func (c *connection) remake(exists bool, want content) error {
 	if exists {
@@ -43,10 +44,30 @@ func (c *connection) remake(exists bool, want content) error {
 		return nil
 	}
 	c.AddTable(table())
-	for _, ch := range want.chains {
+	return c.edit(repair{addSets: want.sets, addChains: want.chains})
+}
+
+// edit changes only what differs. A chain's rules, old or new, are all in force
+// for any packet. The order is that of who needs whom: rules go first and come
+// last; and within a set deletions come first, as an interval may be in the way
+// of another one.
+func (c *connection) edit(r repair) error {
+	if r.wake {
+		c.AddTable(table())
+	}
+	for _, ch := range slices.Concat(r.dropChains, r.refill) {
+		c.FlushChain(ch.nft())
+	}
+	for _, s := range r.dropSets {
+		c.DelSet(s.nft())
+	}
+	for _, ch := range r.dropChains {
+		c.DelChain(ch.nft())
+	}
+	for _, ch := range r.addChains {
 		c.AddChain(ch.nft())
 	}
-	for i, s := range want.sets {
+	for i, s := range r.addSets {
 		// The library would take the number from a global counter.
 		made := s.nft()
 		made.ID = uint32(i + 1)
@@ -57,29 +78,16 @@ func (c *connection) remake(exists bool, want content) error {
 			return err
 		}
 	}
-	for _, ch := range want.chains {
-		c.fill(ch)
-	}
-	return nil
-}
-
-// edit changes only what differs. Deletions come first, as an interval may be
-// in the way of another one.
-// Equivalent to: `nft -f` of "flush chain", "add rule", "delete element", "add element".
-func (c *connection) edit(r repair) error {
-	for _, ch := range r.refill {
-		c.FlushChain(ch.nft())
-		c.fill(ch)
-	}
 	for _, e := range r.edits {
 		if err := c.each(e.set.elementsOf(e.extra), e.set.nft(), c.SetDeleteElements); err != nil {
 			return err
 		}
-	}
-	for _, e := range r.edits {
 		if err := c.each(e.set.elementsOf(e.missing), e.set.nft(), c.SetAddElements); err != nil {
 			return err
 		}
+	}
+	for _, ch := range slices.Concat(r.refill, r.addChains) {
+		c.fill(ch)
 	}
 	return nil
 }

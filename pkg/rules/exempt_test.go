@@ -1,0 +1,76 @@
+package rules
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/google/nftables"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+// exempted lists a family's exempt set.
+func exempted(t *testing.T, f nftables.TableFamily) ranges {
+	t.Helper()
+	c, err := connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseLasting()
+	elements, err := c.GetSetElements(exemptSet(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rangesOf(elements)
+}
+
+func TestExemptMore(t *testing.T) {
+	inNode(t, func(*netlab.Node) {
+		var steps int
+		r := &Rules{Step: func(string) error { steps++; return nil }}
+		more := prefixes("10.0.0.0/8", "10.244.0.0/16", "192.168.0.0/16", "fd00::/16")
+		// Nothing is made where nothing is.
+		if changed, err := r.ExemptMore(more); changed || err != nil || steps != 0 || len(tables(t)) != 0 {
+			t.Errorf("no table: %t, %v, %d steps, tables %v", changed, err, steps, tables(t))
+		}
+		// The guard's table has no exempt set.
+		if err := r.Add(Need{Addresses: addresses("fd00::2")}); err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := r.ExemptMore(more); changed || err != nil {
+			t.Errorf("guard only: %t, %v", changed, err)
+		}
+		need := Need{Addresses: addresses("10.1.0.2", "fd00::2"), Masquerade: true, Exempt: prefixes("172.16.0.0/12", "fd12::/16")}
+		if err := r.Add(need); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []bool{true, false} {
+			steps = 0
+			if changed, err := r.ExemptMore(more); changed != want || err != nil || (steps > 0) != want {
+				t.Errorf("%t, %v, %d steps; want %t", changed, err, steps, want)
+			}
+			want4 := ranges(nil).with(prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/4"))
+			want6 := ranges(nil).with(prefixes("fd00::/16", "fd12::/16", "ff00::/8"))
+			if got := exempted(t, nftables.TableFamilyIPv4); !slices.Equal(got, want4) {
+				t.Errorf("IPv4: %v, want %v", got, want4)
+			}
+			if got := exempted(t, nftables.TableFamilyIPv6); !slices.Equal(got, want6) {
+				t.Errorf("IPv6: %v, want %v", got, want6)
+			}
+		}
+		// The next attachment's ADD finds all that it wants, and keeps the rest.
+		if err := r.Add(need); err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := r.ExemptMore(more); changed || err != nil {
+			t.Errorf("after another ADD: %t, %v", changed, err)
+		}
+		// One family's trouble does not keep the other from being served.
+		broken := errors.New("no")
+		r.Step = func(string) error { return broken }
+		if changed, err := r.ExemptMore(prefixes("198.51.100.0/24")); changed || !errors.Is(err, broken) {
+			t.Errorf("%t, %v; want the step's error", changed, err)
+		}
+	})
+}
