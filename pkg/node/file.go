@@ -1,21 +1,230 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
 )
 
-// File is a Source that reads the nodes from a YAML file.
+// maxFileSize is the size of a nodes file, in bytes, beyond which it is taken
+// for a mistake. The largest list that Judge accepts has about 8 MiB.
+const maxFileSize = 64 << 20
+
+const (
+	// settle is how long File waits after a change for the next one, so that
+	// several steps (unlink, create, rename) are one change.
+	settle = 5 * time.Millisecond
+	// poll is how often File reads the file without being told to: where
+	// inotify does not reach, as behind a symbolic link or on a network file
+	// system.
+	poll = 10 * time.Second
+	// pollUnwatched is how often, while the directory cannot be watched.
+	pollUnwatched = time.Second
+	// quiet is how old a change must be before a poll reads it.
+	quiet = time.Second
+)
+
+// File is a Source that reads the nodes from a YAML file:
+//
+//	nodes:
+//	- name: n1
+//	  addresses: [172.30.0.1, "fd00:30::1"]
+//	  podCIDRs: [10.244.1.0/24, "fd00:244:1::/64"]
+//
+// A file that is missing at the start is waited for. One that is malformed, or
+// vanishes, or lists no node, leaves the last good list as it is.
 type File struct {
 	path string
 	log  *slog.Logger
+
+	mu  sync.Mutex
+	err error // what Check returns
 }
 
 // NewFile returns a source that reads the nodes from the file at path.
-func NewFile(path string, log *slog.Logger) *File { return &File{path: path, log: log} }
+func NewFile(path string, log *slog.Logger) *File {
+	return &File{path: path, log: log.With("file", path), err: fmt.Errorf("nodes file %s has not been read yet", path)}
+}
 
-// Run implements Source.
-func (f *File) Run(ctx context.Context, deliver func([]Node)) error { <-ctx.Done(); return nil }
+// Check implements Source. The error has the line and what is wrong with it.
+func (f *File) Check() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
 
-// Check implements Source.
-func (f *File) Check() error { return nil }
+// Run implements Source. A change is delivered some milliseconds after the file
+// is closed by its writer, or renamed into place.
+func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
+	reading := reading{file: f, deliver: deliver}
+	watching := watch(f.concerns)
+	defer watching.close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	warned := false
+	for first := true; ; first = false {
+		polled := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watching.changed:
+			if !sleep(ctx, settle) {
+				return nil
+			}
+			if watching.writing.Load() {
+				continue // there will be another change
+			}
+		case <-timer.C:
+			polled = !first
+		}
+		// Watch first, then read: no change is missed in between.
+		next := poll
+		if err := watching.ensure(filepath.Dir(f.path)); err != nil {
+			next = pollUnwatched
+			if !warned {
+				f.log.Warn("nodes file cannot be watched: reading it every second", "err", err)
+			}
+		}
+		warned = next == pollUnwatched
+		if polled && f.beingWritten() {
+			next = pollUnwatched
+		} else {
+			reading.read()
+		}
+		timer.Reset(next)
+	}
+}
+
+// beingWritten reports whether the file has changed so lately that there may be
+// more to come. Half a list of nodes can be a valid one.
+func (f *File) beingWritten() bool {
+	stat, err := os.Stat(f.path)
+	if err != nil {
+		return false
+	}
+	age := time.Since(stat.ModTime())
+	return age >= 0 && age < quiet
+}
+
+// concerns reports whether a change of the directory's entry may be one of the
+// file: it is the entry, or one that it may lead through. A ConfigMap's files
+// are symbolic links through ..data.
+func (f *File) concerns(name string) bool {
+	return name == filepath.Base(f.path) || name == "..data"
+}
+
+// reading is what Run knows of the file.
+type reading struct {
+	file    *File
+	deliver func([]Node)
+	text    []byte // read last, and what was in it:
+	nodes   []Node
+	err     error
+	good    []Node // delivered last
+}
+
+// read delivers the nodes of the file if they have changed.
+func (r *reading) read() {
+	text, err := readFile(r.file.path)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	if r.text == nil || !bytes.Equal(text, r.text) {
+		r.text = text
+		r.nodes, r.err = parseNodes(text)
+	}
+	if r.err != nil {
+		r.fail(r.err)
+		return
+	}
+	r.file.become(nil)
+	if r.good == nil || !slices.EqualFunc(r.nodes, r.good, Node.Equal) {
+		r.file.log.Info("nodes file read", "nodes", len(r.nodes))
+		r.good = r.nodes
+		r.deliver(r.nodes)
+	}
+}
+
+// fail keeps the last good list, and says so once.
+func (r *reading) fail(err error) {
+	err = fmt.Errorf("reading nodes file %s: %w", r.file.path, err)
+	switch {
+	case r.good != nil:
+		err = fmt.Errorf("%w; the %d nodes read before stay", err, len(r.good))
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%w; waiting for it", err)
+	}
+	r.file.become(err)
+}
+
+// become notes the state of the source, and logs it if it is another one.
+func (f *File) become(err error) {
+	f.mu.Lock()
+	before := f.err
+	f.err = err
+	f.mu.Unlock()
+	switch {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		f.log.Error("nodes file is not good", "err", err)
+	case err == nil && before != nil:
+		f.log.Info("nodes file is good")
+	}
+}
+
+// readFile reads a regular file of bounded size. Opening does not block, even
+// if somebody has put a pipe there.
+func readFile(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, reasonOf(err)
+	}
+	defer file.Close()
+	stat, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, reasonOf(err)
+	case !stat.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	}
+	var text bytes.Buffer
+	text.Grow(int(min(stat.Size(), maxFileSize)) + bytes.MinRead)
+	if _, err := text.ReadFrom(io.LimitReader(file, maxFileSize+1)); err != nil {
+		return nil, reasonOf(err)
+	}
+	if text.Len() > maxFileSize {
+		return nil, fmt.Errorf("it is larger than %d MiB, which is taken for a mistake", maxFileSize>>20)
+	}
+	return text.Bytes(), nil
+}
+
+// reasonOf takes the path out of an error: whoever wraps it names it.
+func reasonOf(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// sleep waits; it reports whether ctx lasted as long.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
