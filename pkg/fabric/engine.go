@@ -3,6 +3,7 @@ package fabric
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
@@ -147,8 +148,8 @@ func (e *Engine) list() (map[string]Entry, error) {
 // longer what was asked for: then it is time for [Engine.Verify]. What the
 // engine does itself is as asked for.
 func (e *Engine) Observe(event kernel.Event) bool {
-	if event.Underlay || event.Lost {
-		return true
+	if event.Object == nil {
+		return event.Underlay || event.Lost
 	}
 	x := entry(event.Object)
 	w, wanted := e.want[x.Place]
@@ -176,4 +177,29 @@ func (e *Engine) Present() (present, desired int) {
 		}
 	}
 	return present, len(e.want)
+}
+
+// PresentRoutes is [Engine.Present] for routes in the main table alone.
+func (e *Engine) PresentRoutes() (present, desired int) {
+	for place, w := range e.want {
+		if r, isRoute := w.Object.(kernel.NodeRoute); !isRoute || r.Table != 0 || r.Unreachable {
+			continue
+		}
+		desired++
+		if h, there := e.have[place]; there && h.Text == w.Text {
+			present++
+		}
+	}
+	return present, desired
+}
+
+// IsConflict reports whether a failure's error says that somebody else's object
+// is in the place of one of ours.
+func IsConflict(err error) bool { return errors.Is(err, errConflict) }
+
+// HasRoute reports whether the route to a podCIDR that is asked for is there.
+func (e *Engine) HasRoute(podCIDR netip.Prefix) bool {
+	place := kernel.Place(kernel.NodeRoute{Destination: podCIDR})
+	h, there := e.have[place]
+	return there && h.Text == e.want[place].Text
 }

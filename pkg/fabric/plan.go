@@ -101,13 +101,13 @@ func (s *surroundings) own(plan *Plan) {
 		}
 		plan.OwnPodCIDRs = append(plan.OwnPodCIDRs, c)
 	}
-	overlaid := false
+	var overlaid [2]bool // IPv4, IPv6
 	links := map[string]bool{}
 	for i := range plan.Peers {
 		for _, w := range plan.Peers[i].Ways {
 			switch w.Mode {
 			case VXLAN:
-				overlaid = true
+				overlaid[familyOf(w.PodCIDR.Addr())] = true
 			case Direct:
 				links[w.Link] = true
 			}
@@ -121,7 +121,7 @@ func (s *surroundings) own(plan *Plan) {
 		plan.Underlay = append(plan.Underlay, name)
 	}
 	slices.Sort(plan.Underlay)
-	plan.PodMTU = s.podMTU(carrier, overlaid)
+	plan.PodMTU = s.podMTU(carrier, overlaid[0] || overlaid[1])
 	if s.Mode == None {
 		return
 	}
@@ -139,7 +139,7 @@ func (s *surroundings) own(plan *Plan) {
 		plan.Problems = append(plan.Problems, s.noOverlay())
 	}
 	for _, c := range plan.OwnPodCIDRs {
-		if overlaid {
+		if overlaid[familyOf(c.Addr())] {
 			add(kernel.Rule{From: c, Table: kernel.FabricTable, Priority: rulePriority})
 		}
 		add(kernel.NodeRoute{Destination: c, Metric: lastMetric, Unreachable: true})

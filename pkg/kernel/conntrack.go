@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -24,6 +25,7 @@ const (
 	attributeIPv4Source  = 1                                 // CTA_IP_V4_SRC
 	attributeIPv6Source  = 3                                 // CTA_IP_V6_SRC
 	conntrackCountSysctl = "/proc/sys/net/netfilter/nf_conntrack_count"
+	conntrackLimitSysctl = "/proc/sys/net/netfilter/nf_conntrack_max"
 )
 
 // ForgetConnections deletes the connection tracking entries of all flows from
@@ -88,4 +90,20 @@ func forgetByReading(address netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// Tracked returns how many connections the kernel tracks in this network
+// namespace, and how many it can. It fails where it tracks none at all.
+// Equivalent to: `sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max`.
+func Tracked() (entries, limit int, err error) {
+	for key, value := range map[string]*int{conntrackCountSysctl: &entries, conntrackLimitSysctl: &limit} {
+		raw, err := os.ReadFile(key)
+		if err != nil {
+			return 0, 0, err
+		}
+		if *value, err = strconv.Atoi(string(bytes.TrimSpace(raw))); err != nil {
+			return 0, 0, fmt.Errorf("reading %s: %w", key, err)
+		}
+	}
+	return entries, limit, nil
 }

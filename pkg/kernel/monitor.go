@@ -22,6 +22,9 @@ type Event struct {
 	// has changed. The kernel removes routes with their interface or address
 	// without a word, so any of flatnet's may be gone.
 	Underlay bool
+	// Pods says that somebody took a route of a pod or of a gateway that the
+	// node answers to. Where IPv6 is in use, that a pod left says so as well.
+	Pods bool
 	// Lost says that news were lost, for there were too many: anything may
 	// have changed.
 	Lost bool
@@ -217,7 +220,13 @@ func (m *Monitor) address(message []byte, gone bool, tell func(Event)) {
 
 func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
 	found, err := parseRoute(message)
-	if err != nil || found.cloned || found.Table != unix.RT_TABLE_MAIN && found.Table != FabricTable {
+	if err != nil || found.cloned {
+		return
+	}
+	if found.Table == unix.RT_TABLE_LOCAL && found.protocol == Protocol && gone {
+		tell(Event{Pods: true})
+	}
+	if found.Table != unix.RT_TABLE_MAIN && found.Table != FabricTable {
 		return
 	}
 	if found.protocol != Protocol {
@@ -229,6 +238,9 @@ func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
 	}
 	if found.link != 0 && m.names[found.link] == "" {
 		l := m.seen(found.link)
+		if l.group == Group && gone {
+			tell(Event{Pods: true})
+		}
 		if l.group == Group || l.name == "" {
 			return // a pod's, or gone with its interface
 		}

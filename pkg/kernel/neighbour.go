@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -104,4 +105,24 @@ func (n *Netlink) bePatient(o Patience) error {
 	parameters.AddRtAttr(parameterReach, nl.Uint64Attr(patienceMilliseconds))
 	r.AddData(parameters)
 	return s.acknowledge(r)
+}
+
+// KnowsNeighbour reports whether an interface of the host has an entry for an
+// address. Equivalent to: `ip neigh get ADDRESS dev LINK`.
+func (n *Netlink) KnowsNeighbour(link string, address netip.Addr) (bool, error) {
+	s, index, err := n.on(Host, link)
+	if isGone(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	r := s.request(unix.RTM_GETNEIGH, 0)
+	r.AddData(&netlink.Ndmsg{Family: uint8(family(address)), Index: uint32(index)})
+	r.AddData(nl.NewRtAttr(unix.NDA_DST, address.AsSlice()))
+	answer, err := s.execute(r)
+	if isGone(err) || errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil // or a kernel before 5.0
+	}
+	return len(answer) > 0, err
 }

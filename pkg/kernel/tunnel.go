@@ -73,6 +73,11 @@ func (f *Fabric) createTunnel(t Tunnel) error {
 		}
 		return err
 	}
+	if t.From.Is6() && !offloadIsSafe(kernelRelease()) {
+		if err := switchOffTxChecksum(t.Name); err != nil {
+			return err
+		}
+	}
 	l, err := f.socket.link(t.Name)
 	if err != nil {
 		return err

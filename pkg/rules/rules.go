@@ -235,3 +235,30 @@ func ignoreMissing(err error) error {
 	}
 	return err
 }
+
+// RemoveAll removes the tables, whoever uses them, and returns their names.
+func (r *Rules) RemoveAll() (removed []string, err error) {
+	c, err := connect()
+	if err != nil {
+		return nil, err
+	}
+	defer c.CloseLasting()
+	tables, err := c.ListTables()
+	if err != nil {
+		return nil, fmt.Errorf("listing nftables tables: %w", err)
+	}
+	var errs []error
+	for _, t := range tables {
+		if t.Name != tableName || !slices.Contains(families, t.Family) {
+			continue
+		}
+		name := "nftables table " + familyName(t.Family) + " " + tableName
+		c.DelTable(table(t.Family))
+		if err := ignoreMissing(c.Flush()); err != nil {
+			errs = append(errs, fmt.Errorf("removing %s: %w", name, err))
+			continue
+		}
+		removed = append(removed, name)
+	}
+	return removed, errors.Join(errs...)
+}
