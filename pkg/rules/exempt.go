@@ -3,16 +3,20 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 )
 
 // ExemptMore makes sure that what the plugin masquerades keeps its address on
-// the way to the given networks, for which it widens the sets of exempt networks that there
-// are. Nothing that they hold is removed, and nothing is made where there is no
-// set, which is where no attachment is masqueraded. It reports whether it had
-// to change something. The same may happen at the same time in an ADD, which
-// only adds, too.
+// the way to the given networks: it widens the sets of exempt networks that
+// there are. Nothing that they cover is given up, and nothing is made where
+// there is no set, because no attachment is masqueraded there. It reports
+// whether it had to change something; where not, it costs two questions.
+//
+// An ADD may do the same at the same time. What it added between question and
+// answer stays; the other way round it may undo the widening, so who relies on
+// it has to call again when the table has changed.
 // Equivalent to: `nft add element ip flatnet exempt { PREFIXES }`.
 func (r *Rules) ExemptMore(prefixes []netip.Prefix) (changed bool, err error) {
 	c, err := connect()
@@ -30,18 +34,37 @@ func (r *Rules) ExemptMore(prefixes []netip.Prefix) (changed bool, err error) {
 	return changed, nil
 }
 
-// widenExemptions adds what the set lacks.
-func (r *Rules) widenExemptions(c *nftables.Conn, f nftables.TableFamily, prefixes []netip.Prefix) (bool, error) {
-	want, err := r.missingExemptions(c, f, Need{Exempt: prefixes})
-	if err != nil || want == nil {
-		return false, err
+// widenExemptions adds what the set lacks, and takes out what that comprises.
+// It asks again where the set was not as it had been a moment before.
+func (r *Rules) widenExemptions(c *nftables.Conn, f nftables.TableFamily, prefixes []netip.Prefix) (changed bool, err error) {
+	for range 3 {
+		var present []nftables.SetElement
+		present, err = c.GetSetElements(exemptSet(f))
+		if err != nil {
+			return false, err
+		}
+		have := rangesOf(present)
+		want := have.with(Need{Exempt: prefixes}.exemptions(f))
+		if want.equal(have) {
+			return false, nil
+		}
+		if err := r.step("add element"); err != nil {
+			return false, err
+		}
+		if err := c.SetDeleteElements(exemptSet(f), have.without(want).elements()); err != nil {
+			return false, err
+		}
+		if err := c.SetAddElements(exemptSet(f), want.without(have).elements()); err != nil {
+			return false, err
+		}
+		if err = c.Flush(); err == nil {
+			return true, nil
+		}
 	}
-	if err := r.step("add element"); err != nil {
-		return false, err
-	}
-	c.FlushSet(exemptSet(f))
-	if err := c.SetAddElements(exemptSet(f), want.elements()); err != nil {
-		return false, err
-	}
-	return true, c.Flush()
+	return false, err
+}
+
+// without returns those of the spans that the others have not.
+func (r ranges) without(others ranges) ranges {
+	return slices.DeleteFunc(slices.Clone(r), func(s span) bool { return slices.Contains(others, s) })
 }

@@ -74,3 +74,37 @@ func TestExemptMore(t *testing.T) {
 		}
 	})
 }
+
+// An ADD of another network between question and answer is not undone.
+func TestExemptMoreBesideAnADD(t *testing.T) {
+	inNode(t, func(*netlab.Node) {
+		add := func(exempt string) {
+			t.Helper()
+			if err := (&Rules{}).Add(Need{Addresses: addresses("10.1.0.2"), Masquerade: true, Exempt: prefixes(exempt)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add("10.0.0.0/16")
+		others := []string{"198.51.100.0/24", "10.0.0.0/12"}
+		r := &Rules{Step: func(string) error {
+			if len(others) > 0 {
+				add(others[0])
+				others = others[1:]
+			}
+			return nil
+		}}
+		// The second network takes the place of the one that is to be widened.
+		for range 2 {
+			if _, err := r.ExemptMore(prefixes("10.0.0.0/8", "192.168.0.0/16")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.ExemptMore(prefixes("11.0.0.0/8")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := ranges(nil).with(prefixes("10.0.0.0/7", "192.168.0.0/16", "198.51.100.0/24", "224.0.0.0/4"))
+		if got := exempted(t, nftables.TableFamilyIPv4); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
