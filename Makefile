@@ -2,7 +2,7 @@
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-BINARIES = flatnet flatnet-ipam
+BINARIES = flatnet flatnet-ipam flatnetd
 
 .PHONY: all build test race lint bench demo fuzz clean
 

@@ -86,27 +86,28 @@ func (f *Fabric) createTunnel(t Tunnel) error {
 }
 
 // adaptTunnel sets what can be set at any time, and brings the device up. It has
-// no link-local addresses: nothing on it is ever asked for or announced.
+// no link-local addresses: nothing on it is ever asked for or announced. That
+// has to be said before it is up, in a message of its own.
 func (f *Fabric) adaptTunnel(t Tunnel, index int) error {
-	set := func(ipv6 bool) error {
-		r := f.socket.request(unix.RTM_SETLINK, 0)
-		message := nl.NewIfInfomsg(unix.AF_UNSPEC)
-		message.Index, message.Flags, message.Change = int32(index), unix.IFF_UP, unix.IFF_UP
-		r.AddData(message)
-		r.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, []byte(t.MAC)))
-		r.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(t.MTU))))
-		if ipv6 {
-			families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
-			families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(inet6AddrGenMode, nl.Uint8Attr(addrGenModeNone))
-			r.AddData(families)
-		}
-		return f.socket.acknowledge(r)
+	quiet := f.linkMessage(index, 0)
+	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(inet6AddrGenMode, nl.Uint8Attr(addrGenModeNone))
+	quiet.AddData(families)
+	if err := f.socket.acknowledge(quiet); err != nil && !isAbsentFamily(err) {
+		return err
 	}
-	err := set(true)
-	if isAbsentFamily(err) {
-		return set(false) // a machine without IPv6
-	}
-	return err
+	up := f.linkMessage(index, unix.IFF_UP)
+	up.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, []byte(t.MAC)))
+	up.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(t.MTU))))
+	return f.socket.acknowledge(up)
+}
+
+func (f *Fabric) linkMessage(index int, flags uint32) *nl.NetlinkRequest {
+	r := f.socket.request(unix.RTM_SETLINK, 0)
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index, message.Flags, message.Change = int32(index), flags, flags
+	r.AddData(message)
+	return r
 }
 
 // findTunnel returns the device as it is, or nil where there is none.

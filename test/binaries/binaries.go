@@ -17,7 +17,7 @@ import (
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
-// Build builds flatnet and flatnet-ipam into the repository's bin/, if they are
+// Build builds flatnet, flatnet-ipam and flatnetd into the repository's bin/, if they are
 // missing there or older than the source, and returns that directory.
 func Build() (directory string, err error) {
 	root, err := reference.Repository()
@@ -25,7 +25,7 @@ func Build() (directory string, err error) {
 		return "", err
 	}
 	directory = filepath.Join(root, "bin")
-	for _, name := range []string{"flatnet", "flatnet-ipam"} {
+	for _, name := range []string{"flatnet", "flatnet-ipam", "flatnetd"} {
 		if err := build(root, name); err != nil {
 			return "", err
 		}

@@ -1,0 +1,161 @@
+// Package agent is flatnetd: it learns who the nodes are, joins its own node to
+// them, masquerades what leaves the cluster, keeps the host's settings,
+// installs the CNI plugin and collects what pods left behind.
+//
+// One goroutine does all the work, so there is nothing to lock: sources of news
+// only say that there is some. See [Agent.Run].
+package agent
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/netconf"
+)
+
+// Config is what flatnetd's flags say.
+type Config struct {
+	NodeName   string
+	NodesFile  string // "" means Kubernetes
+	Kubeconfig string // "" means in the cluster
+	Fabric     fabric.Config
+	// MasqueradeIPv4 and MasqueradeIPv6 give what leaves the cluster the
+	// node's address, in that family.
+	MasqueradeIPv4, MasqueradeIPv6 bool
+	NonMasqueradeCIDRs             []netip.Prefix
+	BinDir, ConfDir, PluginsDir    string // "" installs no binaries, no configuration
+	StateDir                       string
+	Listen                         string // address:port; "" listens nowhere
+	LogLevel                       slog.Level
+	LogFormat                      string        // "text" or "json"
+	Resync                         time.Duration // between full comparisons
+	Collect                        time.Duration // between collections of what pods left
+	Version                        string
+}
+
+// EnvironmentPrefix begins the names of variables that flags take their
+// defaults from: --log-level is FLATNETD_LOG_LEVEL.
+const EnvironmentPrefix = "FLATNETD_"
+
+// DefaultListen is where health, readiness and metrics are served.
+const DefaultListen = "127.0.0.1:9370"
+
+// Flags declares flatnetd's flags, and returns what makes a Config of them
+// once they are parsed. getenv supplies defaults.
+func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error) {
+	var c Config
+	hostname, _ := os.Hostname()
+	own, _ := os.Executable()
+	set.StringVar(&c.NodeName, "node-name", hostname, "`name` of this node in the source of nodes")
+	set.StringVar(&c.NodesFile, "nodes-file", "", "YAML `file` that lists the nodes; without it they come from the Kubernetes API")
+	set.StringVar(&c.Kubeconfig, "kubeconfig", "", "`file` with access to the Kubernetes API; without it, the pod's service account")
+	mode := set.String("fabric", string(fabric.Auto), "how other nodes are reached: `auto`, direct, vxlan or none")
+	set.StringVar(&c.Fabric.Tunnel, "vxlan-device", "flatnet.vx", "`name` of the VXLAN device")
+	set.IntVar(&c.Fabric.VNI, "vxlan-id", 70, "VXLAN network `identifier`, 1 to 16777215, the same on all nodes")
+	set.IntVar(&c.Fabric.Port, "vxlan-port", 4789, "UDP `port` of the overlay, the same on all nodes")
+	set.IntVar(&c.Fabric.MTU, "mtu", 0, "MTU of pods in `bytes`; 0 takes that of the underlay, less the overlay's overhead where there is one")
+	set.BoolVar(&c.MasqueradeIPv4, "masquerade-ipv4", true, "give IPv4 traffic that leaves the cluster the node's address")
+	set.BoolVar(&c.MasqueradeIPv6, "masquerade-ipv6", true, "give IPv6 traffic that leaves the cluster the node's address")
+	exempt := set.String("non-masquerade-cidrs", "", "comma-separated `networks` outside of the cluster that see pods' own addresses")
+	set.StringVar(&c.BinDir, "cni-bin-dir", "/opt/cni/bin", "`directory` that flatnet and flatnet-ipam are installed in; empty: not installed")
+	set.StringVar(&c.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "`directory` that 10-flatnet.conflist is written to; empty: not written")
+	set.StringVar(&c.PluginsDir, "plugins-dir", filepath.Dir(own), "`directory` that the binaries are installed from")
+	set.StringVar(&c.StateDir, "state-dir", netconf.DefaultStateDirectory, "`directory` of state, on a tmpfs")
+	set.StringVar(&c.Listen, "listen", DefaultListen, "`address` of /healthz, /readyz and /metrics; empty: not served")
+	set.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	set.StringVar(&c.LogFormat, "log-format", "text", "`text` or json")
+	set.DurationVar(&c.Resync, "resync", time.Minute, "`time` between full comparisons with the kernel and the disk")
+	set.DurationVar(&c.Collect, "collect", 5*time.Minute, "`time` between collections of what pods left behind")
+	var environment []error
+	set.VisitAll(func(f *flag.Flag) {
+		name := Variable(f.Name)
+		if value := getenv(name); value != "" {
+			if err := f.Value.Set(value); err != nil {
+				environment = append(environment, fmt.Errorf("variable %s=%s: %w", name, value, err))
+			}
+			f.DefValue = value
+		}
+	})
+	return func() (Config, error) {
+		var err error
+		if c.Fabric.Mode, err = fabric.ParseMode(*mode); err != nil {
+			return c, err
+		}
+		if c.NonMasqueradeCIDRs, err = parsePrefixes(*exempt); err != nil {
+			return c, fmt.Errorf("--non-masquerade-cidrs: %w", err)
+		}
+		return c, errors.Join(append(environment, c.validate())...)
+	}
+}
+
+// Variable is the name of the environment variable of a flag.
+func Variable(flagName string) string {
+	return EnvironmentPrefix + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
+}
+
+func parsePrefixes(list string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, text := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a network: %w", text, err)
+		}
+		if p != p.Masked() {
+			return nil, fmt.Errorf("%q has host bits set: %s is meant", text, p.Masked())
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func (c *Config) validate() error {
+	const (
+		maximumVNI       = 1<<24 - 1
+		maximumPort      = 1<<16 - 1
+		minimumMTU       = 576 // every IPv4 host accepts that much (RFC 1122, 3.3.2)
+		maximumMTU       = 65535
+		maximumInterface = 15 // IFNAMSIZ without the terminating zero
+	)
+	var errs []error
+	check := func(good bool, format string, a ...any) {
+		if !good {
+			errs = append(errs, fmt.Errorf(format, a...))
+		}
+	}
+	check(c.NodeName != "", "--node-name is empty: give the node's name in the source of nodes")
+	check(c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
+	check(c.Fabric.VNI >= 1 && c.Fabric.VNI <= maximumVNI, "--vxlan-id %d is not within 1 to %d", c.Fabric.VNI, maximumVNI)
+	check(c.Fabric.Port >= 1 && c.Fabric.Port <= maximumPort, "--vxlan-port %d is not within 1 to %d", c.Fabric.Port, maximumPort)
+	check(c.Fabric.MTU == 0 || c.Fabric.MTU >= minimumMTU && c.Fabric.MTU <= maximumMTU, "--mtu %d is not 0 or within %d to %d", c.Fabric.MTU, minimumMTU, maximumMTU)
+	check(c.Fabric.Tunnel != "" && len(c.Fabric.Tunnel) <= maximumInterface && !strings.ContainsAny(c.Fabric.Tunnel, "/ \t\n:%"),
+		"--vxlan-device %q is not the name of an interface", c.Fabric.Tunnel)
+	check(c.LogFormat == "text" || c.LogFormat == "json", "--log-format %q is not text or json", c.LogFormat)
+	check(c.Resync >= time.Second, "--resync %s is less than a second", c.Resync)
+	check(c.Collect >= time.Second, "--collect %s is less than a second", c.Collect)
+	for _, d := range []struct{ flag, path string }{
+		{"cni-bin-dir", c.BinDir}, {"cni-conf-dir", c.ConfDir}, {"plugins-dir", c.PluginsDir}, {"state-dir", c.StateDir},
+	} {
+		check(d.path == "" || filepath.IsAbs(d.path), "--%s %q is not an absolute path", d.flag, d.path)
+	}
+	check(c.StateDir != "", "--state-dir is empty")
+	return errors.Join(errs...)
+}
+
+// Logger returns the log that the configuration asks for.
+func (c Config) Logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	var handler slog.Handler = slog.NewTextHandler(w, options)
+	if c.LogFormat == "json" {
+		handler = slog.NewJSONHandler(w, options)
+	}
+	return slog.New(handler).With("node", c.NodeName)
+}

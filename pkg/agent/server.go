@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// answerTimeout is how long a question waits for the agent. What takes longer
+// has hung: no task needs more than a few seconds.
+const answerTimeout = 15 * time.Second
+
+// server answers over TCP, and over a socket in the state directory, which
+// needs no configuration to be found.
+type server struct {
+	http      *http.Server
+	listeners []net.Listener
+}
+
+func (a *Agent) listen() (*server, error) {
+	a.metrics.registry.MustRegister(scrape{a})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", a.serveHealth)
+	mux.HandleFunc("GET /readyz", a.serveReadiness)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{}))
+	s := &server{http: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
+	path := SocketPath(a.config.StateDir)
+	// The lock says that no other flatnetd uses it.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("removing old socket: %w", err)
+	}
+	local, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listening for `flatnetd status`: %w", err)
+	}
+	// Who may read the state directory may ask; the status is for the node's
+	// administrator alone.
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		if r.Context().Value(http.LocalAddrContextKey).(net.Addr).Network() != "unix" {
+			http.NotFound(w, r)
+			return
+		}
+		a.serveStatus(w, r)
+	})
+	s.listeners = append(s.listeners, local)
+	if a.config.Listen != "" {
+		l, err := net.Listen("tcp", a.config.Listen)
+		if err != nil {
+			local.Close()
+			return nil, fmt.Errorf("listening at --listen %s: %w", a.config.Listen, err)
+		}
+		s.listeners = append(s.listeners, l)
+	}
+	return s, nil
+}
+
+// serve answers until ctx ends.
+func (s *server) serve(ctx context.Context) error {
+	results := make(chan error, len(s.listeners))
+	for _, l := range s.listeners {
+		go func() { results <- s.http.Serve(l) }()
+	}
+	stop := context.AfterFunc(ctx, func() { s.http.Close() })
+	defer stop()
+	var errs []error
+	for range s.listeners {
+		if err := <-results; !errors.Is(err, http.ErrServerClosed) {
+			errs = append(errs, err)
+			s.http.Close()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ask calls f between two tasks of the agent; it answers the request itself
+// where the agent is busy for too long.
+func (a *Agent) ask(w http.ResponseWriter, r *http.Request, f func()) bool {
+	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+	defer cancel()
+	if err := a.do(ctx, f); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return false
+	}
+	return true
+}
+
+// serveHealth says yes while the agent's one goroutine does its work.
+func (a *Agent) serveHealth(w http.ResponseWriter, r *http.Request) {
+	if a.ask(w, r, func() {}) {
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+func (a *Agent) serveReadiness(w http.ResponseWriter, r *http.Request) {
+	var reason error
+	if !a.ask(w, r, func() { reason = a.unready() }) {
+		return
+	}
+	if reason != nil {
+		http.Error(w, reason.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
+	var s Status
+	if !a.ask(w, r, func() { s = a.status(r.Context()) }) {
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	// The reader may have gone away.
+	_ = encoder.Encode(s)
+}

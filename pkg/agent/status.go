@@ -1,0 +1,244 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/fabric"
+)
+
+// Status is what `flatnetd status -o json` prints.
+type Status struct {
+	Node       string         `json:"node"`
+	Version    string         `json:"version"`
+	Since      time.Time      `json:"since"` // when flatnetd began
+	Ready      bool           `json:"ready"`
+	NotReady   string         `json:"notReady,omitempty"` // why
+	Source     string         `json:"source"`             // of the nodes: "kubernetes" or a file
+	Fabric     fabric.Mode    `json:"fabric"`
+	Tunnel     string         `json:"tunnel,omitempty"`
+	Addresses  []netip.Addr   `json:"addresses"`
+	PodCIDRs   []netip.Prefix `json:"podCIDRs"`
+	PodMTU     int            `json:"podMTU"`
+	Masquerade []string       `json:"masquerade"` // families
+	Pods       []Usage        `json:"pods"`
+	Objects    Objects        `json:"objects"`
+	Peers      []PeerStatus   `json:"peers"`
+	Problems   []Trouble      `json:"problems"`
+}
+
+// Objects counts what the fabric consists of.
+type Objects struct {
+	Desired int `json:"desired"`
+	Present int `json:"present"`
+}
+
+// PeerStatus is another node as this one sees it.
+type PeerStatus struct {
+	Name    string      `json:"name"`
+	Mode    string      `json:"mode"` // direct, vxlan, mixed, none, waiting
+	Ways    []WayStatus `json:"ways"`
+	Changed time.Time   `json:"changed"` // when the way was last another
+}
+
+// WayStatus is how the pods of one podCIDR are reached.
+type WayStatus struct {
+	PodCIDR netip.Prefix `json:"podCIDR"`
+	Mode    fabric.Mode  `json:"mode"` // direct, vxlan, or "" where there is no way
+	Via     netip.Addr   `json:"via,omitzero"`
+	Link    string       `json:"link,omitempty"`
+	Present bool         `json:"present"` // the route is in the kernel
+}
+
+// Trouble is a problem, and what to do about it.
+type Trouble struct {
+	Node   string `json:"node,omitempty"`
+	Object string `json:"object,omitempty"`
+	Reason string `json:"reason"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+func (a *Agent) status(ctx context.Context) Status {
+	s := Status{
+		Node: a.config.NodeName, Version: a.config.Version, Since: a.began, Source: a.sourceName(), Fabric: a.config.Fabric.Mode,
+		Addresses: []netip.Addr{}, PodCIDRs: []netip.Prefix{}, Masquerade: []string{}, Pods: []Usage{}, Peers: []PeerStatus{}, Problems: []Trouble{},
+	}
+	reason := a.unready()
+	if s.Ready = reason == nil; !s.Ready {
+		s.NotReady = reason.Error()
+	}
+	for family, on := range map[string]bool{"IPv4": a.config.MasqueradeIPv4, "IPv6": a.config.MasqueradeIPv6} {
+		if on {
+			s.Masquerade = append(s.Masquerade, family)
+		}
+	}
+	if len(s.Masquerade) == 2 {
+		s.Masquerade = []string{"IPv4", "IPv6"}
+	}
+	if usages, err := a.usages(ctx); err == nil && usages != nil {
+		s.Pods = usages
+	}
+	for _, p := range a.currentProblems() {
+		s.Problems = append(s.Problems, Trouble(p))
+	}
+	if a.plan == nil {
+		return s
+	}
+	for _, n := range a.accepted {
+		if n.Name == a.config.NodeName {
+			s.Addresses = append(s.Addresses, n.Addresses...)
+		}
+	}
+	s.Tunnel, s.PodMTU = a.plan.Tunnel, a.plan.PodMTU
+	s.PodCIDRs = append(s.PodCIDRs, a.plan.OwnPodCIDRs...)
+	s.Objects.Present, s.Objects.Desired = a.engine.Present()
+	for i := range a.plan.Peers {
+		p := &a.plan.Peers[i]
+		peer := PeerStatus{Name: p.Name, Mode: modeOf(p.Ways), Ways: []WayStatus{}, Changed: a.changed[p.Name].at}
+		for _, w := range p.Ways {
+			peer.Ways = append(peer.Ways, WayStatus{w.PodCIDR, w.Mode, w.Via, w.Link, w.Mode != "" && a.engine.HasRoute(w.PodCIDR)})
+		}
+		s.Peers = append(s.Peers, peer)
+	}
+	return s
+}
+
+// AskStatus asks the flatnetd of a state directory.
+func AskStatus(ctx context.Context, stateDir string) (Status, error) {
+	var s Status
+	path := SocketPath(stateDir)
+	client := http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://flatnetd/status", nil)
+	if err != nil {
+		return s, err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return s, fmt.Errorf("asking flatnetd: %w: root may ask", err)
+		}
+		return s, fmt.Errorf("asking flatnetd: %w: no flatnetd runs with --state-dir %s; look at its log (journalctl -u flatnetd, or kubectl -n flatnet logs)", err, stateDir)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<10))
+		return s, fmt.Errorf("asking flatnetd: %s", strings.TrimSpace(string(text)))
+	}
+	if err := json.NewDecoder(answer.Body).Decode(&s); err != nil {
+		return s, fmt.Errorf("reading flatnetd's answer: %w", err)
+	}
+	return s, nil
+}
+
+// Print writes the status for people.
+func (s Status) Print(w io.Writer, now time.Time) {
+	state := "ready"
+	if !s.Ready {
+		state = "NOT READY: " + s.NotReady
+	}
+	fmt.Fprintf(w, "node %s: %s (flatnetd %s, up %s)\n", s.Node, state, s.Version, since(s.Since, now))
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	row := func(name, value string) { fmt.Fprintf(table, "  %s\t%s\n", name, value) }
+	row("nodes from", s.Source)
+	text := string(s.Fabric)
+	if s.Tunnel != "" {
+		text += ", overlay on " + s.Tunnel
+	}
+	row("fabric", text)
+	row("addresses", list(s.Addresses))
+	row("podCIDRs", list(s.PodCIDRs))
+	row("pod MTU", fmt.Sprint(s.PodMTU))
+	row("masquerade", list(s.Masquerade))
+	for _, u := range s.Pods {
+		row(u.Family+" addresses", fmt.Sprintf("%d of %d used, %d cooling", u.Used, u.Total, u.Cooling))
+	}
+	row("fabric objects", fmt.Sprintf("%d of %d present", s.Objects.Present, s.Objects.Desired))
+	table.Flush()
+	if len(s.Peers) > 0 {
+		fmt.Fprintln(w)
+		fmt.Fprintln(table, "PEER\tPODCIDR\tMODE\tVIA\tDEV\tROUTE\tCHANGED")
+		for _, p := range s.Peers {
+			if len(p.Ways) == 0 {
+				fmt.Fprintf(table, "%s\t-\twaiting for podCIDR\t-\t-\t-\t%s\n", p.Name, since(p.Changed, now))
+			}
+			for _, way := range p.Ways {
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, way.PodCIDR, dash(string(way.Mode)), dash(viaText(way.Via)), dash(way.Link), presence(way), since(p.Changed, now))
+			}
+		}
+		table.Flush()
+	}
+	if len(s.Problems) == 0 {
+		fmt.Fprintln(w, "\nno problems")
+		return
+	}
+	fmt.Fprintf(w, "\nproblems: %d\n", len(s.Problems))
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "  - %s\n", fabric.Problem(p))
+		if p.Hint != "" {
+			fmt.Fprintf(w, "    %s\n", p.Hint)
+		}
+	}
+}
+
+func viaText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func presence(w WayStatus) string {
+	switch {
+	case w.Present:
+		return "present"
+	case w.Mode == "":
+		return "-"
+	}
+	return "MISSING"
+}
+
+func dash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func list[T any](items []T) string {
+	if len(items) == 0 {
+		return "none"
+	}
+	return strings.Trim(fmt.Sprint(items), "[]")
+}
+
+// since is a duration for people: one or two units.
+func since(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := now.Sub(t).Round(time.Second)
+	const day = 24 * time.Hour
+	switch {
+	case d >= day:
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return d.String()
+}

@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/fabric"
+)
+
+func TestStatusForPeople(t *testing.T) {
+	now := time.Unix(100000, 0)
+	s := Status{
+		Node: "n1", Version: "1.2.3", Since: now.Add(-3 * time.Hour), Ready: false, NotReady: "nodes may have changed since: no answer",
+		Source: "kubernetes", Fabric: fabric.Auto, Tunnel: "flatnet.vx", PodMTU: 1450,
+		Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("fd00:30::1")},
+		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Masquerade: []string{"IPv4"},
+		Pods: []Usage{{"IPv4", 253, 12, 3}}, Objects: Objects{9, 8},
+		Peers: []PeerStatus{
+			{"n2", "direct", []WayStatus{{netip.MustParsePrefix("10.244.2.0/24"), fabric.Direct, netip.MustParseAddr("172.30.0.2"), "eth0", true}}, now.Add(-90 * time.Second)},
+			{"n3", "vxlan", []WayStatus{{netip.MustParsePrefix("10.244.3.0/24"), fabric.VXLAN, netip.MustParseAddr("172.31.0.3"), "flatnet.vx", false}}, now.Add(-50 * time.Hour)},
+			{"n4", "none", []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.4.0/24")}}, now},
+			{"n5", "waiting", nil, now},
+		},
+		Problems: []Trouble{{"n4", "address 172.99.0.4", "node n1 has no route to it", "look at `ip route get 172.99.0.4`"}},
+	}
+	var b strings.Builder
+	s.Print(&b, now)
+	const want = `node n1: NOT READY: nodes may have changed since: no answer (flatnetd 1.2.3, up 3h0m)
+  nodes from      kubernetes
+  fabric          auto, overlay on flatnet.vx
+  addresses       172.30.0.1 fd00:30::1
+  podCIDRs        10.244.1.0/24
+  pod MTU         1450
+  masquerade      IPv4
+  IPv4 addresses  12 of 253 used, 3 cooling
+  fabric objects  8 of 9 present
+
+PEER  PODCIDR        MODE                 VIA         DEV         ROUTE    CHANGED
+n2    10.244.2.0/24  direct               172.30.0.2  eth0        present  1m30s
+n3    10.244.3.0/24  vxlan                172.31.0.3  flatnet.vx  MISSING  2d2h
+n4    10.244.4.0/24  -                    -           -           -        0s
+n5    -              waiting for podCIDR  -           -           -        0s
+
+problems: 1
+  - node n4: address 172.99.0.4: node n1 has no route to it
+    look at ` + "`ip route get 172.99.0.4`" + `
+`
+	if got := b.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}

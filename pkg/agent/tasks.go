@@ -1,0 +1,346 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/host"
+	"github.com/flatnet-cni/flatnet/pkg/install"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/masquerade"
+	"github.com/flatnet-cni/flatnet/pkg/node"
+)
+
+// errNotYet says that a task has nothing to go by yet. It is no failure.
+var errNotYet = errors.New("not yet")
+
+// run does a task, measures it, and sees to its next time.
+func (a *Agent) run(ctx context.Context, t task) {
+	begin := time.Now()
+	a.schedule.begin(t, begin)
+	err := a.perform(ctx, t)
+	end := time.Now()
+	if errors.Is(err, errNotYet) || ctx.Err() != nil {
+		return
+	}
+	a.metrics.took(t, end.Sub(begin), err)
+	if err != nil && (a.errors[t] == nil || a.errors[t].Error() != err.Error()) {
+		a.log.Error("task failed, and is tried again", "task", t.String(), "error", err)
+	}
+	a.errors[t] = err
+	a.done[t] = a.done[t] || err == nil
+	a.schedule.end(t, err != nil, end)
+	switch t {
+	case verifyTask, masqueradeTask, podsTask, hostTask, installTask:
+		a.schedule.by(t, end.Add(a.config.Resync))
+	case collectTask:
+		a.schedule.by(t, end.Add(a.config.Collect))
+	}
+	a.logProblems()
+}
+
+func (a *Agent) perform(ctx context.Context, t task) error {
+	if t == joinTask {
+		return a.join()
+	}
+	if a.plan == nil {
+		return errNotYet
+	}
+	switch t {
+	case verifyTask:
+		return a.verify()
+	case masqueradeTask:
+		return a.verifyMasquerade()
+	case podsTask:
+		return a.restorePods(ctx)
+	case hostTask:
+		return a.keepHost(ctx)
+	case installTask:
+		return a.install(ctx)
+	case collectTask:
+		return a.collect(ctx)
+	}
+	panic("agent: unknown task " + t.String())
+}
+
+// join plans the fabric from nodes and underlay, and applies what is new.
+func (a *Agent) join() error {
+	if a.nodes == nil {
+		return errNotYet
+	}
+	if err := a.readUnderlay(); err != nil {
+		return err
+	}
+	a.accepted, a.refused = node.Judge(a.config.NodeName, a.nodes)
+	self, found := slices.BinarySearchFunc(a.accepted, a.config.NodeName, func(n node.Node, name string) int {
+		switch {
+		case n.Name < name:
+			return -1
+		case n.Name > name:
+			return 1
+		}
+		return 0
+	})
+	if !found {
+		// A list without this node cannot be the whole list. What is in the
+		// kernel stays.
+		return fmt.Errorf("node %s is not in the source of nodes (%s): set --node-name to the name that it has there", a.config.NodeName, a.sourceName())
+	}
+	plan := a.planner.Plan(a.accepted[self], a.accepted, a.underlay)
+	result, err := a.engine.Sync(plan.Entries())
+	first := a.plan == nil
+	a.plan = plan
+	if err != nil {
+		a.schedule.by(verifyTask, time.Now().Add(time.Second))
+		return err
+	}
+	a.noteChanges(result)
+	a.joined = a.joined || !a.sharedFailed()
+	if result.Failed > 0 {
+		a.schedule.by(verifyTask, time.Now().Add(time.Second))
+	}
+	if err := a.syncMasquerade(); err != nil {
+		return err
+	}
+	a.follow(first)
+	return nil
+}
+
+func (a *Agent) readUnderlay() error {
+	if !a.stale {
+		return nil
+	}
+	underlay, err := a.kernel.Underlay()
+	if err != nil {
+		return fmt.Errorf("reading interfaces and routes of the node: %w", err)
+	}
+	a.underlay, a.stale = underlay, false
+	return nil
+}
+
+// sharedFailed reports whether the kernel refused something that all peers need.
+func (a *Agent) sharedFailed() bool {
+	for _, f := range a.engine.Failures() {
+		for _, shared := range a.plan.Shared {
+			if kernel.Place(f.Change.Object) == shared.Place {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// follow makes due what depends on the plan.
+func (a *Agent) follow(first bool) {
+	now := time.Now()
+	if needs := a.hostNeeds(); first || !equalNeeds(needs, a.needs) {
+		a.needs = needs
+		a.schedule.soon(hostTask, now)
+	}
+	network := install.Network{
+		Name: networkName, PodCIDRs: a.plan.OwnPodCIDRs, MTU: a.plan.PodMTU, StateDir: a.config.StateDir,
+	}
+	if first || network.MTU != a.network.MTU || !slices.Equal(network.PodCIDRs, a.network.PodCIDRs) {
+		a.network = network
+		a.schedule.soon(installTask, now)
+	}
+	if first {
+		a.schedule.soon(podsTask, now)
+		a.schedule.soon(collectTask, now)
+		a.schedule.by(verifyTask, now.Add(a.config.Resync))
+		a.schedule.by(masqueradeTask, now.Add(a.config.Resync))
+	}
+}
+
+// hostNeeds is coarse about numbers: limits of tables need not follow each node.
+func (a *Agent) hostNeeds() host.Needs {
+	const step = 256
+	coarse := func(n int) int { return (n/step + 1) * step }
+	pods := 0
+	for _, c := range a.plan.OwnPodCIDRs {
+		pods += 1 << min(c.Addr().BitLen()-c.Bits(), 10)
+	}
+	needs := host.Needs{
+		Underlay: a.plan.Underlay, Tunnel: a.plan.Tunnel, OwnPodCIDRs: a.plan.OwnPodCIDRs,
+		Pods: pods, Nodes: coarse(len(a.accepted)), HostInterfacePrefix: hostInterfacePrefix,
+	}
+	for _, n := range a.accepted {
+		for _, c := range n.PodCIDRs {
+			if c.Addr().Is6() {
+				needs.IPv6 = true
+			} else {
+				needs.IPv4 = true
+			}
+		}
+	}
+	return needs
+}
+
+func equalNeeds(a, b host.Needs) bool {
+	return a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && slices.Equal(a.Underlay, b.Underlay) && a.Tunnel == b.Tunnel &&
+		slices.Equal(a.OwnPodCIDRs, b.OwnPodCIDRs) && a.Pods == b.Pods && a.Nodes == b.Nodes
+}
+
+// verify compares the fabric with the kernel. What it changes are repairs.
+func (a *Agent) verify() error {
+	result, err := a.engine.Verify()
+	for _, c := range result.Changes {
+		a.metrics.repaired(c.Object)
+		a.log.Warn("repaired what somebody had changed", "object", c.String())
+	}
+	if err != nil {
+		return err
+	}
+	if result.Failed > 0 {
+		return fmt.Errorf("%d objects could not be made: %w", result.Failed, a.engine.Failures()[0].Err)
+	}
+	a.joined = true
+	return nil
+}
+
+func (a *Agent) masqueradeConfig() masquerade.Config {
+	c := masquerade.Config{
+		IPv4: a.config.MasqueradeIPv4, IPv6: a.config.MasqueradeIPv6,
+		Own: a.plan.OwnPodCIDRs, Exempt: a.config.NonMasqueradeCIDRs, GuardIPv4: a.guard,
+	}
+	for _, n := range a.accepted {
+		c.Pods = append(c.Pods, n.PodCIDRs...)
+		c.Nodes = append(c.Nodes, n.Addresses...)
+	}
+	return c
+}
+
+func (a *Agent) syncMasquerade() error {
+	c := a.masqueradeConfig()
+	a.ruleset = masquerade.Plan(c)
+	if _, err := a.keeper.Sync(a.ruleset); err != nil {
+		return fmt.Errorf("writing nftables table inet flatnet: %w", err)
+	}
+	a.metrics.masqueraded(a.ruleset.Sizes())
+	a.done[masqueradeTask] = true
+	return a.exemptFromPlugin(c)
+}
+
+// exemptFromPlugin keeps a plugin that masquerades by itself (ipMasq) from
+// translating what goes to pods of other nodes, which it does not know of.
+func (a *Agent) exemptFromPlugin(c masquerade.Config) error {
+	exempt := slices.Concat(c.Pods, c.Exempt)
+	for _, n := range c.Nodes {
+		exempt = append(exempt, netip.PrefixFrom(n, n.BitLen()))
+	}
+	if _, err := a.rules.ExemptMore(exempt); err != nil {
+		return fmt.Errorf("exempting the cluster in the plugin's nftables tables: %w", err)
+	}
+	return nil
+}
+
+func (a *Agent) verifyMasquerade() error {
+	repairs, err := a.keeper.Verify(a.ruleset)
+	if a.done[masqueradeTask] {
+		a.metrics.repairs.WithLabelValues("nftables").Add(float64(repairs))
+	}
+	if err != nil {
+		return fmt.Errorf("comparing nftables table inet flatnet: %w", err)
+	}
+	return a.exemptFromPlugin(a.masqueradeConfig())
+}
+
+func (a *Agent) keepHost(ctx context.Context) error {
+	a.findings = a.host.Apply(ctx, a.needs)
+	for _, f := range a.findings {
+		if f.Repaired && a.done[hostTask] {
+			a.metrics.repairs.WithLabelValues("host").Inc()
+		}
+	}
+	guard, err := a.host.RPFilterAllLoose()
+	if err != nil {
+		return err
+	}
+	if guard != a.guard {
+		a.guard = guard
+		a.log.Info("checking of IPv4 sources of pods", "by nftables", guard, "because", "net.ipv4.conf.all.rp_filter")
+		return a.syncMasquerade()
+	}
+	return nil
+}
+
+// install puts the plugin and its configuration in place, once the node can
+// serve pods.
+func (a *Agent) install(ctx context.Context) error {
+	if !a.joined || len(a.plan.OwnPodCIDRs) == 0 {
+		return errNotYet
+	}
+	changes, err := a.installer.Sync(ctx, a.network)
+	if a.done[installTask] {
+		a.metrics.repairs.WithLabelValues("installation").Add(float64(len(changes)))
+	}
+	a.disk = a.installer.Check(a.network)
+	return err
+}
+
+// peerChange is when the way to a peer was last another.
+type peerChange struct {
+	ways []fabric.Way
+	at   time.Time
+}
+
+// noteChanges logs how peers are reached, where that is new.
+func (a *Agent) noteChanges(result fabric.Result) {
+	a.metrics.planned(a.plan)
+	if len(result.Changes) == 0 && len(a.changed) == len(a.plan.Peers) {
+		return
+	}
+	now := time.Now()
+	known := make(map[string]peerChange, len(a.plan.Peers))
+	joined, left := 0, 0
+	for i := range a.plan.Peers {
+		p := &a.plan.Peers[i]
+		before, was := a.changed[p.Name]
+		if was && slices.Equal(before.ways, p.Ways) {
+			known[p.Name] = before
+			continue
+		}
+		known[p.Name] = peerChange{p.Ways, now}
+		if joined++; joined <= mostPeersLogged {
+			a.log.Info("peer joined", "peer", p.Name, "ways", describeWays(p.Ways))
+		}
+	}
+	for name := range a.changed {
+		if _, stays := known[name]; stays {
+			continue
+		}
+		if left++; left <= mostPeersLogged {
+			a.log.Info("peer left", "peer", name)
+		}
+	}
+	if joined > mostPeersLogged || left > mostPeersLogged {
+		a.log.Info("peers changed", "joined", joined, "left", left)
+	}
+	a.changed = known
+}
+
+// mostPeersLogged bounds the lines for one change of the list of nodes.
+const mostPeersLogged = 20
+
+func describeWays(ways []fabric.Way) string {
+	text := ""
+	for i, w := range ways {
+		if i > 0 {
+			text += ", "
+		}
+		mode := string(w.Mode)
+		if mode == "" {
+			mode = "no way"
+		}
+		text += fmt.Sprintf("%s %s", w.PodCIDR, mode)
+		if w.Via.IsValid() {
+			text += " via " + w.Via.String()
+		}
+	}
+	return text
+}
