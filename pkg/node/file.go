@@ -67,7 +67,7 @@ func (f *File) Check() error {
 // is closed by its writer, or renamed into place.
 func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
 	reading := reading{file: f, deliver: deliver}
-	watching := watch(f.concerns)
+	watching := newWatching(f.concerns)
 	defer watching.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()

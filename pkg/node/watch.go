@@ -99,8 +99,8 @@ type watching struct {
 	directory *directory
 }
 
-// watch prepares to watch for changes of the entries that concern the caller.
-func watch(concerns func(name string) bool) *watching {
+// newWatching prepares to watch for changes of the entries that concern the caller.
+func newWatching(concerns func(name string) bool) *watching {
 	return &watching{concerns: concerns, changed: make(chan struct{}, 1)}
 }
 

@@ -1,0 +1,372 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+// dialer reaches a socket, whatever the address.
+type dialer struct{ socket string }
+
+func (d *dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", d.socket)
+}
+
+// object returns a Node with the InternalIP addresses and podCIDRs of a line
+// such as nodesOf reads, and all that a Node has besides.
+func object(t testing.TB, line string) *v1.Node {
+	t.Helper()
+	n := nodesOf(t, line)[0]
+	o := &v1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name: n.Name, UID: "1", CreationTimestamp: metav1.Time{Time: n.Created},
+		Labels: map[string]string{"kubernetes.io/os": "linux"}, Annotations: map[string]string{"a": "b"},
+		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubelet"}},
+	}}
+	o.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeHostName, Address: n.Name}, {Type: v1.NodeExternalIP, Address: "198.51.100.1"}}
+	for _, a := range n.Addresses {
+		o.Status.Addresses = append(o.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
+	}
+	for _, p := range n.PodCIDRs {
+		o.Spec.PodCIDRs = append(o.Spec.PodCIDRs, p.String())
+	}
+	if len(o.Spec.PodCIDRs) > 0 {
+		o.Spec.PodCIDR = o.Spec.PodCIDRs[0]
+	}
+	for i := range 50 {
+		o.Status.Images = append(o.Status.Images, v1.ContainerImage{Names: []string{fmt.Sprintf("registry.example.org/%s/%d@sha256:%064d", n.Name, i, i)}, SizeBytes: 1})
+	}
+	return o
+}
+
+// heartbeat returns the Node as its kubelet reports it some minutes later.
+func heartbeat(o *v1.Node, i int) *v1.Node {
+	o = o.DeepCopy()
+	o.Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue, LastHeartbeatTime: metav1.Unix(int64(i), 0)}}
+	o.Status.Images = o.Status.Images[:i%len(o.Status.Images)]
+	return o
+}
+
+func TestNodeOf(t *testing.T) {
+	internalIP := func(texts ...string) (status v1.NodeStatus) {
+		for _, text := range texts {
+			status.Addresses = append(status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: text})
+		}
+		return status
+	}
+	for _, test := range []struct {
+		name   string
+		object *v1.Node
+		want   string
+	}{
+		{"dual stack", object(t, "n1 @2026 172.30.0.1 fd00:30::1 10.244.1.0/24 fd00:244:1::/64"), "n1 172.30.0.1 fd00:30::1 10.244.1.0/24 fd00:244:1::/64"},
+		{"nothing assigned yet", &v1.Node{}, ""},
+		{"of an old API server", &v1.Node{Spec: v1.NodeSpec{PodCIDR: "10.244.1.0/24"}}, " 10.244.1.0/24"},
+		{"malformed", &v1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: "n1"},
+			Spec:       v1.NodeSpec{PodCIDR: "10.9.0.0/24", PodCIDRs: []string{"10.244.1/24", "", "fd00:244:1::/64"}},
+			Status:     internalIP("172.30.0.01", "fd00:30::1"),
+		}, `n1 fd00:30::1 fd00:244:1::/64
+			node n1: addresses[0] "172.30.0.01": is not an IP address
+			node n1: podCIDRs[0] "10.244.1/24": is not a prefix such as 10.244.1.0/24
+			node n1: podCIDRs[1] "": is not a prefix such as 10.244.1.0/24`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := nodeOf(test.object)
+			stripped, err := strip(test.object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again := nodeOf(stripped.(*v1.Node)); !again.Equal(n) {
+				t.Errorf("stripped it is %v, before %v", again, n)
+			}
+			if n.Name == "" {
+				n.Name, test.want = "n", "n"+test.want // Judge wants a name
+			}
+			if got, want := textOf(Judge("n1", []Node{n})), lines(test.want); got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+			if !n.Created.Equal(test.object.CreationTimestamp.Time) {
+				t.Errorf("created %v", n.Created)
+			}
+		})
+	}
+}
+
+func TestStrip(t *testing.T) {
+	o := object(t, "n1 @2026 172.30.0.1 fd00:30::1 10.244.1.0/24")
+	o.ResourceVersion = "7"
+	got, err := strip(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n1", ResourceVersion: "7", CreationTimestamp: o.CreationTimestamp},
+		Spec:       v1.NodeSpec{PodCIDR: "10.244.1.0/24", PodCIDRs: []string{"10.244.1.0/24"}},
+		Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
+			{Type: v1.NodeInternalIP, Address: "172.30.0.1"}, {Type: v1.NodeInternalIP, Address: "fd00:30::1"},
+		}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if other, err := strip(t); other != any(t) || err != nil {
+		t.Error("what is no Node is changed")
+	}
+}
+
+// Of what is in a Node's status nothing stays in memory.
+func TestListedMemory(t *testing.T) {
+	const nodes = 2000
+	l := newListed()
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	var objects []any
+	for i, n := range cluster(nodes) {
+		o := object(t, fmt.Sprint(n.Name, " ", n.Addresses[0], " ", n.Addresses[1], " ", n.PodCIDRs[0], " ", n.PodCIDRs[1]))
+		if i%2 == 0 {
+			objects = append(objects, o)
+		}
+	}
+	full := (heap() - before) / int64(len(objects))
+	if err := l.Replace(objects, "1"); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range cluster(nodes) {
+		if i%2 == 1 {
+			if err := l.Add(object(t, n.Name+" 172.30.0.1 10.244.1.0/24")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	objects = nil
+	kept := (heap() - before) / nodes
+	t.Logf("a Node has %d bytes, of which %d are kept", full, kept)
+	if kept > 1500 || full < 4*kept {
+		t.Errorf("%d bytes of a Node are kept, which had %d", kept, full)
+	}
+	if n, known := l.count(); n != nodes || !known {
+		t.Errorf("%d nodes are listed", n)
+	}
+}
+
+func runKubernetes(t *testing.T, client kubernetes.Interface) *running {
+	return run(t, func(log *slog.Logger) Source { return NewKubernetes(client, log) })
+}
+
+func TestKubernetesFakeClient(t *testing.T) {
+	client := fake.NewClientset(object(t, "n1 172.30.0.1 10.244.1.0/24"), object(t, "n2 172.30.0.2"))
+	nodes, ctx := client.CoreV1().Nodes(), t.Context()
+	r := runKubernetes(t, client)
+	r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2")
+	r.checks("")
+
+	_, err := nodes.Create(ctx, object(t, "n3"), metav1.CreateOptions{})
+	try(t, err)
+	r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2\nn3")
+
+	for i := range 20 {
+		_, err := nodes.UpdateStatus(ctx, heartbeat(object(t, "n2 172.30.0.2"), i), metav1.UpdateOptions{})
+		try(t, err)
+	}
+	_, err = nodes.Update(ctx, object(t, "n2 172.30.0.2 10.244.2.0/24"), metav1.UpdateOptions{})
+	try(t, err)
+	r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2 10.244.2.0/24\nn3")
+
+	try(t, nodes.Delete(ctx, "n1", metav1.DeleteOptions{}))
+	r.expect("n2 172.30.0.2 10.244.2.0/24\nn3")
+	r.silent()
+}
+
+// bothServers runs a test with an API server that streams lists, and with one
+// that cannot.
+func bothServers(t *testing.T, test func(t *testing.T, s *apiServer)) {
+	for _, streams := range []bool{true, false} {
+		t.Run(fmt.Sprintf("streams=%v", streams), func(t *testing.T) {
+			t.Parallel() // client-go waits a second or two here and there
+			test(t, newAPIServer(t, streams))
+		})
+	}
+}
+
+// The API server goes away and comes back. Nothing is delivered meanwhile, what
+// has changed is caught up with in one delivery, and Check tells.
+func TestKubernetesServerGone(t *testing.T) {
+	bothServers(t, func(t *testing.T, s *apiServer) {
+		s.put(object(t, "n1 172.30.0.1 10.244.1.0/24"))
+		s.put(object(t, "n2 172.30.0.2 10.244.2.0/24"))
+		s.start()
+		r := runKubernetes(t, s.client())
+		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2 10.244.2.0/24")
+		r.checks("")
+
+		s.stop()
+		r.checks("watching nodes: failing since 20")
+		if err := r.source.Check(); !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("Check returns %v, want the reason", err)
+		}
+		s.remove("n1")
+		s.put(object(t, "n3 172.30.0.3 10.244.3.0/24"))
+		s.compact()
+		r.silent()
+
+		s.start()
+		r.expect("n2 172.30.0.2 10.244.2.0/24\nn3 172.30.0.3 10.244.3.0/24")
+		r.checks("")
+		s.put(object(t, "n4"))
+		r.expect("n2 172.30.0.2 10.244.2.0/24\nn3 172.30.0.3 10.244.3.0/24\nn4")
+		if n := strings.Count(r.log.String(), "nodes cannot be watched"); n != 1 {
+			t.Errorf("the failure is logged %d times", n)
+		}
+		for _, call := range s.called() {
+			if call != "GET /api/v1/nodes" && call != "GET /api/v1/nodes watch" {
+				t.Errorf("the API server is asked to %s", call)
+			}
+		}
+	})
+}
+
+// A start with no API server to be reached waits for it.
+func TestKubernetesServerNotThereYet(t *testing.T) {
+	bothServers(t, func(t *testing.T, s *apiServer) {
+		r := runKubernetes(t, s.client())
+		r.checks("watching nodes: failing since 20")
+		r.silent()
+		s.put(object(t, "n1"))
+		s.start()
+		r.expect("n1")
+		r.checks("")
+	})
+}
+
+// What has nothing to do with the network is not delivered.
+func TestKubernetesHeartbeats(t *testing.T) {
+	bothServers(t, func(t *testing.T, s *apiServer) {
+		n1 := object(t, "n1 172.30.0.1 10.244.1.0/24")
+		s.put(n1)
+		s.start()
+		r := runKubernetes(t, s.client())
+		r.expect("n1 172.30.0.1 10.244.1.0/24")
+		for i := range 100 {
+			s.put(heartbeat(n1, i))
+		}
+		s.put(object(t, "n2"))
+		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2")
+		r.silent()
+	})
+}
+
+func TestKubernetesForbidden(t *testing.T) {
+	bothServers(t, func(t *testing.T, s *apiServer) {
+		s.put(object(t, "n1"))
+		s.refuse(&metav1.Status{Code: 403, Reason: metav1.StatusReasonForbidden, Message: `nodes is forbidden: User "system:serviceaccount:flatnet:flatnetd" cannot list resource "nodes"`})
+		s.start()
+		r := runKubernetes(t, s.client())
+		r.checks("nodes is forbidden")
+		s.refuse(nil)
+		r.expect("n1")
+		r.checks("")
+	})
+}
+
+// A list of zero nodes is not delivered: the own node would not be in it.
+func TestKubernetesZeroNodes(t *testing.T) {
+	bothServers(t, func(t *testing.T, s *apiServer) {
+		s.start()
+		r := runKubernetes(t, s.client())
+		r.checks("the API server lists zero nodes")
+		s.put(object(t, "n1"))
+		r.expect("n1")
+		r.checks("")
+		s.remove("n1")
+		r.checks("the API server lists zero nodes")
+		r.silent()
+	})
+}
+
+func TestKubernetesNotAskedYet(t *testing.T) {
+	k := NewKubernetes(fake.NewClientset(), slog.New(slog.DiscardHandler))
+	if err := k.Check(); err == nil || !strings.Contains(err.Error(), "not listed them yet") {
+		t.Errorf("Check returns %v", err)
+	}
+}
+
+// The client of a kubeconfig file, over TCP, with a server that answers JSON
+// although protobuf is preferred.
+func TestNewClient(t *testing.T) {
+	s := newAPIServer(t, false)
+	s.put(object(t, "n1 172.30.0.1"))
+	server := httptest.NewServer(s)
+	defer server.Close()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	write(t, kubeconfig, fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+		"clusters": [{"name": "c", "cluster": {"server": %q}}],
+		"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+		"users": [{"name": "u"}]}`, server.URL))
+	client, err := NewClient(kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 1 || list.Items[0].Name != "n1" {
+		t.Errorf("listed %v, %v", list, err)
+	}
+
+	if _, err := NewClient(kubeconfig + ".not"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "reading kubeconfig "+kubeconfig+".not: ") {
+		t.Errorf("a missing kubeconfig: %v", err)
+	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	if _, err := NewClient(""); err == nil || !strings.HasPrefix(err.Error(), "finding the API server of the cluster: ") {
+		t.Errorf("outside of a cluster: %v", err)
+	}
+}
+
+// One change of 5,000 nodes: noting it, and making the list to deliver.
+func BenchmarkListed(b *testing.B) {
+	l := newListed()
+	var objects []any
+	for _, n := range cluster(5000) {
+		objects = append(objects, object(b, fmt.Sprint(n.Name, " ", n.Addresses[0], " ", n.Addresses[1], " ", n.PodCIDRs[0], " ", n.PodCIDRs[1])))
+	}
+	if err := l.Replace(objects, "1"); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("heartbeat", func(b *testing.B) {
+		for b.Loop() {
+			l.Update(objects[7])
+		}
+	})
+	last := l.sorted()
+	b.Run("change", func(b *testing.B) {
+		names := []*v1.Node{object(b, "node-7"), object(b, "node-7 172.30.0.9")}
+		for i := 0; b.Loop(); i++ {
+			l.Update(names[i%2])
+			now := l.sorted()
+			if slices.EqualFunc(now, last, Node.Equal) {
+				b.Fatal("a change is not seen")
+			}
+			last = now
+		}
+	})
+}

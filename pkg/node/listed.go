@@ -1,0 +1,178 @@
+package node
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// listed is what the API server has told of Nodes. It is the store of a
+// reflector, and keeps what the network needs of them and nothing else.
+type listed struct {
+	changed chan struct{} // has one element after a change that matters
+
+	mu    sync.Mutex
+	nodes map[string]Node // nil until they are known
+}
+
+var _ cache.TransformingStore = (*listed)(nil)
+
+func newListed() *listed { return &listed{changed: make(chan struct{}, 1)} }
+
+// Add notes a Node, as it is now.
+func (l *listed) Add(obj any) error {
+	object, ok := obj.(*v1.Node)
+	if !ok {
+		return fmt.Errorf("noting a node: it is a %T", obj)
+	}
+	n := nodeOf(object)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Most of what the kubelet writes is of no concern here.
+	if before, known := l.nodes[n.Name]; known && before.Equal(n) {
+		return nil
+	}
+	if l.nodes == nil {
+		l.nodes = make(map[string]Node)
+	}
+	l.nodes[n.Name] = n
+	l.tell()
+	return nil
+}
+
+// Update is Add.
+func (l *listed) Update(obj any) error { return l.Add(obj) }
+
+// Delete forgets a Node.
+func (l *listed) Delete(obj any) error {
+	object, ok := obj.(*v1.Node)
+	if !ok {
+		return fmt.Errorf("forgetting a node: it is a %T", obj)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.nodes[object.Name]; known {
+		delete(l.nodes, object.Name)
+		l.tell()
+	}
+	return nil
+}
+
+// Replace notes all Nodes, and forgets the others.
+func (l *listed) Replace(objects []any, _ string) error {
+	nodes := make(map[string]Node, len(objects))
+	for _, obj := range objects {
+		object, ok := obj.(*v1.Node)
+		if !ok {
+			return fmt.Errorf("noting nodes: one is a %T", obj)
+		}
+		nodes[object.Name] = nodeOf(object)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.nodes == nil || !maps.EqualFunc(nodes, l.nodes, Node.Equal) {
+		l.nodes = nodes
+		l.tell()
+	}
+	return nil
+}
+
+// Resync does nothing: what is known has been told.
+func (l *listed) Resync() error { return nil }
+
+// Transformer makes the reflector keep little while a list is streamed to it.
+func (l *listed) Transformer() cache.TransformFunc { return strip }
+
+// tell says that there is a change.
+func (l *listed) tell() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// count returns how many nodes there are, and whether that is known.
+func (l *listed) count() (n int, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.nodes), l.nodes != nil
+}
+
+// sorted returns the nodes by name.
+func (l *listed) sorted() []Node {
+	l.mu.Lock()
+	nodes := slices.AppendSeq(make([]Node, 0, len(l.nodes)), maps.Values(l.nodes))
+	l.mu.Unlock()
+	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
+	return nodes
+}
+
+// strip returns a Node with what nodeOf looks at, and nothing of the rest: a
+// Node of a busy cluster has 20 KiB, most of it the names of images.
+func strip(obj any) (any, error) {
+	n, ok := obj.(*v1.Node)
+	if !ok {
+		return obj, nil
+	}
+	return &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              n.Name,
+			ResourceVersion:   n.ResourceVersion,
+			CreationTimestamp: n.CreationTimestamp,
+		},
+		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
+		Status: v1.NodeStatus{Addresses: internal(n.Status.Addresses)},
+	}, nil
+}
+
+// internal returns the addresses by which nodes reach each other.
+func internal(addresses []v1.NodeAddress) []v1.NodeAddress {
+	var good []v1.NodeAddress
+	for _, a := range addresses {
+		if a.Type == v1.NodeInternalIP {
+			good = append(good, a)
+		}
+	}
+	return good
+}
+
+// nodeOf returns the Node that the network sees. Text that cannot be read is no
+// reason to leave out the rest.
+func nodeOf(object *v1.Node) Node {
+	n := Node{Name: object.Name, Created: object.CreationTimestamp.Time}
+	for i, a := range internal(object.Status.Addresses) {
+		addr, err := netip.ParseAddr(a.Address)
+		if err != nil {
+			addr = netip.Addr{}
+			n.Malformed = append(n.Malformed, Refusal{
+				Node: n.Name, Field: entry("addresses", i), Value: strconv.Quote(a.Address),
+				Reason: "is not an IP address", Hint: "look at the InternalIP addresses in the status of the Node, which its kubelet or the cloud controller writes",
+			})
+		}
+		n.Addresses = append(n.Addresses, addr)
+	}
+	podCIDRs := object.Spec.PodCIDRs
+	if len(podCIDRs) == 0 && object.Spec.PodCIDR != "" {
+		podCIDRs = []string{object.Spec.PodCIDR} // before Kubernetes 1.16
+	}
+	for i, text := range podCIDRs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			prefix = netip.Prefix{}
+			n.Malformed = append(n.Malformed, Refusal{
+				Node: n.Name, Field: entry("podCIDRs", i), Value: strconv.Quote(text),
+				Reason: "is not a prefix such as 10.244.1.0/24", Hint: "look at spec.podCIDRs of the Node, and at who writes it",
+			})
+		}
+		n.PodCIDRs = append(n.PodCIDRs, prefix)
+	}
+	return n
+}
