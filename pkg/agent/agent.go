@@ -76,9 +76,9 @@ func New(c Config, source node.Source, log *slog.Logger) (*Agent, error) {
 		config: c, log: log, source: source, began: time.Now(),
 		news: newNews(), requests: make(chan func()), metrics: newMetrics(c),
 		kernel: k, engine: fabric.NewEngine(k), planner: &fabric.Planner{Config: c.Fabric},
-		keeper: &masquerade.Keeper{Log: log}, rules: &rules.Rules{}, host: &host.Keeper{Log: log},
+		keeper: &masquerade.Keeper{Log: log}, rules: &rules.Rules{}, host: &host.Keeper{Log: log, Sysctls: c.SysctlDir},
 		installer: &install.Installer{Log: log, SourceDir: c.PluginsDir, BinDir: c.BinDir, ConfDir: c.ConfDir},
-		plugin:    &plugin.Plugin{}, stale: true,
+		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true,
 		changed: map[string]peerChange{}, problems: map[string]bool{},
 	}, nil
 }

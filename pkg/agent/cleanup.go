@@ -38,7 +38,7 @@ func Cleanup(ctx context.Context, c Config, log *slog.Logger) (removed []string,
 	note(removePods(c.StateDir))
 	note(removeFabric(c.Fabric.Tunnel))
 	note(removeTables())
-	hostKeeper := &host.Keeper{Log: log}
+	hostKeeper := &host.Keeper{Log: log, Sysctls: c.SysctlDir}
 	errs = append(errs, hostKeeper.Remove(ctx))
 	note(removeState(c.StateDir))
 	return removed, errors.Join(errs...)

@@ -34,6 +34,7 @@ type Config struct {
 	NonMasqueradeCIDRs             []netip.Prefix
 	BinDir, ConfDir, PluginsDir    string // "" installs no binaries, no configuration
 	StateDir                       string
+	SysctlDir                      string // where sysctls are files
 	Listen                         string // address:port; "" listens nowhere
 	LogLevel                       slog.Level
 	LogFormat                      string        // "text" or "json"
@@ -70,6 +71,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.StringVar(&c.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "`directory` that 10-flatnet.conflist is written to; empty: not written")
 	set.StringVar(&c.PluginsDir, "plugins-dir", filepath.Dir(own), "`directory` that the binaries are installed from")
 	set.StringVar(&c.StateDir, "state-dir", netconf.DefaultStateDirectory, "`directory` of state, on a tmpfs")
+	set.StringVar(&c.SysctlDir, "sysctl-dir", "/proc/sys", "`directory` of sysctls; in a container /proc/sys may be read-only, and the machine's be mounted elsewhere")
 	set.StringVar(&c.Listen, "listen", DefaultListen, "`address` of /healthz, /readyz and /metrics; empty: not served")
 	set.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	set.StringVar(&c.LogFormat, "log-format", "text", "`text` or json")
@@ -142,11 +144,12 @@ func (c *Config) validate() error {
 	check(c.Resync >= time.Second, "--resync %s is less than a second", c.Resync)
 	check(c.Collect >= time.Second, "--collect %s is less than a second", c.Collect)
 	for _, d := range []struct{ flag, path string }{
-		{"cni-bin-dir", c.BinDir}, {"cni-conf-dir", c.ConfDir}, {"plugins-dir", c.PluginsDir}, {"state-dir", c.StateDir},
+		{"cni-bin-dir", c.BinDir}, {"cni-conf-dir", c.ConfDir}, {"plugins-dir", c.PluginsDir}, {"state-dir", c.StateDir}, {"sysctl-dir", c.SysctlDir},
 	} {
 		check(d.path == "" || filepath.IsAbs(d.path), "--%s %q is not an absolute path", d.flag, d.path)
 	}
 	check(c.StateDir != "", "--state-dir is empty")
+	check(c.SysctlDir != "", "--sysctl-dir is empty")
 	return errors.Join(errs...)
 }
 

@@ -31,7 +31,7 @@ func (s Sysctl) switchesIPv6Forwarding() bool {
 func (k *Keeper) keepAdvertisements(forwarding Sysctl, needs Needs) (findings []Finding, ok bool) {
 	links := []string{filepath.Base(filepath.Dir(forwarding.Key))}
 	if links[0] == "all" {
-		entries, err := os.ReadDir(k.path("/proc/sys/" + ipv6Conf))
+		entries, err := os.ReadDir(k.sysctl(ipv6Conf))
 		if err != nil {
 			return []Finding{{
 				Object: "sysctl net.ipv6.conf.*.accept_ra", Problem: fmt.Sprintf("listing interfaces: %v", err),

@@ -53,6 +53,10 @@ type Keeper struct {
 	Log *slog.Logger
 	// Root is the directory that holds proc/sys and run, "/" where empty.
 	Root string
+	// Sysctls is where sysctls are files, proc/sys below Root where it is
+	// empty. In a container that is read-only as a rule, and the machine's
+	// is mounted elsewhere.
+	Sysctls string
 	// Run executes a program and returns its standard output; where the program
 	// is not installed, the error is [exec.ErrNotFound]. Nil stands for a plain
 	// execution. It is called only where a chain of iptables was found to drop.
@@ -76,6 +80,14 @@ func (k *Keeper) Apply(ctx context.Context, needs Needs) []Finding {
 // The sysctls stay as they are: others may rely on them by now.
 func (k *Keeper) Remove(ctx context.Context) error {
 	return errors.Join(k.removeForward(ctx), k.removeDropIns())
+}
+
+// sysctl is the file of a sysctl, for example of "net/ipv4/ip_forward".
+func (k *Keeper) sysctl(key string) string {
+	if k.Sysctls != "" {
+		return filepath.Join(k.Sysctls, key)
+	}
+	return k.path("/proc/sys/" + key)
 }
 
 // report logs repairs, and problems that the last Apply did not meet.

@@ -146,7 +146,7 @@ func (k *Keeper) inspectSysctl(s Sysctl) (f Finding, differs bool) {
 func (k *Keeper) writeSysctl(s Sysctl, f *Finding) {
 	// Without O_CREATE: where an interface has just gone there is nothing to
 	// write, and a directory given by a test shows a mistake.
-	file, err := os.OpenFile(k.path("/proc/sys/"+s.Key), os.O_WRONLY, 0)
+	file, err := os.OpenFile(k.sysctl(s.Key), os.O_WRONLY, 0)
 	if err == nil {
 		_, err = file.WriteString(strconv.Itoa(s.Value))
 		err = errors.Join(err, file.Close())
@@ -166,7 +166,7 @@ func (k *Keeper) writeSysctl(s Sysctl, f *Finding) {
 }
 
 func (k *Keeper) readSysctl(key string) (int, error) {
-	raw, err := os.ReadFile(k.path("/proc/sys/" + key))
+	raw, err := os.ReadFile(k.sysctl(key))
 	if err != nil {
 		return 0, fmt.Errorf("reading sysctl %s: %w", sysctlName(key), err)
 	}

@@ -2,7 +2,9 @@ package kernel
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,32 +42,49 @@ func namespacesInUse() (map[uint64]bool, error) {
 	}
 	mounts := map[string]bool{}
 	for _, process := range processes {
-		// A process may end meanwhile; then it holds nothing.
 		tasks, _ := filepath.Glob(process + "/task/[0-9]*/ns/net")
 		for _, task := range tasks {
-			if inode, ok := namespaceInode(readlink(task)); ok {
+			target, err := readlink(task)
+			if err != nil {
+				return nil, err
+			}
+			if inode, ok := namespaceInode(target); ok {
 				used[inode] = true
 			}
 		}
-		if space := readlink(process + "/ns/mnt"); !mounts[space] {
+		space, err := readlink(process + "/ns/mnt")
+		if err != nil {
+			return nil, err
+		}
+		if space != "" && !mounts[space] {
 			mounts[space] = true
-			boundNamespaces(process+"/mountinfo", used)
+			if err := boundNamespaces(process+"/mountinfo", used); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return used, nil
 }
 
-func readlink(path string) string {
-	target, _ := os.Readlink(path)
-	return target
+// readlink returns "" for a process that has ended meanwhile: it holds nothing.
+// What may not be read could hold anything.
+func readlink(path string) (string, error) {
+	target, err := os.Readlink(path)
+	if isConcealed(err) {
+		return "", fmt.Errorf("looking at a process's namespaces, which takes CAP_SYS_PTRACE: %w", err)
+	}
+	return target, nil
 }
 
 // boundNamespaces adds the namespaces that are mounted: their root is shown as
 // "net:[4026532247]" (proc_pid_mountinfo(5), field 4).
-func boundNamespaces(mountinfo string, used map[uint64]bool) {
+func boundNamespaces(mountinfo string, used map[uint64]bool) error {
 	file, err := os.Open(mountinfo)
+	if isConcealed(err) {
+		return fmt.Errorf("looking at a process's mounts: %w", err)
+	}
 	if err != nil {
-		return
+		return nil
 	}
 	defer file.Close()
 	lines := bufio.NewScanner(file)
@@ -76,6 +95,22 @@ func boundNamespaces(mountinfo string, used map[uint64]bool) {
 			}
 		}
 	}
+	return nil
+}
+
+// isConcealed reports whether an error says that the right to look at a process
+// is missing, so that it may hold a pod's namespace unseen. With the right,
+// single processes can still be out of reach: those of a machine's supervisor
+// are, and those outside of the user namespace in which all pods are.
+func isConcealed(err error) bool {
+	return errors.Is(err, fs.ErrPermission) && !mayLookAtProcesses()
+}
+
+// mayLookAtProcesses reports whether the thread has CAP_SYS_PTRACE.
+func mayLookAtProcesses() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_PTRACE) != 0
 }
 
 func namespaceInode(text string) (inode uint64, ok bool) {

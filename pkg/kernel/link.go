@@ -154,7 +154,7 @@ const (
 func (n *Netlink) applySettings(o Settings) error {
 	if o.WithoutIPv6 {
 		// By file: there is no message for it.
-		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+o.Link+"/disable_ipv6", []byte("1"), 0)
+		err := os.WriteFile(n.sysctl("net/ipv6/conf/"+o.Link+"/disable_ipv6"), []byte("1"), 0)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -176,7 +176,7 @@ func (n *Netlink) applySettings(o Settings) error {
 
 func (n *Netlink) announceIPv6(link string) error {
 	return n.inPod(func() error {
-		return os.WriteFile("/proc/sys/net/ipv6/conf/"+link+"/ndisc_notify", []byte("1"), 0)
+		return os.WriteFile(n.sysctl("net/ipv6/conf/"+link+"/ndisc_notify"), []byte("1"), 0)
 	})
 }
 

@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -17,6 +19,9 @@ type Netlink struct {
 	// Step is called before every change, with its command; an error takes
 	// the place of the change. Tests make changes fail with it.
 	Step func(command string) error
+	// Sysctls is where sysctls are files, "/proc/sys" where it is empty. In a
+	// container that may be read-only, and the machine's be mounted elsewhere.
+	Sysctls string
 
 	pod     *Namespace
 	sockets [2]*socket
@@ -88,7 +93,7 @@ func (n *Netlink) Make(object Object) error {
 	case Answered:
 		err = n.answer(o)
 	case Forwarding:
-		err = enableForwarding(o)
+		err = n.enableForwarding(o)
 	default:
 		err = errUnknown(object)
 	}
@@ -153,7 +158,7 @@ func (n *Netlink) Inspect(object Object) error {
 	case Answered:
 		found, err = n.inspectAnswered(o)
 	case Forwarding:
-		found, err = inspectForwarding(o)
+		found, err = n.inspectForwarding(o)
 	default:
 		err = errUnknown(object)
 	}
@@ -228,17 +233,22 @@ func (n *Netlink) inPod(f func() error) error {
 	return <-result
 }
 
-func enableForwarding(f Forwarding) error {
-	// Writing takes the kernel's network lock and visits every interface,
-	// so it is done only where it changes something.
-	if found, err := inspectForwarding(f); err != nil || found == "" {
-		return err
-	}
-	return os.WriteFile("/proc/sys/"+f.Key(), []byte("1"), 0)
+// sysctl is the file of a sysctl, for example of "net/ipv4/ip_forward".
+func (n *Netlink) sysctl(key string) string {
+	return filepath.Join(cmp.Or(n.Sysctls, "/proc/sys"), key)
 }
 
-func inspectForwarding(f Forwarding) (string, error) {
-	raw, err := os.ReadFile("/proc/sys/" + f.Key())
+func (n *Netlink) enableForwarding(f Forwarding) error {
+	// Writing takes the kernel's network lock and visits every interface,
+	// so it is done only where it changes something.
+	if found, err := n.inspectForwarding(f); err != nil || found == "" {
+		return err
+	}
+	return os.WriteFile(n.sysctl(f.Key()), []byte("1"), 0)
+}
+
+func (n *Netlink) inspectForwarding(f Forwarding) (string, error) {
+	raw, err := os.ReadFile(n.sysctl(f.Key()))
 	if err != nil {
 		return "", err
 	}

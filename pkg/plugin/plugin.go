@@ -27,6 +27,8 @@ type Plugin struct {
 	// name; an error takes the place of the change. Tests inject faults with
 	// it; nil changes nothing.
 	Step func(operation string) error
+	// Sysctls is where sysctls are files; see [kernel.Netlink].
+	Sysctls string
 }
 
 var _ cni.Verbs = (*Plugin)(nil)
@@ -123,7 +125,7 @@ func (j *job) openKernel() error {
 	if err != nil {
 		return cni.Wrap(cni.CodeKernel, err, "the plugin needs CAP_NET_ADMIN and CAP_SYS_ADMIN")
 	}
-	netlink.Step = j.Step
+	netlink.Step, netlink.Sysctls = j.Step, j.Sysctls
 	j.kernel = netlink
 	return nil
 }

@@ -26,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/flatnet-cni/flatnet/pkg/agent"
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
@@ -38,11 +39,11 @@ const (
 
 // flags are flatnetd's.
 func flags() []string {
-	return []string{
-		"node-name", "nodes-file", "kubeconfig", "fabric", "vxlan-device", "vxlan-id", "vxlan-port", "mtu", "masquerade-ipv4", "masquerade-ipv6",
-		"non-masquerade-cidrs", "cni-bin-dir", "cni-conf-dir", "plugins-dir", "state-dir", "sysctl-dir", "listen", "log-level", "log-format",
-		"resync", "collect",
-	}
+	set := flag.NewFlagSet("flatnetd", flag.ContinueOnError)
+	agent.Flags(set, func(string) string { return "" })
+	var names []string
+	set.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	return names
 }
 
 // capabilities are the ones that flatnetd has a use for; daemonset.yaml says which.
