@@ -33,7 +33,8 @@ const (
 // whoever writes spec.podCIDRs, so that one wrong Node could take the traffic
 // of the others.
 func Judge(self string, nodes []Node) (accepted []Node, refused []Refusal) {
-	j := judgement{nodes: ranked(self, nodes)}
+	j := judgement{input: nodes}
+	j.order, j.nodes = ranked(self, nodes)
 	for _, n := range j.nodes {
 		j.refused = append(j.refused, n.Malformed...)
 	}
@@ -44,22 +45,38 @@ func Judge(self string, nodes []Node) (accepted []Node, refused []Refusal) {
 	return j.accepted(), j.refused
 }
 
-// ranked returns the nodes by precedence.
-func ranked(self string, nodes []Node) []Node {
-	ranked := slices.Clone(nodes)
-	slices.SortFunc(ranked, func(a, b Node) int {
+// ranked returns the nodes by precedence, and the place of each in the input.
+func ranked(self string, nodes []Node) (order []int, ranked []*Node) {
+	order = make([]int, len(nodes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int {
+		a, b := &nodes[i], &nodes[j]
+		if c := first(a.Name == self, b.Name == self); c != 0 {
+			return c
+		}
+		if c := first(!a.Created.IsZero(), !b.Created.IsZero()); c != 0 {
+			return c
+		}
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		// One name twice: any order will do, as long as it is one.
 		return cmp.Or(
-			first(a.Name == self, b.Name == self),
-			first(!a.Created.IsZero(), !b.Created.IsZero()),
-			a.Created.Compare(b.Created),
-			strings.Compare(a.Name, b.Name),
-			// One name twice: any order will do, as long as it is one.
 			slices.CompareFunc(a.Addresses, b.Addresses, netip.Addr.Compare),
 			slices.CompareFunc(a.PodCIDRs, b.PodCIDRs, netip.Prefix.Compare),
 			slices.CompareFunc(a.Malformed, b.Malformed, Refusal.compare),
 		)
 	})
-	return ranked
+	ranked = make([]*Node, len(nodes))
+	for rank, i := range order {
+		ranked[rank] = &nodes[i]
+	}
+	return order, ranked
 }
 
 // first orders what is true before what is not.
@@ -75,10 +92,12 @@ func first(a, b bool) int {
 
 // judgement is a list of nodes being judged. A rank is an index into nodes.
 type judgement struct {
-	nodes   []Node  // by precedence
+	input   []Node
+	nodes   []*Node // by precedence
+	order   []int   // by rank: the place in the input
 	out     []bool  // by rank: not joined at all
 	claims  []claim // the good addresses, by address
-	kept    []claim // the good addresses of the nodes, by rank and place
+	kept    []claim // the same, by rank and place
 	routes  []route // the good podCIDRs, by rank and place
 	refused []Refusal
 }
@@ -115,7 +134,7 @@ func (j *judgement) refuseNames() {
 }
 
 // claims names a node by what it has, where the name does not tell it.
-func (n Node) claims() string {
+func (n *Node) claims() string {
 	switch {
 	case len(n.Addresses) > 0:
 		return "address " + n.Addresses[0].String()
@@ -127,7 +146,7 @@ func (n Node) claims() string {
 
 // malformed reports whether the source has said already what is wrong with an
 // entry.
-func (n Node) malformed(list string, place int) bool {
+func (n *Node) malformed(list string, place int) bool {
 	return len(n.Malformed) > 0 && slices.ContainsFunc(n.Malformed, func(r Refusal) bool { return r.Field == entry(list, place) })
 }
 
@@ -157,24 +176,36 @@ func (j *judgement) addresses() {
 			j.claims = append(j.claims, claim{addr, rank, place})
 		}
 	}
+	j.kept = slices.Clone(j.claims)
 	slices.SortFunc(j.claims, func(a, b claim) int {
-		return cmp.Or(a.addr.Compare(b.addr), a.rank-b.rank, a.place-b.place)
+		if c := a.addr.Compare(b.addr); c != 0 {
+			return c
+		}
+		return cmp.Or(a.rank-b.rank, a.place-b.place)
 	})
 	good := j.claims[:0]
 	for _, c := range j.claims {
 		if n := len(good); n > 0 && good[n-1].addr == c.addr {
-			// A node may well say the same address twice.
-			if owner := good[n-1].rank; owner != c.rank {
-				j.refuse(c.rank, entry("addresses", c.place), c.addr.String(), "is an address of node "+j.nodes[owner].Name+" too",
-					"give each node an address of its own, and remove nodes that are gone")
-			}
+			j.refuseAddress(c, good[n-1].rank)
 			continue
 		}
 		good = append(good, c)
 	}
+	if len(good) < len(j.claims) {
+		j.kept = slices.Clone(good)
+		slices.SortFunc(j.kept, func(a, b claim) int { return cmp.Or(a.rank-b.rank, a.place-b.place) })
+	}
 	j.claims = good
-	j.kept = slices.Clone(good)
-	slices.SortFunc(j.kept, func(a, b claim) int { return cmp.Or(a.rank-b.rank, a.place-b.place) })
+}
+
+// refuseAddress notes that an address is another node's. A node may well say
+// the same one twice.
+func (j *judgement) refuseAddress(c claim, owner int) {
+	if owner == c.rank {
+		return
+	}
+	j.refuse(c.rank, entry("addresses", c.place), c.addr.String(), "is an address of node "+j.nodes[owner].Name+" too",
+		"give each node an address of its own, and remove nodes that are gone")
 }
 
 // unfitAddress says why an address cannot be that of a node; empty if it can.
@@ -203,28 +234,37 @@ var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // accepted puts together what has been found good.
 func (j *judgement) accepted() []Node {
-	addresses := make([]netip.Addr, 0, len(j.kept))
-	prefixes := make([]netip.Prefix, 0, len(j.routes))
-	accepted := make([]Node, 0, len(j.nodes))
-	kept, routes := j.kept, j.routes
+	// Two arrays for all, which the nodes' lists are parts of.
+	addresses := make([]netip.Addr, len(j.kept))
+	for i, c := range j.kept {
+		addresses[i] = c.addr
+	}
+	prefixes := make([]netip.Prefix, len(j.routes))
+	for i, r := range j.routes {
+		prefixes[i] = r.prefix
+	}
+	accepted := make([]Node, len(j.input))
+	a, p := 0, 0
 	for rank, n := range j.nodes {
-		from, fromPrefix := len(addresses), len(prefixes)
-		for ; len(kept) > 0 && kept[0].rank == rank; kept = kept[1:] {
-			addresses = append(addresses, kept[0].addr)
+		fromA, fromP := a, p
+		for a < len(j.kept) && j.kept[a].rank == rank {
+			a++
 		}
-		for ; len(routes) > 0 && routes[0].rank == rank; routes = routes[1:] {
-			prefixes = append(prefixes, routes[0].prefix)
+		for p < len(j.routes) && j.routes[p].rank == rank {
+			p++
 		}
 		if j.out[rank] {
 			continue
 		}
-		accepted = append(accepted, Node{
+		// In the order of the input: that of the sources is sorted already.
+		accepted[j.order[rank]] = Node{
 			Name:      n.Name,
-			Addresses: slices.Clip(addresses[from:]),
-			PodCIDRs:  slices.Clip(prefixes[fromPrefix:]),
+			Addresses: addresses[fromA:a:a],
+			PodCIDRs:  prefixes[fromP:p:p],
 			Created:   n.Created,
-		})
+		}
 	}
+	accepted = slices.DeleteFunc(accepted, func(n Node) bool { return n.Name == "" })
 	slices.SortFunc(accepted, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	return accepted
 }

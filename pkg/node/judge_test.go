@@ -368,7 +368,8 @@ func plainly(self string, nodes []Node) []Node {
 	}
 	var taken []owned
 	var accepted []Node
-	for _, n := range ranked(self, nodes) {
+	_, byPrecedence := ranked(self, nodes)
+	for _, n := range byPrecedence {
 		good := Node{Name: n.Name, Addresses: n.Addresses, Created: n.Created}
 		for _, p := range n.PodCIDRs {
 			free := !slices.ContainsFunc(taken, func(o owned) bool { return o.prefix.Overlaps(p) })
@@ -452,6 +453,7 @@ func cluster(n int) []Node {
 // podCIDR; and all the same.
 func BenchmarkJudge(b *testing.B) {
 	agreeing := cluster(5000)
+	slices.SortFunc(agreeing, func(a, b Node) int { return strings.Compare(a.Name, b.Name) }) // as the sources do
 	broad := append(cluster(5000), Node{Name: "broad", PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	same := cluster(5000)
 	for i := range same {

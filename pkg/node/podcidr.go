@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -33,7 +32,7 @@ func (j *judgement) podCIDRs() {
 }
 
 // wellFormed gathers the podCIDRs of a node that can be one, and hold no node.
-func (j *judgement) wellFormed(rank int, n Node) {
+func (j *judgement) wellFormed(rank int, n *Node) {
 	podCIDRs := n.PodCIDRs
 	if len(podCIDRs) > maxPodCIDRsPerNode {
 		j.refuse(rank, "podCIDRs", strconv.Itoa(len(podCIDRs)), fmt.Sprintf("is more than %d podCIDRs for a node; those after the first %d are left out",
@@ -163,7 +162,10 @@ func grow(routes []route) (families []family, familyOf []int) {
 	}
 	slices.SortFunc(order, func(a, b int) int {
 		p, q := routes[a].prefix, routes[b].prefix
-		return cmp.Or(p.Addr().Compare(q.Addr()), p.Bits()-q.Bits())
+		if c := p.Addr().Compare(q.Addr()); c != 0 {
+			return c
+		}
+		return p.Bits() - q.Bits()
 	})
 	families, familyOf = make([]family, 0, len(routes)), make([]int, len(routes))
 	above := -1 // the family before, or one that holds it
