@@ -12,40 +12,89 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
+// programs are flatnet's.
+var programs = []string{"flatnet", "flatnet-ipam", "flatnetd"}
+
 // Build builds flatnet, flatnet-ipam and flatnetd into the repository's bin/, if they are
 // missing there or older than the source, and returns that directory.
-func Build() (directory string, err error) {
+func Build() (directory string, err error) { return buildAll("bin", nil) }
+
+// BuildForTest is Build, but where the calling program has the race detector,
+// flatnetd gets it too: the directory is another one then. A flatnetd that
+// finds a race says so on standard error, and ends with status 66.
+func BuildForTest() (directory string, err error) {
+	if !raceDetector {
+		return Build()
+	}
+	// The plugin has no goroutines to speak of, and would take long to begin.
+	return buildAll(filepath.Join("bin", "race"), map[string]bool{"flatnetd": true})
+}
+
+// buildAll builds the programs below the repository's root, some of them with
+// the race detector.
+func buildAll(below string, race map[string]bool) (directory string, err error) {
 	root, err := reference.Repository()
 	if err != nil {
 		return "", err
 	}
-	directory = filepath.Join(root, "bin")
-	for _, name := range []string{"flatnet", "flatnet-ipam", "flatnetd"} {
-		if err := build(root, name); err != nil {
+	directory = filepath.Join(root, below)
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return "", fmt.Errorf("making a place for binaries: %w", err)
+	}
+	// Packages are tested side by side: one builds, the others wait.
+	unlock, err := lock(filepath.Join(directory, ".lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	for _, name := range programs {
+		if err := build(root, directory, name, race[name]); err != nil {
 			return "", err
 		}
 	}
 	return directory, nil
 }
 
-func build(root, name string) error {
-	binary := filepath.Join(root, "bin", name)
+func lock(path string) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("opening lock: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("locking %s: %w", path, err)
+	}
+	return func() { file.Close() }, nil
+}
+
+func build(root, directory, name string, race bool) error {
+	binary := filepath.Join(directory, name)
 	stale, err := olderThanSource(binary, root)
 	if err != nil || !stale {
 		return err
 	}
+	// What is changed during the build must make the binary an old one.
+	begin := time.Now()
 	fresh := fmt.Sprintf("%s.%d", binary, os.Getpid())
 	defer os.Remove(fresh)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", fresh, "./cmd/"+name)
+	arguments, cgo := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", fresh}, "CGO_ENABLED=0"
+	if race {
+		arguments, cgo = append(arguments, "-race"), "CGO_ENABLED=1"
+	}
+	cmd := exec.Command("go", append(arguments, "./cmd/"+name)...)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), cgo)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w\n%s", name, err, output)
+	}
+	if err := os.Chtimes(fresh, begin, begin); err != nil {
+		return err
 	}
 	// Another test may be executing the old one: it is replaced, not written to.
 	return os.Rename(fresh, binary)

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,6 +37,7 @@ type Lab struct {
 	fail   func(error)
 	mu     sync.Mutex
 	made   []*Namespace
+	last   []func() error // what Close does first, in reverse order
 }
 
 // New makes an empty lab. A method that cannot do its work panics; a test
@@ -64,11 +66,27 @@ func Start(t testing.TB) *Lab {
 	return lab
 }
 
+// Fail says that something could not be made, as the lab's own methods do: it
+// fails the test that the lab was made for, or panics where there is none.
+func (l *Lab) Fail(err error) { l.fail(err) }
+
+// OnClose has Close call f before it removes the namespaces: what was made last
+// is undone first.
+func (l *Lab) OnClose(f func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = append(l.last, f)
+}
+
 // Close removes every namespace of the lab.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
+	for _, f := range slices.Backward(l.last) {
+		errs = append(errs, f())
+	}
+	l.last = nil
 	for i := len(l.made) - 1; i >= 0; i-- {
 		// A test may have removed a pod's namespace itself.
 		if err := l.made[i].Delete(); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -142,6 +160,9 @@ func (s *Segment) Port(addresses ...string) Port {
 	}
 	return p
 }
+
+// Addresses are those that the port's owner has there, with the segment's length.
+func (p Port) Addresses() []netip.Prefix { return p.addresses }
 
 // Node is a machine: a namespace with an interface eth0, eth1, … on each port.
 type Node struct {
