@@ -96,7 +96,10 @@ func (n *Node) command(command string, flags ...string) *exec.Cmd {
 		arguments = append(arguments, command)
 	}
 	arguments = append(append(arguments, n.Flags()...), flags...)
-	return exec.Command(filepath.Join(n.cluster.Binaries, "flatnetd"), arguments...)
+	cmd := exec.Command(filepath.Join(n.cluster.Binaries, "flatnetd"), arguments...)
+	// With the race detector a program would sleep for a second before it ends.
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	return cmd
 }
 
 // Flatnetd runs a command of flatnetd (status, cleanup) and returns what it
