@@ -51,13 +51,15 @@ type Agent struct {
 	ruleset  masquerade.Ruleset
 	needs    host.Needs
 	guard    bool // IPv4 sources have to be checked by nftables
-	network  install.Network
-	findings []host.Finding
-	disk     []install.Finding
-	done     [numberOfTasks]bool  // with success, once
-	errors   [numberOfTasks]error // of the last run
-	changed  map[string]peerChange
-	problems map[string]bool // that were logged
+	// pluginTables says that the plugin masquerades pods, by its own tables.
+	pluginTables bool
+	network      install.Network
+	findings     []host.Finding
+	disk         []install.Finding
+	done         [numberOfTasks]bool  // with success, once
+	errors       [numberOfTasks]error // of the last run
+	changed      map[string]peerChange
+	problems     map[string]bool // that were logged
 }
 
 // networkName is that of the configuration that is installed.

@@ -88,7 +88,7 @@ func removeFabric(tunnel string) (removed []string, err error) {
 	}
 	defer k.Close()
 	engine := fabric.NewEngine(k)
-	result, err := engine.Sync(nil)
+	result, err := engine.Sync(&fabric.Plan{})
 	for _, c := range result.Changes {
 		removed = append(removed, c.Object.String())
 	}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/node"
@@ -86,7 +88,15 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	return exitOK
 }
 
+// collectorPercent lets the heap grow by a third before the garbage collector
+// runs, instead of doubling: the agent is idle nearly always, and memory is
+// what a node has little of.
+const collectorPercent = 33
+
 func serve(ctx context.Context, c Config, errOut io.Writer) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectorPercent)
+	}
 	log := c.Logger(errOut)
 	source, err := c.source(log)
 	if err != nil {

@@ -89,8 +89,8 @@ func kindOf(o kernel.Object) string {
 
 func (m *metrics) planned(p *fabric.Plan) {
 	counts := map[string]int{"direct": 0, "vxlan": 0, "mixed": 0, "none": 0, "waiting": 0}
-	for i := range p.Peers {
-		counts[modeOf(p.Peers[i].Ways)]++
+	for _, peer := range p.Peers {
+		counts[modeOf(peer.Ways)]++
 	}
 	for mode, n := range counts {
 		m.peers.WithLabelValues(mode).Set(float64(n))

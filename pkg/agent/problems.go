@@ -34,8 +34,8 @@ func (a *Agent) currentProblems() []fabric.Problem {
 			Hint: "Kubernetes assigns one if the controller manager runs with --allocate-node-cidrs; otherwise give the node one",
 		})
 	}
-	for i := range a.plan.Peers {
-		add(a.plan.Peers[i].Problems...)
+	for _, p := range a.plan.Peers {
+		add(p.Problems...)
 	}
 	for _, f := range a.engine.Failures() {
 		hint := "look at the kernel's log (dmesg) and at what else manages routes on this node"

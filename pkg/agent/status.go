@@ -102,8 +102,7 @@ func (a *Agent) status(ctx context.Context) Status {
 	s.Tunnel, s.PodMTU = a.plan.Tunnel, a.plan.PodMTU
 	s.PodCIDRs = append(s.PodCIDRs, a.plan.OwnPodCIDRs...)
 	s.Objects.Present, s.Objects.Desired = a.engine.Present()
-	for i := range a.plan.Peers {
-		p := &a.plan.Peers[i]
+	for _, p := range a.plan.Peers {
 		peer := PeerStatus{Name: p.Name, Mode: modeOf(p.Ways), Ways: []WayStatus{}, Changed: a.changed[p.Name].at}
 		for _, w := range p.Ways {
 			peer.Ways = append(peer.Ways, WayStatus{w.PodCIDR, w.Mode, w.Via, w.Link, w.Mode != "" && a.engine.HasRoute(w.PodCIDR)})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -92,7 +93,7 @@ func (a *Agent) join() error {
 		return fmt.Errorf("node %s is not in the source of nodes (%s): set --node-name to the name that it has there", a.config.NodeName, a.sourceName())
 	}
 	plan := a.planner.Plan(a.accepted[self], a.accepted, a.underlay)
-	result, err := a.engine.Sync(plan.Entries())
+	result, err := a.engine.Sync(plan)
 	first := a.plan == nil
 	a.plan = plan
 	if err != nil {
@@ -150,6 +151,8 @@ func (a *Agent) follow(first bool) {
 		a.schedule.soon(installTask, now)
 	}
 	if first {
+		// What reading and planning took will not be needed again.
+		debug.FreeOSMemory()
 		a.schedule.soon(podsTask, now)
 		a.schedule.soon(collectTask, now)
 		a.schedule.by(verifyTask, now.Add(a.config.Resync))
@@ -223,19 +226,27 @@ func (a *Agent) syncMasquerade() error {
 	}
 	a.metrics.masqueraded(a.ruleset.Sizes())
 	a.done[masqueradeTask] = true
+	if !a.pluginTables {
+		return nil
+	}
 	return a.exemptFromPlugin(c)
 }
 
 // exemptFromPlugin keeps a plugin that masquerades by itself (ipMasq) from
-// translating what goes to pods of other nodes, which it does not know of.
+// translating what goes to pods of other nodes, which it does not know of. That
+// its tables come up is told by nftables' notifications; until then nothing is
+// asked, because to close nftables' socket takes ten milliseconds where
+// somebody has just deleted something.
 func (a *Agent) exemptFromPlugin(c masquerade.Config) error {
 	exempt := slices.Concat(c.Pods, c.Exempt)
 	for _, n := range c.Nodes {
 		exempt = append(exempt, netip.PrefixFrom(n, n.BitLen()))
 	}
-	if _, err := a.rules.ExemptMore(exempt); err != nil {
+	present, _, err := a.rules.ExemptMore(exempt)
+	if err != nil {
 		return fmt.Errorf("exempting the cluster in the plugin's nftables tables: %w", err)
 	}
+	a.pluginTables = present
 	return nil
 }
 
@@ -298,8 +309,7 @@ func (a *Agent) noteChanges(result fabric.Result) {
 	now := time.Now()
 	known := make(map[string]peerChange, len(a.plan.Peers))
 	joined, left := 0, 0
-	for i := range a.plan.Peers {
-		p := &a.plan.Peers[i]
+	for _, p := range a.plan.Peers {
 		before, was := a.changed[p.Name]
 		if was && slices.Equal(before.ways, p.Ways) {
 			known[p.Name] = before

@@ -18,19 +18,19 @@ func Diff(have, want map[string]Entry) []kernel.Change {
 		h, there := have[place]
 		switch {
 		case !there:
-			made = append(made, ranked{kernel.Change{Verb: kernel.Add, Object: w.Object}, rank(w.Object), w.Text})
-		case h.Text != w.Text:
-			made = append(made, ranked{kernel.Change{Verb: kernel.Put, Object: w.Object}, rank(w.Object), w.Text})
+			made = append(made, ranked{kernel.Change{Verb: kernel.Add, Object: w.Object}, rank(w.Object), place})
+		case h.Object != w.Object:
+			made = append(made, ranked{kernel.Change{Verb: kernel.Put, Object: w.Object}, rank(w.Object), place})
 			if _, isRule := w.Object.(kernel.Rule); isRule {
 				// Rules of one place but another priority are not replaced
 				// by the kernel.
-				removed = append(removed, ranked{kernel.Change{Verb: kernel.Delete, Object: h.Object}, rank(h.Object), h.Text})
+				removed = append(removed, ranked{kernel.Change{Verb: kernel.Delete, Object: h.Object}, rank(h.Object), place})
 			}
 		}
 	}
 	for place, h := range have {
 		if _, wanted := want[place]; !wanted {
-			removed = append(removed, ranked{kernel.Change{Verb: kernel.Delete, Object: h.Object}, rank(h.Object), h.Text})
+			removed = append(removed, ranked{kernel.Change{Verb: kernel.Delete, Object: h.Object}, rank(h.Object), place})
 		}
 	}
 	slices.SortFunc(made, compareRanked)
@@ -44,12 +44,12 @@ func Diff(have, want map[string]Entry) []kernel.Change {
 
 type ranked struct {
 	kernel.Change
-	rank int
-	text string
+	rank  int
+	place string
 }
 
 func compareRanked(a, b ranked) int {
-	return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.text, b.text))
+	return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.place, b.place))
 }
 
 // rank orders objects by what they rely on.

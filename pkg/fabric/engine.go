@@ -20,6 +20,7 @@ type Kernel interface {
 // between. It is not safe for concurrent use.
 type Engine struct {
 	kernel Kernel
+	plan   *Plan // whose entries are wanted
 	want   map[string]Entry
 	// have is what the kernel holds, as far as the engine has seen or made it;
 	// nil where it does not know.
@@ -35,7 +36,7 @@ type Failure struct {
 
 // NewEngine returns an engine that knows nothing of the kernel's state yet.
 func NewEngine(k Kernel) *Engine {
-	return &Engine{kernel: k, want: map[string]Entry{}, failed: map[string]Failure{}}
+	return &Engine{kernel: k, plan: &Plan{}, want: map[string]Entry{}, failed: map[string]Failure{}}
 }
 
 // Result says what a sync has done.
@@ -44,20 +45,62 @@ type Result struct {
 	Failed  int             // how many others were refused; see [Engine.Failures]
 }
 
-// Sync makes the entries what is in the kernel. It trusts what it knows of the
-// kernel: the first time, and after a surprise, it looks ([Engine.Verify]). An
-// entry that the kernel refuses does not keep the others from being made.
-func (e *Engine) Sync(want map[string]Entry) (Result, error) {
-	e.want = want
+// Sync makes a plan what is in the kernel. It trusts what it knows of the
+// kernel, and looks at what differs from the plan before alone; the first time,
+// and after a surprise, it looks at everything ([Engine.Verify]). An entry that
+// the kernel refuses does not keep the others from being made.
+func (e *Engine) Sync(plan *Plan) (Result, error) {
+	before, after := difference(e.plan, plan)
+	e.plan = plan
+	for place := range before {
+		delete(e.want, place)
+		delete(e.failed, place)
+	}
+	for place, w := range after {
+		e.want[place] = w
+	}
 	if e.have == nil {
 		return e.Verify()
 	}
-	result, err := e.apply()
+	have := make(map[string]Entry, len(before))
+	for _, places := range []map[string]Entry{before, after} {
+		for place := range places {
+			if h, there := e.have[place]; there {
+				have[place] = h
+			}
+		}
+	}
+	result, err := e.apply(Diff(have, after))
 	if err != nil || e.have != nil {
 		return result, err
 	}
 	more, err := e.Verify()
 	return Result{Changes: append(result.Changes, more.Changes...), Failed: more.Failed}, err
+}
+
+// difference returns the entries of two plans without those that both have
+// because they have the same peers.
+func difference(a, b *Plan) (before, after map[string]Entry) {
+	gone, come := &Plan{Shared: a.Shared}, &Plan{Shared: b.Shared}
+	i, j := 0, 0
+	for i < len(a.Peers) || j < len(b.Peers) {
+		switch {
+		case j == len(b.Peers) || i < len(a.Peers) && a.Peers[i].Name < b.Peers[j].Name:
+			gone.Peers = append(gone.Peers, a.Peers[i])
+			i++
+		case i == len(a.Peers) || b.Peers[j].Name < a.Peers[i].Name:
+			come.Peers = append(come.Peers, b.Peers[j])
+			j++
+		default:
+			if a.Peers[i] != b.Peers[j] {
+				gone.Peers = append(gone.Peers, a.Peers[i])
+				come.Peers = append(come.Peers, b.Peers[j])
+			}
+			i++
+			j++
+		}
+	}
+	return gone.Entries(), come.Entries()
 }
 
 // rounds bounds how often the engine looks again after a change that takes
@@ -75,7 +118,8 @@ func (e *Engine) Verify() (Result, error) {
 			return all, err
 		}
 		e.have = have
-		result, err := e.apply()
+		clear(e.failed)
+		result, err := e.apply(Diff(have, e.want))
 		all.Changes = append(all.Changes, result.Changes...)
 		all.Failed = result.Failed
 		if err != nil || e.have != nil {
@@ -88,25 +132,23 @@ func (e *Engine) Verify() (Result, error) {
 // errConflict says that somebody else's object is in the place of one of ours.
 var errConflict = errors.New("somebody else's is there already")
 
-// apply does what is left to do. It forgets the state where a change may have
-// taken other objects along.
-func (e *Engine) apply() (Result, error) {
-	clear(e.failed)
-	changes := Diff(e.have, e.want)
+// apply does changes. It forgets the kernel's state where one may have taken
+// other objects along.
+func (e *Engine) apply(changes []kernel.Change) (Result, error) {
 	if len(changes) == 0 {
-		return Result{}, nil
+		return Result{Failed: len(e.failed)}, nil
 	}
 	var result Result
 	forget := false
 	for i, err := range e.kernel.Apply(changes) {
 		c := changes[i]
 		place := kernel.Place(c.Object)
+		delete(e.failed, place)
 		if err != nil {
 			if errors.Is(err, kernel.ErrExists) {
 				err = fmt.Errorf("%w: %w", errConflict, err)
 			}
 			e.failed[place] = Failure{Change: c, Err: err}
-			result.Failed++
 			continue
 		}
 		result.Changes = append(result.Changes, c)
@@ -128,6 +170,7 @@ func (e *Engine) apply() (Result, error) {
 	if forget {
 		e.have = nil
 	}
+	result.Failed = len(e.failed)
 	return result, nil
 }
 
@@ -139,6 +182,10 @@ func (e *Engine) list() (map[string]Entry, error) {
 	have := make(map[string]Entry, len(objects))
 	for _, o := range objects {
 		x := entry(o)
+		// The same twice would be half of the agent's memory.
+		if w, wanted := e.want[x.Place]; wanted && w.Object == x.Object {
+			x = w
+		}
 		have[x.Place] = x
 	}
 	return have, nil
@@ -154,9 +201,9 @@ func (e *Engine) Observe(event kernel.Event) bool {
 	x := entry(event.Object)
 	w, wanted := e.want[x.Place]
 	if event.Gone {
-		return wanted && w.Text == x.Text
+		return wanted && w.Object == x.Object
 	}
-	return !wanted || w.Text != x.Text
+	return !wanted || w.Object != x.Object
 }
 
 // Failures returns what the kernel refused at the last sync.
@@ -172,7 +219,7 @@ func (e *Engine) Failures() []Failure {
 // many.
 func (e *Engine) Present() (present, desired int) {
 	for place, w := range e.want {
-		if h, there := e.have[place]; there && h.Text == w.Text {
+		if h, there := e.have[place]; there && h.Object == w.Object {
 			present++
 		}
 	}
@@ -186,7 +233,7 @@ func (e *Engine) PresentRoutes() (present, desired int) {
 			continue
 		}
 		desired++
-		if h, there := e.have[place]; there && h.Text == w.Text {
+		if h, there := e.have[place]; there && h.Object == w.Object {
 			present++
 		}
 	}
@@ -201,5 +248,5 @@ func IsConflict(err error) bool { return errors.Is(err, errConflict) }
 func (e *Engine) HasRoute(podCIDR netip.Prefix) bool {
 	place := kernel.Place(kernel.NodeRoute{Destination: podCIDR})
 	h, there := e.have[place]
-	return there && h.Text == e.want[place].Text
+	return there && h.Object == e.want[place].Object
 }

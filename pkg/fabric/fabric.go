@@ -84,15 +84,14 @@ func MAC(node string) [6]byte {
 	return mac
 }
 
-// Entry is an object that has to be there.
+// Entry is an object that has to be there. Its object is a comparable value.
 type Entry struct {
 	Place  string // see [kernel.Place]
-	Text   string
 	Object kernel.Object
 }
 
 func entry(o kernel.Object) Entry {
-	return Entry{Place: kernel.Place(o), Text: o.String(), Object: o}
+	return Entry{kernel.Place(o), o}
 }
 
 // Problem is something that keeps a part of the fabric from working.
@@ -132,8 +131,10 @@ type Peer struct {
 
 // Plan is what a node's fabric consists of.
 type Plan struct {
-	Shared   []Entry // what does not belong to one peer
-	Peers    []Peer  // by name
+	Shared []Entry // what does not belong to one peer
+	// Peers are the others, by name. One that has not changed is the same
+	// value as in the plan before.
+	Peers    []*Peer
 	Problems []Problem
 	// OwnPodCIDRs are those that pods of this node may get addresses of.
 	OwnPodCIDRs []netip.Prefix
@@ -145,24 +146,22 @@ type Plan struct {
 	Underlay []string
 }
 
-// Entries returns all entries by their place. Where two claim the same place,
-// which the judging of nodes prevents, the first has it.
+// Entries returns all entries by their place. No two claim the same place: the
+// judging of nodes has seen to that.
 func (p *Plan) Entries() map[string]Entry {
 	n := len(p.Shared)
-	for i := range p.Peers {
-		n += len(p.Peers[i].Entries)
+	for _, peer := range p.Peers {
+		n += len(peer.Entries)
 	}
 	all := make(map[string]Entry, n)
 	add := func(entries []Entry) {
 		for _, e := range entries {
-			if _, taken := all[e.Place]; !taken {
-				all[e.Place] = e
-			}
+			all[e.Place] = e
 		}
 	}
 	add(p.Shared)
-	for i := range p.Peers {
-		add(p.Peers[i].Entries)
+	for _, peer := range p.Peers {
+		add(peer.Entries)
 	}
 	return all
 }
@@ -171,12 +170,12 @@ func (p *Plan) Entries() map[string]Entry {
 func (p *Plan) String() string {
 	var b strings.Builder
 	for _, e := range p.Shared {
-		fmt.Fprintln(&b, e.Text)
+		fmt.Fprintln(&b, e.Object)
 	}
 	for _, peer := range p.Peers {
 		fmt.Fprintf(&b, "# %s\n", peer.Name)
 		for _, e := range peer.Entries {
-			fmt.Fprintln(&b, e.Text)
+			fmt.Fprintln(&b, e.Object)
 		}
 		for _, problem := range peer.Problems {
 			fmt.Fprintf(&b, "# problem: %s\n", problem)

@@ -10,8 +10,8 @@ import (
 
 // join plans the way to one peer: for each of its podCIDRs by itself, because a
 // peer may be on link in one family and not in the other.
-func (s *surroundings) join(peer node.Node) Peer {
-	p := Peer{Name: peer.Name}
+func (s *surroundings) join(peer node.Node) *Peer {
+	p := &Peer{Name: peer.Name}
 	if s.Mode == None {
 		return p
 	}

@@ -88,7 +88,7 @@ func TestWhatIsAppliedIsFoundAgain(t *testing.T) {
 				planner := &Planner{Config: config(mode)}
 				plan := planner.Plan(testNodes[0], testNodes, underlay)
 				e := NewEngine(k)
-				result, err := e.Sync(plan.Entries())
+				result, err := e.Sync(plan)
 				if err != nil || result.Failed > 0 {
 					t.Fatalf("%v %v", err, e.Failures())
 				}
@@ -123,7 +123,7 @@ func TestWhatIsAppliedIsFoundAgain(t *testing.T) {
 				if err != nil || !after.Equal(underlay) {
 					t.Errorf("the underlay has changed: %+v, %v", after, err)
 				}
-				if result, err := e.Sync(nil); err != nil || len(result.Changes) != len(plan.Entries()) {
+				if result, err := e.Sync(&Plan{}); err != nil || len(result.Changes) != len(plan.Entries()) {
 					t.Errorf("removing everything: %v %v", result, err)
 				}
 				if objects, err := k.List(); err != nil || len(objects) > 0 {
@@ -206,7 +206,7 @@ func TestAnyHistoryEndsInTheSameState(t *testing.T) {
 				t.Fatalf("step %d: the planner's memory makes a difference:\n%s\ninstead of\n%s", step, plan, scratch)
 			}
 			want := plan.Entries()
-			if result, err := e.Sync(want); err != nil || result.Failed > 0 {
+			if result, err := e.Sync(plan); err != nil || result.Failed > 0 {
 				t.Fatalf("step %d: %v %v", step, err, e.Failures())
 			}
 			objects, err := k.List()

@@ -37,7 +37,7 @@ type Planner struct {
 
 type remembered struct {
 	node node.Node
-	peer Peer
+	peer *Peer
 }
 
 // surroundings is what the ways to all peers depend on.
@@ -60,7 +60,7 @@ func (p *Planner) Plan(self node.Node, peers []node.Node, underlay kernel.Underl
 		p.around.outer = p.around.overlayAddress()
 		p.peers = map[string]remembered{}
 	}
-	plan := &Plan{Peers: make([]Peer, 0, len(peers))}
+	plan := &Plan{Peers: make([]*Peer, 0, len(peers))}
 	known := make(map[string]remembered, len(peers))
 	for _, n := range peers {
 		if n.Name == self.Name {
@@ -103,8 +103,8 @@ func (s *surroundings) own(plan *Plan) {
 	}
 	var overlaid [2]bool // IPv4, IPv6
 	links := map[string]bool{}
-	for i := range plan.Peers {
-		for _, w := range plan.Peers[i].Ways {
+	for _, peer := range plan.Peers {
+		for _, w := range peer.Ways {
 			switch w.Mode {
 			case VXLAN:
 				overlaid[familyOf(w.PodCIDR.Addr())] = true
@@ -128,8 +128,7 @@ func (s *surroundings) own(plan *Plan) {
 	add := func(o kernel.Object) { plan.Shared = append(plan.Shared, entry(o)) }
 	if s.outer.IsValid() {
 		plan.Tunnel = s.Tunnel
-		mac := MAC(s.self.Name)
-		add(kernel.Tunnel{Name: s.Tunnel, VNI: s.VNI, Port: s.Port, From: s.outer, MAC: kernel.MAC(mac[:]), MTU: s.tunnelMTU(carrier)})
+		add(kernel.Tunnel{Name: s.Tunnel, VNI: s.VNI, Port: s.Port, From: s.outer, MAC: MAC(s.self.Name), MTU: s.tunnelMTU(carrier)})
 		for _, ipv6 := range []bool{false, true} {
 			if vtep := vtep(s.self.PodCIDRs, ipv6); vtep.IsValid() {
 				add(kernel.Address{Link: s.Tunnel, Prefix: netip.PrefixFrom(vtep, vtep.BitLen())})

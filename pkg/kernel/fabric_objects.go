@@ -84,7 +84,7 @@ type Tunnel struct {
 	VNI  int        // VXLAN network identifier, 1 to 16777215
 	Port int        // UDP destination port, 1 to 65535
 	From netip.Addr // the node's address on the underlay; its family is the tunnel's
-	MAC  MAC
+	MAC  [6]byte
 	MTU  int // bytes
 }
 
@@ -98,7 +98,7 @@ func (t Tunnel) String() string {
 		checksum = "udpcsum"
 	}
 	return fmt.Sprintf("ip link add %s address %s mtu %d type vxlan id %d local %s dstport %d nolearning %s; ip link set %s up addrgenmode none",
-		t.Name, t.MAC, t.MTU, t.VNI, t.From, t.Port, checksum, t.Name)
+		t.Name, MAC(t.MAC[:]), t.MTU, t.VNI, t.From, t.Port, checksum, t.Name)
 }
 
 // Dependence implements [Object]: a tunnel stands alone.

@@ -25,7 +25,7 @@ func TestTxChecksumsOfATunnelAreSwitchedOff(t *testing.T) {
 			return err
 		}
 		defer f.Close()
-		tunnel := Tunnel{Name: "flatnet.vx", VNI: 70, Port: 4789, From: netip.MustParseAddr("fd00::1"), MAC: MAC{2, 0, 0, 0, 0, 1}, MTU: 1430}
+		tunnel := Tunnel{Name: "flatnet.vx", VNI: 70, Port: 4789, From: netip.MustParseAddr("fd00::1"), MAC: [6]byte{2, 0, 0, 0, 0, 1}, MTU: 1430}
 		for _, err := range f.Apply([]Change{{Put, tunnel}}) {
 			if err != nil {
 				return err

@@ -51,7 +51,7 @@ func (f *Fabric) applyTunnel(v Verb, want Tunnel) error {
 func (f *Fabric) createTunnel(t Tunnel) error {
 	r := f.socket.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	addEnd(r.AddData, End{Name: t.Name, MAC: t.MAC}, t.MTU)
+	addEnd(r.AddData, End{Name: t.Name, MAC: t.MAC[:]}, t.MTU)
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
@@ -97,7 +97,7 @@ func (f *Fabric) adaptTunnel(t Tunnel, index int) error {
 		return err
 	}
 	up := f.linkMessage(index, unix.IFF_UP)
-	up.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, []byte(t.MAC)))
+	up.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, t.MAC[:]))
 	up.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(t.MTU))))
 	return f.socket.acknowledge(up)
 }
@@ -132,8 +132,9 @@ func (f *Fabric) findTunnel() (*Tunnel, int, error) {
 func tunnelOf(device *netlink.Vxlan) Tunnel {
 	t := Tunnel{
 		Name: device.Name, VNI: device.VxlanId, Port: device.Port,
-		MAC: MAC(device.HardwareAddr), MTU: device.MTU,
+		MTU: device.MTU,
 	}
+	copy(t.MAC[:], device.HardwareAddr)
 	if from, ok := netip.AddrFromSlice(device.SrcAddr); ok {
 		t.From = from.Unmap()
 	}

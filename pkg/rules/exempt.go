@@ -12,26 +12,28 @@ import (
 // the way to the given networks: it widens the sets of exempt networks that
 // there are. Nothing that they cover is given up, and nothing is made where
 // there is no set, because no attachment is masqueraded there. It reports
-// whether it had to change something; where not, it costs two questions.
+// whether there is a set, and whether it had to change something; where not, it
+// costs two questions.
 //
 // An ADD may do the same at the same time. What it added between question and
 // answer stays; the other way round it may undo the widening, so who relies on
 // it has to call again when the table has changed.
 // Equivalent to: `nft add element ip flatnet exempt { PREFIXES }`.
-func (r *Rules) ExemptMore(prefixes []netip.Prefix) (changed bool, err error) {
+func (r *Rules) ExemptMore(prefixes []netip.Prefix) (present, changed bool, err error) {
 	c, err := connect()
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	defer c.CloseLasting()
 	for _, f := range families {
 		wider, err := r.widenExemptions(c, f, prefixes)
 		if err != nil && !isMissing(err) {
-			return changed, fmt.Errorf("adding to nftables set %s %s %s: %w", familyName(f), tableName, exemptName, err)
+			return present, changed, fmt.Errorf("adding to nftables set %s %s %s: %w", familyName(f), tableName, exemptName, err)
 		}
+		present = present || err == nil
 		changed = changed || wider
 	}
-	return changed, nil
+	return present, changed, nil
 }
 
 // widenExemptions adds what the set lacks, and takes out what that comprises.

@@ -31,14 +31,14 @@ func TestExemptMore(t *testing.T) {
 		r := &Rules{Step: func(string) error { steps++; return nil }}
 		more := prefixes("10.0.0.0/8", "10.244.0.0/16", "192.168.0.0/16", "fd00::/16")
 		// Nothing is made where nothing is.
-		if changed, err := r.ExemptMore(more); changed || err != nil || steps != 0 || len(tables(t)) != 0 {
+		if _, changed, err := r.ExemptMore(more); changed || err != nil || steps != 0 || len(tables(t)) != 0 {
 			t.Errorf("no table: %t, %v, %d steps, tables %v", changed, err, steps, tables(t))
 		}
 		// The guard's table has no exempt set.
 		if err := r.Add(Need{Addresses: addresses("fd00::2")}); err != nil {
 			t.Fatal(err)
 		}
-		if changed, err := r.ExemptMore(more); changed || err != nil {
+		if _, changed, err := r.ExemptMore(more); changed || err != nil {
 			t.Errorf("guard only: %t, %v", changed, err)
 		}
 		need := Need{Addresses: addresses("10.1.0.2", "fd00::2"), Masquerade: true, Exempt: prefixes("172.16.0.0/12", "fd12::/16")}
@@ -47,7 +47,7 @@ func TestExemptMore(t *testing.T) {
 		}
 		for _, want := range []bool{true, false} {
 			steps = 0
-			if changed, err := r.ExemptMore(more); changed != want || err != nil || (steps > 0) != want {
+			if _, changed, err := r.ExemptMore(more); changed != want || err != nil || (steps > 0) != want {
 				t.Errorf("%t, %v, %d steps; want %t", changed, err, steps, want)
 			}
 			want4 := ranges(nil).with(prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/4"))
@@ -63,13 +63,13 @@ func TestExemptMore(t *testing.T) {
 		if err := r.Add(need); err != nil {
 			t.Fatal(err)
 		}
-		if changed, err := r.ExemptMore(more); changed || err != nil {
+		if _, changed, err := r.ExemptMore(more); changed || err != nil {
 			t.Errorf("after another ADD: %t, %v", changed, err)
 		}
 		// One family's trouble does not keep the other from being served.
 		broken := errors.New("no")
 		r.Step = func(string) error { return broken }
-		if changed, err := r.ExemptMore(prefixes("198.51.100.0/24")); changed || !errors.Is(err, broken) {
+		if _, changed, err := r.ExemptMore(prefixes("198.51.100.0/24")); changed || !errors.Is(err, broken) {
 			t.Errorf("%t, %v; want the step's error", changed, err)
 		}
 	})
@@ -95,10 +95,10 @@ func TestExemptMoreBesideAnADD(t *testing.T) {
 		}}
 		// The second network takes the place of the one that is to be widened.
 		for range 2 {
-			if _, err := r.ExemptMore(prefixes("10.0.0.0/8", "192.168.0.0/16")); err != nil {
+			if _, _, err := r.ExemptMore(prefixes("10.0.0.0/8", "192.168.0.0/16")); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.ExemptMore(prefixes("11.0.0.0/8")); err != nil {
+			if _, _, err := r.ExemptMore(prefixes("11.0.0.0/8")); err != nil {
 				t.Fatal(err)
 			}
 		}
