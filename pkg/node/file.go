@@ -17,8 +17,9 @@ import (
 )
 
 // maxFileSize is the size of a nodes file, in bytes, beyond which it is taken
-// for a mistake. The largest list that Judge accepts has about 8 MiB.
-const maxFileSize = 64 << 20
+// for a mistake. The largest list that Judge accepts has about 10 MiB, 5,000
+// nodes have 0.6; and the YAML parser takes up to 150 bytes of memory for one.
+const maxFileSize = 16 << 20
 
 const (
 	// settle is how long File waits after a change for the next one, so that

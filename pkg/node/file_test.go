@@ -331,7 +331,7 @@ func TestFileOfNoUse(t *testing.T) {
 	}{
 		{"a directory", "it is not a regular file", func(path string) error { return os.Mkdir(path, 0o755) }},
 		{"a pipe", "it is not a regular file", func(path string) error { return syscall.Mkfifo(path, 0o644) }},
-		{"a huge file", "it is larger than 64 MiB, which is taken for a mistake", func(path string) error {
+		{"a huge file", "it is larger than 16 MiB, which is taken for a mistake", func(path string) error {
 			if err := os.WriteFile(path, nil, 0o644); err != nil {
 				return err
 			}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -301,6 +302,7 @@ func TestKubernetesZeroNodes(t *testing.T) {
 		r.checks("")
 		s.remove("n1")
 		r.checks("the API server lists zero nodes")
+		time.Sleep(10 * settle) // time enough to be delivered
 		r.silent()
 	})
 }
