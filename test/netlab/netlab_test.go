@@ -63,3 +63,53 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Errorf("%d namespaces before, %d after", len(before), len(after))
 	}
 }
+
+func TestCaptureAndTransfer(t *testing.T) {
+	lab := Start(t)
+	lan := lab.Segment("lan")
+	a := lab.Node("a", lan.Port("172.30.0.1/24", "fd00:30::1/64"))
+	b := lab.Node("b", lan.Port("172.30.0.2/24", "fd00:30::2/64"))
+	for _, pair := range [][2]string{{"172.30.0.1", "172.30.0.2"}, {"fd00:30::1", "fd00:30::2"}} {
+		source, destination := netip.MustParseAddr(pair[0]), netip.MustParseAddr(pair[1])
+		stop, err := lan.Capture(4789)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen, err := Transfer(a.Namespace, b.Namespace, destination, 1<<20, 10*time.Second)
+		if err != nil || seen != source {
+			t.Errorf("%s saw %s, %v", destination, seen, err)
+		}
+		packets, err := stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		there, back := 0, 0
+		for _, p := range packets {
+			switch {
+			case p.Source == source && p.Destination == destination && p.Protocol == 6:
+				there += p.Size
+			case p.Source == destination && p.Destination == source && p.Protocol == 6:
+				back++
+			}
+		}
+		// Each packet is seen once: headers are far less than another megabyte.
+		if there < 1<<20 || there > 3<<19 || back == 0 {
+			t.Errorf("%d bytes of packets to %s were seen, and %d packets back: %v", there, destination, back, packets[:min(len(packets), 3)])
+		}
+	}
+}
+
+func TestCaptureReadsVXLAN(t *testing.T) {
+	raw := []byte{
+		0x45, 0, 0, 78, 0, 0, 0x40, 0, 64, 17, 0, 0, 172, 30, 0, 1, 172, 30, 0, 2, // IPv4
+		0x30, 0x39, 0x12, 0xb5, 0, 58, 0, 0, // UDP to 4789
+		8, 0, 0, 0, 0, 0, 70, 0, // VXLAN
+		2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, // Ethernet
+		0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 244, 1, 2, 10, 244, 2, 2, // IPv4
+		0, 7, 0, 9, 0, 8, 0, 0, // UDP
+	}
+	const want = "172.30.0.1:12345 > 172.30.0.2:4789 proto 17 size 78 vni 70 [10.244.1.2:7 > 10.244.2.2:9 proto 17 size 28]"
+	if p := parsePacket(raw, 4789); p == nil || p.String() != want || !p.DontFragment || p.Fragment {
+		t.Errorf("packet is %v, want %s", p, want)
+	}
+}
