@@ -1,10 +1,15 @@
 package cluster
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -42,4 +47,25 @@ func TestPodsOfTwoNodes(t *testing.T) {
 		t.Errorf("flatnetd took %s to end", took)
 	}
 	one.Delete()
+}
+
+func TestFlatnetdThatEndsIsNotWaitedFor(t *testing.T) {
+	lab := netlab.New()
+	c := New(lab, Start(t).Binaries)
+	t.Cleanup(func() {
+		if err := errors.Join(lab.Close(), os.RemoveAll(c.Directory)); err != nil {
+			t.Error(err)
+		}
+	})
+	n := c.OneSegment(IPv4, 1).cluster.Node("n1")
+	c.WriteNodes()
+	n.Start("--vxlan-id=0")
+	defer func() {
+		n.Wait()
+		if got := fmt.Sprint(recover()); got != "node n1: flatnetd has ended before it was ready: exit status 2" {
+			t.Error(got)
+		}
+	}()
+	n.WaitReady()
+	t.Error("it is ready")
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +42,9 @@ type Node struct {
 
 // process is a running flatnetd.
 type process struct {
-	cmd  *exec.Cmd
-	wait func() error
+	cmd   *exec.Cmd
+	wait  func() error
+	ended chan struct{} // closed when it has ended
 }
 
 func (n *Node) fail(format string, a ...any) {
@@ -73,7 +75,12 @@ func (n *Node) Start(flags ...string) {
 		n.fail("%w", err)
 		return
 	}
-	n.process = &process{cmd: cmd, wait: wait}
+	p := &process{cmd: cmd, wait: wait, ended: make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		_ = wait() // whoever ends it asks how it ended
+	}()
+	n.process = p
 }
 
 // spawn starts a flatnetd that writes to the log of the node.
@@ -203,13 +210,25 @@ func (n *Node) Restart(flags ...string) {
 	n.WaitReady()
 }
 
-// WaitReady waits until /readyz says yes, and returns how long that took.
+// WaitReady waits until /readyz says yes, and returns how long that took. It
+// fails at once if flatnetd ends instead.
 func (n *Node) WaitReady() time.Duration {
 	return n.cluster.Eventually("flatnetd on "+n.Name+" to be ready", func() error {
 		_, err := n.Get("/readyz")
+		if err == nil || n.process == nil {
+			return err
+		}
+		select {
+		case <-n.process.ended:
+			n.fail("flatnetd has ended before it was ready: %w", cmp.Or(n.process.wait(), errEnded))
+		default:
+		}
 		return err
 	})
 }
+
+// errEnded says how flatnetd ended where it ended well.
+var errEnded = errors.New("exit status 0")
 
 // Get asks flatnetd over its socket: /healthz, /readyz, /metrics, /status.
 func (n *Node) Get(path string) (string, error) {

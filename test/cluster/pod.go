@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -20,6 +21,8 @@ type Pod struct {
 	Addresses     []netip.Addr
 	HostInterface string
 	MTU           int // of eth0 in the pod, in bytes
+	// Took is how long the runtime waited for the last verb.
+	Took time.Duration
 
 	conflist string
 }
@@ -105,7 +108,11 @@ func (p *Pod) do(f func(context.Context, *libcni.CNIConfig, *libcni.NetworkConfi
 	cni := libcni.NewCNIConfigWithCacheDir([]string{p.Node.BinDir}, filepath.Join(p.Node.Directory, "cache"), nil)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return p.Node.Do(func() error { return f(ctx, cni, list) })
+	return p.Node.Do(func() error {
+		begin := time.Now()
+		defer func() { p.Took = time.Since(begin) }()
+		return f(ctx, cni, list)
+	})
 }
 
 // learn reads the result of ADD.
