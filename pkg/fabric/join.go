@@ -34,6 +34,7 @@ func (s *surroundings) join(peer node.Node) *Peer {
 			overlaid[familyOf(c.Addr())], outer = true, way.Via
 			p.Entries = append(p.Entries, entry(kernel.NodeRoute{
 				Destination: c, Link: s.Tunnel, Gateway: hop(peer, c.Addr().Is6()), OnLink: c.Addr().Is4(),
+				Source: s.overlaySource(c.Addr().Is6()),
 			}))
 		default:
 			p.Problems = append(p.Problems, *problem)
@@ -106,6 +107,15 @@ func (s *surroundings) noDirectWay(peer node.Node, podCIDR netip.Prefix) *Proble
 		Node: peer.Name, Object: "podCIDR " + podCIDR.String(), Reason: "the node has no address of this family, and fabric direct needs one",
 		Hint: "give the node such an address, or use fabric auto or vxlan",
 	}
+}
+
+// overlaySource returns what the node sends to pods behind the overlay from,
+// where that is not what the kernel chooses.
+func (s *surroundings) overlaySource(ipv6 bool) netip.Addr {
+	if !ipv6 {
+		return netip.Addr{}
+	}
+	return vtep(s.self.PodCIDRs, true)
 }
 
 // source returns the node's own address on an interface, of a destination's

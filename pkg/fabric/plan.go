@@ -131,7 +131,10 @@ func (s *surroundings) own(plan *Plan) {
 		add(kernel.Tunnel{Name: s.Tunnel, VNI: s.VNI, Port: s.Port, From: s.outer, MAC: MAC(s.self.Name), MTU: s.tunnelMTU(carrier)})
 		for _, ipv6 := range []bool{false, true} {
 			if vtep := vtep(s.self.PodCIDRs, ipv6); vtep.IsValid() {
-				add(kernel.Address{Link: s.Tunnel, Prefix: netip.PrefixFrom(vtep, vtep.BitLen())})
+				// The node's own pods should see the address that the node is
+				// known by: of IPv6 addresses the kernel would choose the one
+				// that is most like theirs.
+				add(kernel.Address{Link: s.Tunnel, Prefix: netip.PrefixFrom(vtep, vtep.BitLen()), Deprecated: ipv6})
 			}
 		}
 	} else if s.Mode != Direct {

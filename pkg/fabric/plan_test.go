@@ -73,7 +73,7 @@ func TestPlans(t *testing.T) {
 				"ip route add unreachable 10.244.1.0/24" + last +
 				"# n2\nip route add 10.244.2.0/24 via 172.30.0.2 dev eth0 proto 70 src 172.30.0.1\n", 1500},
 		{"auto, one family on link and the other not", Auto, dual1, plainNode("n2", "172.30.0.2", "fd00:39::2", "10.244.2.0/24", "fd00:244:2::/64"), dualLAN,
-			ownTunnel + "ip addr add 10.244.1.0/32 dev flatnet.vx\nip addr add fd00:244:1::/128 dev flatnet.vx nodad noprefixroute\n" +
+			ownTunnel + "ip addr add 10.244.1.0/32 dev flatnet.vx\nip addr add fd00:244:1::/128 dev flatnet.vx nodad noprefixroute preferred_lft 0\n" +
 				"ip route add unreachable 10.244.1.0/24" + last +
 				"ip rule add from fd00:244:1::/64 lookup 70 priority 7070 protocol 70\n" +
 				"ip route add unreachable fd00:244:1::/64" + last +
@@ -81,7 +81,7 @@ func TestPlans(t *testing.T) {
 				"bridge fdb add 2e:f4:38:4d:ef:ac dev flatnet.vx dst 172.30.0.2 self permanent\n" +
 				"ip route add fd00:39::2/128 via fe80::2cf4:38ff:fe4d:efac dev flatnet.vx table 70 proto 70\n" +
 				"ip route add 10.244.2.0/24 via 172.30.0.2 dev eth0 proto 70 src 172.30.0.1\n" +
-				"ip route add fd00:244:2::/64 via fe80::2cf4:38ff:fe4d:efac dev flatnet.vx proto 70\n", 1450},
+				"ip route add fd00:244:2::/64 via fe80::2cf4:38ff:fe4d:efac dev flatnet.vx proto 70 src fd00:244:1::\n", 1450},
 		{"vxlan over IPv6: 70 bytes, with checksums", VXLAN, plainNode("n1", "fd00:30::1", "10.244.1.0/24"), plainNode("n2", "fd00:30::2", "10.244.2.0/24"), underlayOf([]string{"fd00:30::1/64"}),
 			"ip link add flatnet.vx address 3a:e1:fc:fc:cf:f8 mtu 1430 type vxlan id 70 local fd00:30::1 dstport 4789 nolearning udpcsum; ip link set flatnet.vx up addrgenmode none\n" +
 				"ip addr add 10.244.1.0/32 dev flatnet.vx\n" +

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -26,6 +28,7 @@ const (
 	attributeIPv6Source  = 3                                 // CTA_IP_V6_SRC
 	conntrackCountSysctl = "/proc/sys/net/netfilter/nf_conntrack_count"
 	conntrackLimitSysctl = "/proc/sys/net/netfilter/nf_conntrack_max"
+	conntrackStatistics  = "/proc/thread-self/net/stat/nf_conntrack"
 )
 
 // ForgetConnections deletes the connection tracking entries of all flows from
@@ -106,4 +109,33 @@ func Tracked() (entries, limit int, err error) {
 		}
 	}
 	return entries, limit, nil
+}
+
+// InsertFailed returns how many connections could not be tracked because another
+// one had the same translated addresses and ports; the first packet of each was
+// dropped. Equivalent to: `conntrack -S`.
+func InsertFailed() (uint64, error) {
+	raw, err := os.ReadFile(conntrackStatistics)
+	if err != nil {
+		return 0, err
+	}
+	// A line of column names, and one of hexadecimal numbers for each processor.
+	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	column := slices.Index(strings.Fields(lines[0]), "insert_failed")
+	if column < 0 {
+		return 0, fmt.Errorf("reading %s: no column insert_failed", conntrackStatistics)
+	}
+	var total uint64
+	for _, line := range lines[1:] {
+		fields := strings.Fields(line)
+		if column >= len(fields) {
+			continue
+		}
+		n, err := strconv.ParseUint(fields[column], 16, 64)
+		if err != nil {
+			return 0, fmt.Errorf("reading %s: %w", conntrackStatistics, err)
+		}
+		total += n
+	}
+	return total, nil
 }

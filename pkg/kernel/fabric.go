@@ -196,6 +196,11 @@ func (f *Fabric) addressMessage(v Verb, o Address) (*nl.NetlinkRequest, error) {
 	if flags := o.flags(); flags != 0 && v != Delete {
 		r.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
 	}
+	if o.Deprecated && v != Delete {
+		const forever = 1<<32 - 1
+		lifetime := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: 0, Valid: forever}}
+		r.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetime.Serialize()))
+	}
 	return r, nil
 }
 

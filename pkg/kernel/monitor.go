@@ -211,7 +211,7 @@ func (m *Monitor) address(message []byte, gone bool, tell func(Event)) {
 	case l.name == m.tunnel:
 		found, err := parseAddress(message)
 		if err == nil && !found.prefix.Addr().IsLinkLocalUnicast() {
-			tell(Event{Object: Address{Link: m.tunnel, Prefix: found.prefix}, Gone: gone})
+			tell(Event{Object: tunnelAddress(m.tunnel, found), Gone: gone})
 		}
 	default:
 		tell(Event{Underlay: true})

@@ -171,6 +171,9 @@ type Address struct {
 	Side   Side
 	Link   string
 	Prefix netip.Prefix
+	// Deprecated keeps an IPv6 address from being chosen as a source (RFC
+	// 6724, 5, rule 3), other than by a route that names it.
+	Deprecated bool
 }
 
 func (a Address) String() string {
@@ -180,6 +183,9 @@ func (a Address) String() string {
 		if flags&unix.IFA_F_NOPREFIXROUTE != 0 {
 			text += " noprefixroute"
 		}
+	}
+	if a.Deprecated {
+		text += " preferred_lft 0"
 	}
 	return text
 }

@@ -151,6 +151,11 @@ func plainVxlan(device *netlink.Vxlan) bool {
 	return !device.Learning && !device.FlowBased && !device.GBP
 }
 
+// tunnelAddress is an address of the tunnel, as it was found.
+func tunnelAddress(link string, found foundAddress) Address {
+	return Address{Link: link, Prefix: found.prefix, Deprecated: found.flags&unix.IFA_F_DEPRECATED != 0}
+}
+
 // listTunnel lists what is on the tunnel: addresses, neighbours, forwarding.
 func (f *Fabric) listTunnel(index int) ([]Object, error) {
 	var objects []Object
@@ -160,7 +165,7 @@ func (f *Fabric) listTunnel(index int) ([]Object, error) {
 	}
 	for _, a := range addresses {
 		if !a.prefix.Addr().IsLinkLocalUnicast() {
-			objects = append(objects, Address{Link: f.tunnel, Prefix: a.prefix})
+			objects = append(objects, tunnelAddress(f.tunnel, a))
 		}
 	}
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
