@@ -133,12 +133,13 @@ var (
 	descriptionReady   = prometheus.NewDesc("flatnet_ready", "1 where /readyz says yes, else 0.", nil, nil)
 	descriptionTracked = prometheus.NewDesc("flatnet_conntrack_entries", "Connections that the kernel tracks.", nil, nil)
 	descriptionLimit   = prometheus.NewDesc("flatnet_conntrack_limit", "Connections that the kernel tracks at most; beyond it new ones are dropped.", nil, nil)
+	descriptionInsert  = prometheus.NewDesc("flatnet_conntrack_insert_failed_total", "Connections whose first packet was dropped because their translation collided with another's.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (scrape) Describe(all chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descriptionObjects, descriptionRoutes, descriptionUsage, descriptionHealthy, descriptionProblem, descriptionReady, descriptionTracked, descriptionLimit,
+		descriptionObjects, descriptionRoutes, descriptionUsage, descriptionHealthy, descriptionProblem, descriptionReady, descriptionTracked, descriptionLimit, descriptionInsert,
 	} {
 		all <- d
 	}
@@ -182,5 +183,8 @@ func (s scrape) Collect(all chan<- prometheus.Metric) {
 	if entries, limit, err := kernel.Tracked(); err == nil {
 		gauge(descriptionTracked, float64(entries))
 		gauge(descriptionLimit, float64(limit))
+	}
+	if failed, err := kernel.InsertFailed(); err == nil {
+		all <- prometheus.MustNewConstMetric(descriptionInsert, prometheus.CounterValue, float64(failed))
 	}
 }

@@ -20,6 +20,15 @@ import (
 // all networks of the state directory. It returns what it has mended, as
 // commands. What is in the pod's own namespace is the pod's affair.
 func (p *Plugin) Restore(ctx context.Context, r *cni.Request) (repairs []string, err error) {
+	return p.restoreAll(ctx, r, true)
+}
+
+// restoreUnlocked is Restore without what attachments share.
+func (p *Plugin) restoreUnlocked(ctx context.Context, r *cni.Request) (repairs []string, err error) {
+	return p.restoreAll(ctx, r, false)
+}
+
+func (p *Plugin) restoreAll(ctx context.Context, r *cni.Request, shared bool) (repairs []string, err error) {
 	j, err := p.begin(r)
 	if err != nil {
 		return nil, err
@@ -54,9 +63,9 @@ func (p *Plugin) Restore(ctx context.Context, r *cni.Request) (repairs []string,
 			errs = append(errs, err)
 		}
 	}
-	if len(present) > 0 {
-		shared, err := j.restoreShared(present)
-		repairs = append(repairs, shared...)
+	if len(present) > 0 && shared {
+		more, err := j.restoreShared(present)
+		repairs = append(repairs, more...)
 		errs = append(errs, err)
 	}
 	return repairs, cni.Wrap(cni.CodeKernel, errors.Join(errs...), "")
@@ -69,7 +78,7 @@ func (j *job) finished(record attachment.Record) bool {
 	if time.Since(record.Since) > longerThanAnyADD {
 		return true
 	}
-	// The entries are made after the routes.
+	// The entries are the last that is made on the host.
 	for _, a := range record.Wire.Addresses {
 		known, err := j.kernel.KnowsNeighbour(record.Wire.Host.Name, a)
 		if err != nil || !known {
@@ -149,7 +158,7 @@ func (j *job) restoreShared(records []attachment.Record) (repairs []string, err 
 		for _, n := range []rules.Need{masqueraded, plain} {
 			if damage := j.rules.Check(n); damage != nil {
 				j.log.Warn("restoring nftables rules of pods", "found", damage)
-				if err := j.rules.Add(n); err != nil {
+				if err := j.rules.Rebuild(n); err != nil {
 					errs = append(errs, err)
 				} else {
 					repairs = append(repairs, "nft: "+damage.Error())

@@ -7,11 +7,15 @@ import (
 
 // ensureGuard makes the guard where its chain is missing.
 func (r *Rules) ensureGuard(c *nftables.Conn) error {
-	t := table(nftables.TableFamilyIPv6)
-	_, err := c.ListChain(t, guardChain)
+	_, err := c.ListChain(table(nftables.TableFamilyIPv6), guardChain)
 	if err == nil || !isMissing(err) {
 		return err
 	}
+	return r.buildGuard(c)
+}
+
+func (r *Rules) buildGuard(c *nftables.Conn) error {
+	t := table(nftables.TableFamilyIPv6)
 	if err := r.step("add guard"); err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func (r *Rules) buildMasquerade(c *nftables.Conn, f nftables.TableFamily, need N
 }
 
 // masqueradeRule is the one rule:
-// saddr @masquerade daddr != @exempt oifgroup != 70 masquerade fully-random.
+// saddr @masqueraded daddr != @exempt oifgroup != 70 masquerade fully-random.
 func masqueradeRule(f nftables.TableFamily, pods, exempt *nftables.Set) []expr.Any {
 	source, destination, length := uint32(12), uint32(16), uint32(4)
 	if f == nftables.TableFamilyIPv6 {

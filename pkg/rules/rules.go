@@ -2,11 +2,11 @@
 // of them, whatever the number of pods, through netlink and no executable.
 //
 //	table ip flatnet {
-//	    set masquerade { type ipv4_addr; }                        # one element a pod
+//	    set masqueraded { type ipv4_addr; }                       # one element a pod
 //	    set exempt     { type ipv4_addr; flags interval; }
 //	    chain postrouting {
 //	        type nat hook postrouting priority srcnat;
-//	        ip saddr @masquerade ip daddr != @exempt oifgroup != 70 masquerade fully-random
+//	        ip saddr @masqueraded ip daddr != @exempt oifgroup != 70 masquerade fully-random
 //	    }
 //	}
 //
@@ -38,7 +38,7 @@ import (
 
 const (
 	tableName      = "flatnet"
-	masqueradeName = "masquerade"
+	masqueradeName = "masqueraded" // without the d it is a word of nft's, and could not be loaded again
 	exemptName     = "exempt"
 	natChain       = "postrouting"
 	guardChain     = "guard"
@@ -108,6 +108,28 @@ func (r *Rules) Add(need Need) error {
 	for _, f := range need.masqueraded() {
 		if err := r.addMasquerade(c, f, need); err != nil {
 			return fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+		}
+	}
+	return nil
+}
+
+// Rebuild makes all that the attachments together need, whatever is there: for
+// when [Rules.Check] has found something wrong, which Add, going by what an ADD
+// can meet, would not look for.
+func (r *Rules) Rebuild(need Need) error {
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	defer c.CloseLasting()
+	if need.guarded() {
+		if err := r.buildGuard(c); err != nil {
+			return fmt.Errorf("making nftables guard of IPv6 source addresses anew: %w", err)
+		}
+	}
+	for _, f := range need.masqueraded() {
+		if err := r.buildMasquerade(c, f, need); err != nil {
+			return fmt.Errorf("making nftables chain %s %s %s anew: %w", familyName(f), tableName, natChain, err)
 		}
 	}
 	return nil

@@ -116,12 +116,6 @@ func (w Wire) Objects() []kernel.Object {
 	for _, ipv6 := range w.families() {
 		add(kernel.Patience{Side: kernel.Host, Link: w.Host.Name, IPv6: ipv6})
 	}
-	for _, a := range w.Addresses {
-		add(
-			kernel.Neighbour{Side: kernel.Host, Link: w.Host.Name, Address: a, MAC: w.podMAC(), Amendable: true},
-			kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: single(a)},
-		)
-	}
 	if ipv6 {
 		// Each end can reach the other's link-local address. The host has a
 		// route to this pod's alone: one to all link-local addresses would be
@@ -131,6 +125,13 @@ func (w Wire) Objects() []kernel.Object {
 			kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: netip.PrefixFrom(own, linkLocalBits)},
 			kernel.Address{Side: kernel.Host, Link: w.Host.Name, Prefix: single(linkLocalGateway6)},
 			kernel.Route{Side: kernel.Host, Link: w.Host.Name, Destination: single(own)},
+		)
+	}
+	// The last of the host's objects: where they are, all the others are.
+	for _, a := range w.Addresses {
+		add(
+			kernel.Neighbour{Side: kernel.Host, Link: w.Host.Name, Address: a, MAC: w.podMAC(), Amendable: true},
+			kernel.Address{Side: kernel.Pod, Link: w.Pod.Name, Prefix: single(a)},
 		)
 	}
 	for _, hop := range w.nextHops() {

@@ -49,11 +49,11 @@ ip link set veth0 up
 ip -n pod link set eth0 up
 ip route add fd00:244:1::2 dev veth0 proto 70
 ip ntable change name ndisc_cache dev veth0 base_reachable 864000000
-ip neigh add fd00:244:1::2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
-ip -n pod addr add fd00:244:1::2/128 dev eth0 nodad noprefixroute
 ip -n pod addr add fe80::ff:fe00:2/64 dev eth0 nodad
 ip addr add fe80::1/128 dev veth0 nodad noprefixroute
 ip route add fe80::ff:fe00:2 dev veth0 proto 70
+ip neigh add fd00:244:1::2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
+ip -n pod addr add fd00:244:1::2/128 dev eth0 nodad noprefixroute
 ip -n pod neigh add fe80::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add -6 default via fe80::1 dev eth0 proto 70 onlink
 ip -n pod route get fd00:244:1::2 (until it is local)
