@@ -200,6 +200,9 @@ func (e *Engine) Observe(event kernel.Event) bool {
 	}
 	x := entry(event.Object)
 	w, wanted := e.want[x.Place]
+	if n, is := event.Object.(kernel.TunnelNeighbour); is && n.MAC == [6]byte{} {
+		return wanted // one that the kernel itself made is of no interest
+	}
 	if event.Gone {
 		return wanted && w.Object == x.Object
 	}

@@ -153,6 +153,8 @@ func (f *Fabric) routeMessage(v Verb, o NodeRoute) (*nl.NetlinkRequest, error) {
 	switch {
 	case o.Unreachable:
 		header.Type = unix.RTN_UNREACHABLE
+	case o.Odd != 0:
+		header.Type = o.Odd
 	case !o.Gateway.IsValid() && o.Destination.Addr().Is4():
 		header.Scope = unix.RT_SCOPE_LINK
 	}
@@ -360,7 +362,9 @@ func nodeRoute(found foundRoute, link string) (route NodeRoute, ours bool) {
 	case unix.RTN_UNICAST:
 		return route, link != ""
 	}
-	return route, false
+	// Left alone, it would be where a route of flatnet's has to be.
+	route.Odd, route.Link = found.kind, ""
+	return route, true
 }
 
 func (f *Fabric) listRules() ([]Object, error) {

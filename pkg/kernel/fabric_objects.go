@@ -31,6 +31,9 @@ type NodeRoute struct {
 	Source netip.Addr
 	// Unreachable answers what takes the route with an ICMP error.
 	Unreachable bool
+	// Odd is the type (RTN_…) of a route that flatnet does not make, such as a
+	// blackhole, and that somebody made with its mark; else 0.
+	Odd uint8
 }
 
 func (r NodeRoute) String() string {
@@ -38,6 +41,11 @@ func (r NodeRoute) String() string {
 	b = append(b, "ip route add "...)
 	if r.Unreachable {
 		b = append(b, "unreachable "...)
+	}
+	if r.Odd != 0 {
+		b = append(b, "type "...)
+		b = strconv.AppendInt(b, int64(r.Odd), 10)
+		b = append(b, ' ')
 	}
 	b = r.Destination.AppendTo(b)
 	if r.Gateway.IsValid() {

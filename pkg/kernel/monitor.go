@@ -15,7 +15,8 @@ import (
 
 // Event is news from the kernel that concerns a node's fabric.
 type Event struct {
-	// Object came, or went where Gone is set. nil for the other kinds.
+	// Object came, or went where Gone is set. nil for the other kinds. A
+	// [TunnelNeighbour] without MAC is one that is no longer valid.
 	Object Object
 	Gone   bool
 	// Underlay says that an interface, address or route that is not flatnet's
@@ -262,5 +263,12 @@ func (m *Monitor) neighbour(message []byte, gone bool, tell func(Event)) {
 	}
 	if object := readNeighbour(message, m.tunnel, index); object != nil {
 		tell(Event{Object: object, Gone: gone})
+		return
+	}
+	// An entry that is deleted first becomes a failed one without MAC, and is
+	// told of as that.
+	header, address, _, _, err := parseNeighbour(message)
+	if err == nil && header.family != unix.AF_BRIDGE && !address.IsMulticast() {
+		tell(Event{Object: TunnelNeighbour{Link: m.tunnel, Address: address}})
 	}
 }
