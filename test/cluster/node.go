@@ -83,6 +83,9 @@ func (n *Node) Start(flags ...string) {
 	n.process = p
 }
 
+// StartAgain starts flatnetd with the flags that it had the last time.
+func (n *Node) StartAgain() { n.Start(n.flags...) }
+
 // spawn starts a flatnetd that writes to the log of the node.
 func (n *Node) spawn(command string, flags ...string) (*exec.Cmd, func() error, error) {
 	log, err := os.OpenFile(n.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

@@ -6,6 +6,7 @@ package fabric_test
 import (
 	"flag"
 	"testing"
+	"time"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
@@ -30,5 +31,22 @@ func get[T any](value T, err error) func(t *testing.T) T {
 		t.Helper()
 		must(t, err)
 		return value
+	}
+}
+
+// await asks until there is no error, and fails with the last one after a long
+// time. It returns how long it took.
+func await(t *testing.T, what string, ask func() error) time.Duration {
+	t.Helper()
+	const patience = 30 * time.Second
+	for begin := time.Now(); ; time.Sleep(2 * time.Millisecond) {
+		err := ask()
+		took := time.Since(begin)
+		if err == nil {
+			return took
+		}
+		if took > patience {
+			t.Fatalf("waiting for %s: %v", what, err)
+		}
 	}
 }

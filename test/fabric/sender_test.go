@@ -111,9 +111,9 @@ func (p *place) cannotReach(t *testing.T, to *place, ipv6 bool) {
 }
 
 // awaitReach asks until another place answers, and returns how long that took.
-func (p *place) awaitReach(t *testing.T, c *cluster.Cluster, to *place, ipv6 bool) time.Duration {
+func (p *place) awaitReach(t *testing.T, to *place, ipv6 bool) time.Duration {
 	t.Helper()
-	return c.Eventually(fmt.Sprintf("%s to reach %s, %s", p, to, familyName(ipv6)), func() error {
+	return await(t, fmt.Sprintf("%s to reach %s, %s", p, to, familyName(ipv6)), func() error {
 		seen, _, err := p.Ask(netip.Addr{}, to.echos[family(ipv6)], 50*time.Millisecond)
 		if err == nil && seen != p.address(ipv6) {
 			err = fmt.Errorf("the receiver saw %s", seen)
