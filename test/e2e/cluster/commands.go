@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/flatnet-cni/flatnet/test/e2e/lab"
+	"github.com/flatnet-cni/flatnet/test/e2e/plan"
+	"github.com/flatnet-cni/flatnet/test/e2e/programs"
+	"github.com/flatnet-cni/flatnet/test/reference"
+)
+
+func upCommand(ctx context.Context, args []string) error {
+	var o plan.Options
+	flags := flag.NewFlagSet("cluster up", flag.ExitOnError)
+	flags.IntVar(&o.Workers, "workers", 3, "number of worker `nodes`")
+	flags.StringVar(&o.Family, "family", "dual", "dual, ipv4 or ipv6: of nodes, pods and Services")
+	flags.StringVar(&o.Proxy, "proxy", "nftables", "kube-proxy's mode: nftables, iptables or none")
+	flags.IntVar(&o.Subnets, "subnets", 1, "`number` of networks that the nodes are on, 1 or 2; a router joins two")
+	flags.StringVar(&o.CNI, "cni", "flatnet", "flatnet, or reference: ptp, host-local and static routes")
+	flags.StringVar(&o.Fabric, "fabric", "auto", "flatnet's fabric: auto, direct or vxlan")
+	flags.Parse(args)
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %s", flags.Arg(0))
+	}
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	// Before minutes are spent on building.
+	if _, err := os.Stat(filepath.Join(lab.Directory, "state.json")); err == nil {
+		return fmt.Errorf("there is a cluster already: `make cluster-down` removes it")
+	}
+	root, err := reference.Repository()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"flatnet", "flatnet-ipam", "flatnetd"} {
+		if _, err := os.Stat(filepath.Join(root, "bin", name)); err != nil {
+			return fmt.Errorf("bin/%s is missing: run `make build` first", name)
+		}
+	}
+	if err := build(ctx, root, programs.Cluster); err != nil {
+		return err
+	}
+	l, err := lab.Up(ctx, lab.Directory, root, o, os.Stdout)
+	if err != nil {
+		if l != nil {
+			fmt.Fprintf(os.Stderr, "cluster: logs are in %s/machines/*/log; `make cluster-down` removes everything\n", lab.Directory)
+		}
+		return err
+	}
+	fmt.Printf(`
+The cluster runs. To use it:
+
+    export KUBECONFIG=%s PATH=%s:$PATH
+    kubectl get nodes,pods -A -o wide
+
+    bin/e2e/cluster exec worker1 ip route   # a command on a node; ctr, nft and others are there
+    make e2e                                # tests
+    make cluster-down                       # remove it
+`, l.Kubeconfig(), l.Binaries())
+	return nil
+}
+
+// build installs and builds what is missing.
+func build(ctx context.Context, root string, wanted []programs.Program) error {
+	if err := programs.Install(ctx, os.Stdout); err != nil {
+		return err
+	}
+	b := programs.Builder{Source: filepath.Join(root, "test", "e2e"), Directory: filepath.Join(root, "bin", "e2e", "bin"), Out: os.Stdout}
+	if err := b.Build(ctx, wanted); err != nil {
+		return err
+	}
+	_, err := reference.Plugins()
+	return err
+}
+
+func buildCommand(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("cluster build", flag.ExitOnError)
+	tests := flags.Bool("tests", false, "also Kubernetes' own tests")
+	flags.Parse(args)
+	root, err := reference.Repository()
+	if err != nil {
+		return err
+	}
+	wanted := programs.Cluster
+	if *tests {
+		wanted = append(append([]programs.Program{}, wanted...), programs.Tests...)
+	}
+	return build(ctx, root, wanted)
+}
+
+func downCommand(context.Context, []string) error { return lab.Down(lab.Directory, os.Stdout) }
+
+func open(out io.Writer) (*lab.Lab, error) {
+	root, err := reference.Repository()
+	if err != nil {
+		return nil, err
+	}
+	l, err := lab.Open(lab.Directory, root, out)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("there is no cluster: `make cluster` starts one")
+	}
+	return l, err
+}
+
+func statusCommand([]string) error {
+	l, err := open(os.Stdout)
+	if err != nil {
+		return err
+	}
+	for _, p := range l.State().Processes {
+		status := "runs"
+		if !l.State().Alive(p) {
+			status = "has ended"
+		}
+		fmt.Printf("%-14s process %d %s\n", p.Name, p.PID, status)
+	}
+	return nil
+}
+
+func execCommand(args []string) error {
+	if len(args) == 0 {
+		return errors.New("usage: cluster exec NODE [COMMAND]")
+	}
+	l, err := open(os.Stdout)
+	if err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		args = append(args, "bash")
+	}
+	cmd, err := l.Command(args[0], args[1:]...)
+	if err != nil {
+		return err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		os.Exit(exit.ExitCode())
+	}
+	return err
+}
+
+func orderCommand(verb string, args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("usage: cluster %s NODE SERVICE", verb)
+	}
+	l, err := open(os.Stdout)
+	if err != nil {
+		return err
+	}
+	return l.Order(args[0], verb, args[1])
+}
+
+func rebootCommand(args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: cluster reboot NODE")
+	}
+	l, err := open(os.Stdout)
+	if err != nil {
+		return err
+	}
+	return l.Reboot(args[0])
+}

@@ -1,0 +1,28 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/flatnet-cni/flatnet/test/e2e/images"
+)
+
+// archive writes the images of a kind, and returns the file.
+func (l *Lab) archive(kind string) (string, error) {
+	sources := images.Sources{Flatnet: filepath.Join(l.Repository, "bin"), Kubernetes: l.Binaries()}
+	all := images.Network(sources)
+	if kind == "applications" {
+		all = images.Applications(sources)
+	}
+	path := filepath.Join(l.Directory, kind+".tar")
+	file, err := os.Create(path)
+	if err != nil {
+		return "", fmt.Errorf("writing images: %w", err)
+	}
+	defer file.Close()
+	if err := images.Write(file, all); err != nil {
+		return "", err
+	}
+	return path, file.Close()
+}

@@ -1,0 +1,89 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/e2e/kube"
+	"github.com/flatnet-cni/flatnet/test/e2e/underlay"
+)
+
+// installReference gives every node the plugins that flatnet is compared with,
+// and routes to the other nodes' pods: what an administrator without an agent
+// writes.
+func (l *Lab) installReference() error {
+	networks := map[string][]netip.Prefix{}
+	for _, m := range l.plan.Machines {
+		err := until(time.Minute, "podCIDRs of "+m.Name, func() error {
+			text, err := l.Kubectl("get", "node", m.Name, "-o", "jsonpath={.spec.podCIDRs[*]}")
+			if err != nil {
+				return err
+			}
+			networks[m.Name] = nil
+			for _, field := range strings.Fields(text) {
+				network, err := netip.ParsePrefix(field)
+				if err != nil {
+					return fmt.Errorf("reading podCIDRs of %s: %w", m.Name, err)
+				}
+				networks[m.Name] = append(networks[m.Name], network)
+			}
+			if len(networks[m.Name]) != len(l.plan.Pods) {
+				return fmt.Errorf("podCIDRs %q: want one a family", text)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, m := range l.plan.Machines {
+		pid, err := l.PID(m.Name)
+		if err != nil {
+			return err
+		}
+		for _, other := range l.plan.Machines {
+			if other.Name == m.Name {
+				continue
+			}
+			for i, network := range networks[other.Name] {
+				if err := underlay.Route(pid, network, other.Hosts()[i]); err != nil {
+					return err
+				}
+			}
+		}
+		script := "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 && cat > " + kube.ConfDir + "/10-reference.conflist"
+		cmd, err := l.Command(m.Name, "sh", "-c", script)
+		if err != nil {
+			return err
+		}
+		cmd.Stdin = strings.NewReader(conflist(networks[m.Name]))
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("configuring the reference plugins on %s: %w: %s", m.Name, err, output)
+		}
+	}
+	l.say("ptp, host-local and static routes are on all nodes")
+	return nil
+}
+
+// conflist of ptp and host-local, as kind has it.
+func conflist(networks []netip.Prefix) string {
+	var ranges, routes []string
+	for _, network := range networks {
+		ranges = append(ranges, fmt.Sprintf(`[{"subnet": "%s"}]`, network))
+		everywhere := "0.0.0.0/0"
+		if network.Addr().Is6() {
+			everywhere = "::/0"
+		}
+		routes = append(routes, fmt.Sprintf(`{"dst": "%s"}`, everywhere))
+	}
+	return fmt.Sprintf(`{
+  "cniVersion": "0.3.1", "name": "reference",
+  "plugins": [
+    {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "dataDir": "/run/cni-ipam-state", "ranges": [%s], "routes": [%s]}},
+    {"type": "portmap", "capabilities": {"portMappings": true}}
+  ]
+}
+`, strings.Join(ranges, ", "), strings.Join(routes, ", "))
+}

@@ -1,0 +1,59 @@
+// Package manifests holds the objects that a cluster has before anybody uses it.
+package manifests
+
+import (
+	_ "embed"
+	"fmt"
+	"strings"
+	"text/template"
+
+	"github.com/flatnet-cni/flatnet/test/e2e/images"
+	"github.com/flatnet-cni/flatnet/test/e2e/plan"
+)
+
+//go:embed coredns.yaml
+var coreDNS string
+
+// CoreDNS is the cluster's DNS server.
+func CoreDNS(c plan.Cluster) (string, error) {
+	t, err := template.New("coredns").Parse(coreDNS)
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	err = t.Execute(&text, map[string]string{
+		"Image": images.CoreDNS, "Env": apiEnvironment(c), "ClusterIP": c.DNS[0].String(),
+		"ClusterIPs": `"` + strings.ReplaceAll(plan.Join(c.DNS), ",", `", "`) + `"`,
+	})
+	return text.String(), err
+}
+
+// apiEnvironment tells a pod where the API server is if nothing serves its
+// ClusterIP.
+func apiEnvironment(c plan.Cluster) string {
+	if c.Options.Proxy != "none" {
+		return ""
+	}
+	return fmt.Sprintf(`[{name: KUBERNETES_SERVICE_HOST, value: "%s"}, {name: KUBERNETES_SERVICE_PORT, value: "%d"}]`, c.API(), plan.APIPort)
+}
+
+// WithoutProxy is a kustomization over the one in the directory base, whose
+// agent finds the API server without kube-proxy.
+func WithoutProxy(c plan.Cluster, base string) string {
+	return fmt.Sprintf(`apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+- %s
+patches:
+- patch: |
+    apiVersion: apps/v1
+    kind: DaemonSet
+    metadata: {name: flatnetd, namespace: flatnet}
+    spec:
+      template:
+        spec:
+          containers:
+          - name: flatnetd
+            env: %s
+`, base, apiEnvironment(c))
+}

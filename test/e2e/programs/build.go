@@ -1,0 +1,160 @@
+// Package programs provides what a cluster runs: Kubernetes and CoreDNS, built
+// as Go modules and kept, and Debian's containerd, runc and etcd.
+package programs
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// KubernetesVersion is the one in kubernetes/go.mod.
+const KubernetesVersion = "v1.35.4"
+
+// Program is one that is built.
+type Program struct {
+	Name string
+	// Module is the directory below test/e2e that pins the version.
+	Module  string
+	Package string
+	// Test says that the program is the package's test.
+	Test bool
+}
+
+// Cluster are the programs that a cluster consists of, the longest first.
+var Cluster = []Program{
+	{Name: "kube-apiserver", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kube-apiserver"},
+	{Name: "kubelet", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kubelet"},
+	{Name: "kube-controller-manager", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kube-controller-manager"},
+	{Name: "kube-scheduler", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kube-scheduler"},
+	{Name: "kube-proxy", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kube-proxy"},
+	{Name: "kubectl", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kubectl"},
+	{Name: "agnhost", Module: "kubernetes", Package: "k8s.io/kubernetes/test/images/agnhost"},
+	{Name: "regression-issue-74839", Module: "kubernetes", Package: "k8s.io/kubernetes/test/images/regression-issue-74839"},
+	{Name: "coredns", Module: "coredns", Package: "github.com/coredns/coredns"},
+	{Name: "pause", Module: ".", Package: "github.com/flatnet-cni/flatnet/test/e2e/pause"},
+}
+
+// Tests are Kubernetes' own tests, and what runs them.
+var Tests = []Program{
+	{Name: "e2e.test", Module: "kubernetes", Package: "k8s.io/kubernetes/test/e2e", Test: true},
+	{Name: "ginkgo", Module: "kubernetes", Package: "github.com/onsi/ginkgo/v2/ginkgo"},
+}
+
+// Builder builds programs into a directory, and leaves those alone that are
+// there in the same version.
+type Builder struct {
+	Source    string // test/e2e
+	Directory string
+	Out       io.Writer // progress
+}
+
+// Build builds what is missing, one after the other; the go command uses all
+// processors by itself. Only one process at a time builds into a directory.
+func (b Builder) Build(ctx context.Context, programs []Program) error {
+	if err := os.MkdirAll(b.Directory, 0o755); err != nil {
+		return fmt.Errorf("making a place for programs: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(b.Directory, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return fmt.Errorf("locking %s: %w", b.Directory, err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("locking %s: %w", b.Directory, err)
+	}
+	var missing []Program
+	for _, p := range programs {
+		key, err := b.key(p)
+		if err != nil {
+			return err
+		}
+		if old, err := os.ReadFile(b.stamp(p)); err != nil || string(old) != key {
+			missing = append(missing, p)
+		}
+	}
+	for i, p := range missing {
+		fmt.Fprintf(b.Out, "building %s (%d of %d) … ", p.Name, i+1, len(missing))
+		start := time.Now()
+		if err := b.build(ctx, p); err != nil {
+			fmt.Fprintln(b.Out)
+			return err
+		}
+		fmt.Fprintf(b.Out, "%s\n", time.Since(start).Round(time.Second/10))
+	}
+	return nil
+}
+
+func (b Builder) stamp(p Program) string { return filepath.Join(b.Directory, "."+p.Name+".key") }
+
+// key names what a build would result in: versions, Go and how it is built.
+func (b Builder) key(p Program) (string, error) {
+	sum := sha256.New()
+	if p.Module == "." {
+		files, err := filepath.Glob(filepath.Join(b.Source, filepath.Base(p.Package), "*.go"))
+		if err != nil {
+			return "", err
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				return "", fmt.Errorf("reading source of %s: %w", p.Name, err)
+			}
+			sum.Write(content)
+		}
+	} else {
+		for _, name := range []string{"go.mod", "go.sum"} {
+			content, err := os.ReadFile(filepath.Join(b.Source, p.Module, name))
+			if err != nil {
+				return "", fmt.Errorf("reading which %s is wanted: %w", p.Name, err)
+			}
+			sum.Write(content)
+		}
+	}
+	fmt.Fprint(sum, runtime.Version(), runtime.GOARCH, p, arguments(p))
+	return fmt.Sprintf("%x\n", sum.Sum(nil)[:8]), nil
+}
+
+// arguments of the go command, without output and package.
+func arguments(p Program) []string {
+	flags := "-s -w"
+	if p.Module == "kubernetes" {
+		// What Kubernetes' own build sets; nodes report it, and tests ask for it.
+		parts := strings.SplitN(strings.TrimPrefix(KubernetesVersion, "v"), ".", 3)
+		const version = " -X k8s.io/component-base/version."
+		flags += version + "gitVersion=" + KubernetesVersion + version + "gitMajor=" + parts[0] + version + "gitMinor=" + parts[1]
+	}
+	verb := []string{"build"}
+	if p.Test {
+		verb = []string{"test", "-c"}
+	}
+	return append(verb, "-trimpath", "-ldflags", flags)
+}
+
+func (b Builder) build(ctx context.Context, p Program) error {
+	target := filepath.Join(b.Directory, p.Name)
+	args := append(append([]string{"-n", "19", "go"}, arguments(p)...), "-o", target+".new", p.Package)
+	// The tests of whoever else uses the machine come first.
+	cmd := exec.CommandContext(ctx, "nice", args...)
+	cmd.Dir = filepath.Join(b.Source, p.Module)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s in %s: %w\n%s", p.Name, cmd.Dir, err, output)
+	}
+	if err := os.Rename(target+".new", target); err != nil {
+		return fmt.Errorf("building %s: %w", p.Name, err)
+	}
+	key, err := b.key(p)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(b.stamp(p), []byte(key), 0o644)
+}
