@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
@@ -74,25 +75,23 @@ func (a *Agent) join() error {
 	if a.nodes == nil {
 		return errNotYet
 	}
-	if err := a.readUnderlay(); err != nil {
-		return err
-	}
+	before, _ := a.self()
 	a.accepted, a.refused = node.Judge(a.config.NodeName, a.nodes)
-	self, found := slices.BinarySearchFunc(a.accepted, a.config.NodeName, func(n node.Node, name string) int {
-		switch {
-		case n.Name < name:
-			return -1
-		case n.Name > name:
-			return 1
-		}
-		return 0
-	})
+	self, found := a.self()
 	if !found {
 		// A list without this node cannot be the whole list. What is in the
 		// kernel stays.
 		return fmt.Errorf("node %s is not in the source of nodes (%s): set --node-name to the name that it has there", a.config.NodeName, a.sourceName())
 	}
-	plan := a.planner.Plan(a.accepted[self], a.accepted, a.underlay)
+	if !slices.Equal(before.Addresses, self.Addresses) {
+		// Its interface has got the address first, but what the kernel has to
+		// tell of that may come later than the list.
+		a.stale = true
+	}
+	if err := a.readUnderlay(); err != nil {
+		return err
+	}
+	plan := a.planner.Plan(self, a.accepted, a.underlay)
 	result, err := a.engine.Sync(plan)
 	first := a.plan == nil
 	a.plan = plan
@@ -110,6 +109,17 @@ func (a *Agent) join() error {
 	}
 	a.follow(first)
 	return nil
+}
+
+// self returns this node as it was accepted last.
+func (a *Agent) self() (self node.Node, found bool) {
+	i, found := slices.BinarySearchFunc(a.accepted, a.config.NodeName, func(n node.Node, name string) int {
+		return strings.Compare(n.Name, name)
+	})
+	if !found {
+		return self, false
+	}
+	return a.accepted[i], true
 }
 
 func (a *Agent) readUnderlay() error {

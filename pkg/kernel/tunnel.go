@@ -37,13 +37,41 @@ func (f *Fabric) applyTunnel(v Verb, want Tunnel) error {
 	if !isVxlan {
 		return fmt.Errorf("an interface %s of type %s is there already: %w", want.Name, found.Type(), ErrExists)
 	}
-	if have := tunnelOf(device); have.VNI != want.VNI || have.Port != want.Port || have.From != want.From || !plainVxlan(device) {
+	have := tunnelOf(device)
+	fits := have.VNI == want.VNI && have.Port == want.Port && plainVxlan(device)
+	if fits && have.From != want.From {
+		// Refused where the family is another one.
+		fits = have.From.BitLen() == want.From.BitLen() && f.moveTunnel(want, device.Attrs().Index) == nil
+	}
+	if !fits {
 		if err := f.socket.deleteLink(want.Name); err != nil && !isGone(err) {
 			return err
 		}
 		return f.createTunnel(want)
 	}
 	return f.adaptTunnel(want, device.Attrs().Index)
+}
+
+// moveTunnel gives the tunnel another address on the underlay. Equivalent to:
+// `ip link set NAME type vxlan local ADDRESS`.
+func (f *Fabric) moveTunnel(t Tunnel, index int) error {
+	r := f.socket.request(unix.RTM_NEWLINK, 0)
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index = int32(index)
+	r.AddData(message)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
+	addLocal(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), t.From)
+	r.AddData(info)
+	return f.socket.acknowledge(r)
+}
+
+func addLocal(data *nl.RtAttr, local netip.Addr) {
+	kind := nl.IFLA_VXLAN_LOCAL
+	if local.Is6() {
+		kind = nl.IFLA_VXLAN_LOCAL6
+	}
+	data.AddRtAttr(kind, local.AsSlice())
 }
 
 // createTunnel makes the device with its MAC address, so that nobody else gives
@@ -58,11 +86,10 @@ func (f *Fabric) createTunnel(t Tunnel) error {
 	data.AddRtAttr(nl.IFLA_VXLAN_ID, nl.Uint32Attr(uint32(t.VNI)))
 	data.AddRtAttr(nl.IFLA_VXLAN_PORT, binary.BigEndian.AppendUint16(nil, uint16(t.Port)))
 	data.AddRtAttr(nl.IFLA_VXLAN_LEARNING, nl.Uint8Attr(0))
+	addLocal(data, t.From)
 	if t.From.Is4() {
-		data.AddRtAttr(nl.IFLA_VXLAN_LOCAL, t.From.AsSlice())
 		data.AddRtAttr(nl.IFLA_VXLAN_UDP_CSUM, nl.Uint8Attr(0))
 	} else {
-		data.AddRtAttr(nl.IFLA_VXLAN_LOCAL6, t.From.AsSlice())
 		data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_TX, nl.Uint8Attr(0))
 		data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_RX, nl.Uint8Attr(0))
 	}
