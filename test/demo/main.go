@@ -1,5 +1,6 @@
-// Command demo shows flatnet at work: three nodes on this machine, pods on each
-// of them, and every pod reaching every other pod without address translation.
+// Command demo shows flatnet at work: three nodes on this machine that run
+// flatnetd, two of them on one subnet and one behind a router, pods on each of
+// them, and every pod reaching every other pod without address translation.
 //
 //	make build && go run ./test/demo
 //
@@ -28,12 +29,12 @@ const limit = 3 * time.Minute
 const interrupted = 130
 
 func main() {
-	plugins := flag.String("plugins", "", "`directory` of the plugin flatnet (default: bin in this checkout)")
+	binaries := flag.String("binaries", "", "`directory` of flatnetd and the plugins (default: bin in this checkout)")
 	flag.Parse()
-	// From the start, so that Ctrl-C never ends the process without its DELs.
+	// From the start, so that Ctrl-C never ends the process before it has cleaned up.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	directory, err := find(*plugins)
+	directory, err := find(*binaries)
 	if err == nil {
 		err = netlab.Enter()
 	}
@@ -53,7 +54,7 @@ func main() {
 	}
 }
 
-// find returns the absolute path of the directory with the plugin.
+// find returns the absolute path of the directory with the programs.
 func find(directory string) (string, error) {
 	if directory == "" {
 		root, err := reference.Repository()
@@ -64,10 +65,12 @@ func find(directory string) (string, error) {
 	}
 	directory, err := filepath.Abs(directory)
 	if err != nil {
-		return "", fmt.Errorf("finding the plugin: %w", err)
+		return "", fmt.Errorf("finding the programs: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(directory, pluginName)); err != nil {
-		return "", fmt.Errorf("finding the plugin, which `make build` makes: %w", err)
+	for _, name := range []string{"flatnetd", "flatnet", "flatnet-ipam"} {
+		if _, err := os.Stat(filepath.Join(directory, name)); err != nil {
+			return "", fmt.Errorf("finding the programs, which `make build` makes: %w", err)
+		}
 	}
 	return directory, nil
 }

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
@@ -19,49 +19,125 @@ const (
 	echoRequest6, echoReply6 = 128, 129
 )
 
-// ping returns the round-trip time of an ICMP echo from a namespace.
-// Equivalent to: `ip netns exec FROM ping -c1 TO`.
-func ping(ctx context.Context, from *netlab.Namespace, to netip.Addr, patience time.Duration) (time.Duration, error) {
-	network, request, reply := "ip4:icmp", byte(echoRequest4), byte(echoReply4)
-	if to.Is6() {
-		network, request, reply = "ip6:ipv6-icmp", echoRequest6, echoReply6
+// pingInterval is the time between two requests.
+const pingInterval = time.Millisecond
+
+// ping is a running exchange of ICMP echoes.
+type ping struct {
+	socket         *net.IPConn
+	target         *net.IPAddr
+	request, reply byte
+	stopping       chan struct{}
+	sender         sync.WaitGroup
+	receiver       sync.WaitGroup
+
+	mu       sync.Mutex
+	sent     uint16
+	answered map[uint16]bool
+	err      error
+}
+
+// startPing sends a request every millisecond, until stop.
+// Equivalent to: `ip netns exec FROM ping -i 0.001 TO`.
+func startPing(from *netlab.Namespace, to netip.Addr) (*ping, error) {
+	p := &ping{
+		target: &net.IPAddr{IP: to.AsSlice()}, request: echoRequest4, reply: echoReply4,
+		stopping: make(chan struct{}), answered: map[uint16]bool{},
 	}
-	target := &net.IPAddr{IP: to.AsSlice()}
-	var socket *net.IPConn
+	network := "ip4:icmp"
+	if to.Is6() {
+		network, p.request, p.reply = "ip6:ipv6-icmp", echoRequest6, echoReply6
+	}
 	err := from.Do(func() (err error) {
-		socket, err = net.ListenIP(network, nil)
+		p.socket, err = net.ListenIP(network, nil)
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("opening socket for ping: %w", err)
+		return nil, fmt.Errorf("opening socket for ping: %w", err)
 	}
-	defer socket.Close()
-	defer context.AfterFunc(ctx, func() { socket.Close() })()
-	deadline := time.Now().Add(patience)
+	p.receiver.Go(p.receive)
+	p.sender.Go(p.send)
+	return p, nil
+}
+
+func (p *ping) send() {
+	ticker := time.NewTicker(pingInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.stopping:
+			return
+		case <-ticker.C:
+		}
+		p.mu.Lock()
+		// Sequence numbers are not used twice, which is a minute's worth.
+		if p.sent++; p.sent == 0 && p.err == nil {
+			p.err = errors.New("out of sequence numbers")
+		}
+		sequence, failed := p.sent, p.err != nil
+		p.mu.Unlock()
+		if failed {
+			return
+		}
+		if _, err := p.socket.WriteTo(echoMessage(p.request, sequence), p.target); err != nil {
+			p.fail(err)
+			return
+		}
+	}
+}
+
+func (p *ping) receive() {
 	buffer := make([]byte, 256)
-	for sequence := uint16(1); time.Now().Before(deadline); sequence++ {
-		sent := time.Now()
-		if _, err := socket.WriteTo(echoMessage(request, sequence), target); err != nil {
-			return 0, fmt.Errorf("pinging %v: %w", to, err)
+	for {
+		n, source, err := p.socket.ReadFromIP(buffer)
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+			return
 		}
-		if err := socket.SetReadDeadline(sent.Add(again)); err != nil {
-			return 0, err
+		if err != nil {
+			p.fail(err)
+			return
 		}
-		for {
-			n, source, err := socket.ReadFromIP(buffer)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				return 0, fmt.Errorf("pinging %v: %w", to, err)
-			}
-			// Other ICMP messages arrive as well.
-			if source.IP.Equal(target.IP) && n >= 8 && buffer[0] == reply && binary.BigEndian.Uint16(buffer[6:]) == sequence {
-				return time.Since(sent), nil
-			}
+		// Other ICMP messages arrive as well, and answers to other pings.
+		if !source.IP.Equal(p.target.IP) || n < 8 || buffer[0] != p.reply {
+			continue
+		}
+		p.mu.Lock()
+		p.answered[binary.BigEndian.Uint16(buffer[6:])] = true
+		p.mu.Unlock()
+	}
+}
+
+func (p *ping) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
+	}
+}
+
+// counts returns how many requests were sent, and how many answered.
+func (p *ping) counts() (sent, answered int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		err = fmt.Errorf("pinging %v: %w", p.target, p.err)
+	}
+	return int(p.sent), len(p.answered), err
+}
+
+// stop ends the requests, waits for answers that are still missing, for a
+// second at most, and returns the counts.
+func (p *ping) stop() (sent, answered int, err error) {
+	close(p.stopping)
+	p.sender.Wait()
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(pingInterval) {
+		if sent, answered, err := p.counts(); err != nil || answered == sent {
+			break
 		}
 	}
-	return 0, fmt.Errorf("pinging %v: no answer for %v", to, patience)
+	p.socket.Close()
+	p.receiver.Wait()
+	return p.counts()
 }
 
 // echoMessage is an ICMP echo request of 8 bytes with identifier 0. For ICMPv6

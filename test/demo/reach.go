@@ -6,38 +6,58 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
-// end is a pod or a node, as somebody who sends and is sent to.
+// end is a pod, a node or the host outside, as somebody who sends and is sent to.
 type end struct {
 	name      string
 	space     *netlab.Namespace
+	on        *cluster.Node // nil outside of the cluster
+	isPod     bool
 	addresses [2]netip.Addr
 	echoes    [2]*echo
+}
+
+// sourceAt is the address that a receiver is to see of what e sends. Pods are
+// seen as who they are, but for those outside of the cluster, whose answers
+// would not find back; a node reaches pods through the overlay from its own
+// address there, the first of its podCIDR.
+func (e *end) sourceAt(receiver *end, family int) netip.Addr {
+	switch {
+	case receiver.on == nil:
+		return e.on.Addresses[family]
+	case !e.isPod && receiver.isPod && mode(e.on, receiver.on) == "vxlan":
+		return e.on.PodCIDRs[family].Addr()
+	}
+	return e.addresses[family]
 }
 
 // path is one end reaching another in one family.
 type path struct {
 	from, to *end
 	family   int
+	source   netip.Addr // that the receiver is to see
 	answer   answer
-	err      error // nil where the right end has answered and has seen the sender's own address
+	err      error // nil where the right end has answered and has seen that source
 }
+
+// mode is how the path crosses the nodes.
+func (p path) mode() string { return mode(p.from.on, p.to.on) }
 
 // try fills in what comes of the path.
 func (p *path) try(ctx context.Context, patience time.Duration) {
-	source, target := p.from.addresses[p.family], p.to.addresses[p.family]
+	target := p.to.addresses[p.family]
 	p.answer, p.err = ask(ctx, p.from.space, target, patience)
 	switch {
 	case p.err != nil:
 	case p.answer.from != p.to.name:
 		p.err = fmt.Errorf("%s has answered", p.answer.from)
-	case p.answer.saw != source:
-		p.err = fmt.Errorf("the receiver saw the source %v instead of %v", p.answer.saw, source)
+	case p.answer.saw != p.source:
+		p.err = fmt.Errorf("the receiver saw the source %v instead of %v", p.answer.saw, p.source)
 	}
 	if p.err != nil {
 		p.err = fmt.Errorf("%s to %s (%v): %w", p.from.name, p.to.name, target, p.err)
@@ -61,7 +81,7 @@ func tryAll(ctx context.Context, from, to []*end) ([]path, error) {
 				if sender == receiver {
 					continue
 				}
-				p := path{from: sender, to: receiver, family: f}
+				p := path{from: sender, to: receiver, family: f, source: sender.sourceAt(receiver, f)}
 				p.try(ctx, patience)
 				if ctx.Err() != nil {
 					return nil, ctx.Err()
@@ -85,17 +105,16 @@ func tryAll(ctx context.Context, from, to []*end) ([]path, error) {
 	return paths, fmt.Errorf("%d of %d paths failed: %w", len(failures), len(paths), errors.Join(shown...))
 }
 
-// open makes an end that answers.
-func open(name string, space *netlab.Namespace, addresses [2]netip.Addr) (*end, error) {
-	e := &end{name: name, space: space, addresses: addresses}
-	for f, address := range addresses {
+// listen has an end answer, until it is closed.
+func (e *end) listen() error {
+	for f, address := range e.addresses {
 		var err error
-		if e.echoes[f], err = listen(space, name, address); err != nil {
+		if e.echoes[f], err = listen(e.space, e.name, address); err != nil {
 			e.close()
-			return nil, err
+			return err
 		}
 	}
-	return e, nil
+	return nil
 }
 
 func (e *end) close() {
@@ -106,188 +125,49 @@ func (e *end) close() {
 	}
 }
 
-func closeAll(ends []*end) {
-	for _, e := range ends {
+// ends are some that answer.
+type ends []*end
+
+func (all ends) listen() error {
+	for _, e := range all {
+		if err := e.listen(); err != nil {
+			all.close()
+			return err
+		}
+	}
+	return nil
+}
+
+func (all ends) close() {
+	for _, e := range all {
 		e.close()
 	}
 }
 
-func (d *demo) podEnds() (ends []*end, err error) {
+func podEnd(p *cluster.Pod) *end {
+	return &end{name: p.Name, space: p.Namespace, on: p.Node, isPod: true, addresses: addresses(p)}
+}
+
+func (d *demo) podEnds() (all ends) {
 	for _, p := range d.pods {
-		e, err := open(p.name, p.space, p.addresses)
-		if err != nil {
-			closeAll(ends)
-			return nil, err
-		}
-		ends = append(ends, e)
-	}
-	return ends, nil
-}
-
-func (d *demo) nodeEnds() (ends []*end, err error) {
-	for _, n := range d.nodes {
-		e, err := open(n.name, n.Namespace, n.addresses)
-		if err != nil {
-			closeAll(ends)
-			return nil, err
-		}
-		ends = append(ends, e)
-	}
-	return ends, nil
-}
-
-// reachPods has every pod send to every other pod.
-func (d *demo) reachPods(ctx context.Context) error {
-	pods, err := d.podEnds()
-	if err != nil {
-		return err
-	}
-	defer closeAll(pods)
-	paths, failure := tryAll(ctx, pods, pods)
-	if paths == nil {
-		return failure
-	}
-	d.heading("Every pod to every other pod")
-	d.text("Each pod sends UDP to each other one, which answers with the source address that it saw.\n" +
-		"Round trip in microseconds, IPv4 and IPv6; a row is a sender, a column a receiver.")
-	d.table(matrix(pods, paths))
-	d.text("These are the source addresses that each receiver has seen:")
-	rows := [][]string{{"receiver", "sources"}}
-	for _, receiver := range pods {
-		for f := range families {
-			label := receiver.name
-			if f > 0 {
-				label = ""
-			}
-			rows = append(rows, []string{label, receiver.echoes[f].sources()})
-		}
-	}
-	d.table(rows)
-	if failure != nil {
-		return failure
-	}
-	if err := onlyOthers(pods); err != nil {
-		return err
-	}
-	d.text(fmt.Sprintf("%s paths: every receiver saw the sender's own address, so none was translated.", outOf(len(paths))))
-	d.summary = append(d.summary, outOf(len(paths))+" paths without NAT")
-	return nil
-}
-
-// matrix is the table of round trips.
-func matrix(ends []*end, paths []path) [][]string {
-	cells := map[[2]*end][]string{}
-	for _, p := range paths {
-		cell := microseconds(p.answer.took)
-		if p.err != nil {
-			cell = "FAIL"
-		}
-		key := [2]*end{p.from, p.to}
-		cells[key] = append(cells[key], fmt.Sprintf("%3s", cell))
-	}
-	head := []string{""}
-	for _, e := range ends {
-		head = append(head, e.name)
-	}
-	rows := [][]string{head}
-	for _, from := range ends {
-		row := []string{from.name}
-		for _, to := range ends {
-			cell := "-"
-			if from != to {
-				cell = strings.Join(cells[[2]*end{from, to}], " ")
-			}
-			row = append(row, cell)
-		}
-		rows = append(rows, row)
-	}
-	return rows
-}
-
-// onlyOthers fails if a receiver has seen anything but the addresses of all
-// other ends, as the receivers themselves recorded it.
-func onlyOthers(ends []*end) error {
-	for _, receiver := range ends {
-		for f, family := range families {
-			var want []netip.Addr
-			for _, e := range ends {
-				if e != receiver {
-					want = append(want, e.addresses[f])
-				}
-			}
-			slices.SortFunc(want, netip.Addr.Compare)
-			if got := receiver.echoes[f].seen(); !slices.Equal(got, want) {
-				return fmt.Errorf("%s has seen the %s sources %v instead of %v", receiver.name, family, got, want)
-			}
-		}
-	}
-	return nil
-}
-
-// reachNodes has nodes and pods send to each other, and pods to their gateway.
-func (d *demo) reachNodes(ctx context.Context) error {
-	pods, err := d.podEnds()
-	if err != nil {
-		return err
-	}
-	defer closeAll(pods)
-	nodes, err := d.nodeEnds()
-	if err != nil {
-		return err
-	}
-	defer closeAll(nodes)
-	down, err := tryAll(ctx, nodes, pods)
-	if err != nil {
-		return fmt.Errorf("nodes to pods: %w", err)
-	}
-	up, err := tryAll(ctx, pods, nodes)
-	if err != nil {
-		return fmt.Errorf("pods to nodes: %w", err)
-	}
-	gateways, err := d.pingGateways(ctx)
-	if err != nil {
-		return err
-	}
-	d.heading("Nodes and gateways")
-	d.text("The same between nodes and pods, on one node and across nodes. A pod's gateway answers ping.")
-	d.table([][]string{
-		{"from", "to", "paths", "source that the receiver saw", "median round trip"},
-		{"every node", "every pod", outOf(len(down)), "the node's own address", median(durations(down)) + " µs"},
-		{"every pod", "every node", outOf(len(up)), "the pod's own address", median(durations(up)) + " µs"},
-		{"every pod", "its gateway", outOf(len(gateways)), "-", median(gateways) + " µs"},
-	})
-	p := d.pods[0]
-	d.commands(
-		fmt.Sprintf("ip netns exec %s ping -c1 %s", p.name, p.gateways[0]),
-		fmt.Sprintf("ip netns exec %s ping -c1 %s", p.name, p.gateways[1]),
-	)
-	return nil
-}
-
-// pingGateways has every pod ping the gateways that ADD has told it.
-func (d *demo) pingGateways(ctx context.Context) ([]time.Duration, error) {
-	var times []time.Duration
-	for _, p := range d.pods {
-		for f := range families {
-			took, err := ping(ctx, p.space, p.gateways[f], answerPatience)
-			if err != nil {
-				return nil, fmt.Errorf("%s to its gateway: %w", p.name, err)
-			}
-			times = append(times, took)
-		}
-	}
-	return times, nil
-}
-
-func durations(paths []path) []time.Duration {
-	var all []time.Duration
-	for _, p := range paths {
-		all = append(all, p.answer.took)
+		all = append(all, podEnd(p))
 	}
 	return all
 }
 
-func median(all []time.Duration) string {
-	slices.Sort(all)
-	return microseconds(all[len(all)/2])
+func (d *demo) nodeEnds() (all ends) {
+	for _, n := range d.nodes {
+		all = append(all, nodeEnd(n))
+	}
+	return all
+}
+
+func nodeEnd(n *cluster.Node) *end {
+	return &end{name: n.Name, space: n.Namespace, on: n, addresses: [2]netip.Addr(n.Addresses)}
+}
+
+func (d *demo) outsideEnd() *end {
+	return &end{name: "outside", space: d.outside.Namespace, addresses: [2]netip.Addr{
+		netip.MustParseAddr(outerHost[0]), netip.MustParseAddr(outerHost[1]),
+	}}
 }

@@ -26,7 +26,10 @@ func (r *report) heading(text string) {
 func (r *report) text(text string) { fmt.Fprintf(r.w, "%s\n\n", text) }
 
 func (r *report) indented(text string) {
-	fmt.Fprintf(r.w, "    %s\n\n", strings.ReplaceAll(text, "\n", "\n    "))
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(r.w, "%s\n", strings.TrimRight("    "+line, " \n"))
+	}
+	fmt.Fprintln(r.w)
 }
 
 // commands shows what a reader could type instead; a line in parentheses is no
