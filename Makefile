@@ -4,13 +4,14 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd
 
-.PHONY: all build test race lint bench demo fuzz clean
+.PHONY: all build test race lint bench demo fuzz clean cluster cluster-down
 
 all: build
 
 # Static, stripped binaries in bin/.
 build:
 	@mkdir -p bin
+	@test -x bin/flatnetd || echo "building bin/: takes a minute where nothing is cached, because of the Kubernetes client"
 	@for b in $(BINARIES); do \
 		CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$b ./cmd/$$b || exit 1; \
 	done
@@ -35,9 +36,23 @@ bench: build
 	@test/prepare.sh bench
 	@$(GO) run ./test/bench -o docs/benchmarks.md
 
-# Three nodes on this machine: pods reach pods, with no address translation.
+# Three nodes on this machine that run flatnetd, two subnets and a router: pods
+# reach pods, with no address translation.
 demo: build
-	@$(GO) run ./test/demo
+	@CGO_ENABLED=0 $(GO) run -trimpath ./test/demo # as build does, which has compiled most of it
+
+# A real Kubernetes on this machine, with flatnet installed in it; test/e2e/README.md
+# lists the flags: make cluster CLUSTER="-workers 2 -fabric vxlan"
+CLUSTER ?=
+cluster: build bin/e2e/cluster
+	@bin/e2e/cluster up $(CLUSTER)
+
+cluster-down: bin/e2e/cluster
+	@bin/e2e/cluster down
+
+.PHONY: bin/e2e/cluster
+bin/e2e/cluster:
+	@cd test/e2e && $(GO) build -o ../../$@ ./cluster
 
 # Each fuzz target for a while: make fuzz FUZZTIME=10m
 FUZZTIME ?= 20s
