@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http/httptest"
 	"path/filepath"
 	"reflect"
 	"runtime"
@@ -215,32 +214,32 @@ func bothServers(t *testing.T, test func(t *testing.T, s *apiServer)) {
 // has changed is caught up with in one delivery, and Check tells.
 func TestKubernetesServerGone(t *testing.T) {
 	bothServers(t, func(t *testing.T, s *apiServer) {
-		s.put(object(t, "n1 172.30.0.1 10.244.1.0/24"))
-		s.put(object(t, "n2 172.30.0.2 10.244.2.0/24"))
+		s.Put(object(t, "n1 172.30.0.1 10.244.1.0/24"))
+		s.Put(object(t, "n2 172.30.0.2 10.244.2.0/24"))
 		s.start()
 		r := runKubernetes(t, s.client())
 		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2 10.244.2.0/24")
 		r.checks("")
 
-		s.stop()
+		s.Stop()
 		r.checks("watching nodes: failing since 20")
 		if err := r.source.Check(); !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("Check returns %v, want the reason", err)
 		}
-		s.remove("n1")
-		s.put(object(t, "n3 172.30.0.3 10.244.3.0/24"))
-		s.compact()
+		s.Remove("n1")
+		s.Put(object(t, "n3 172.30.0.3 10.244.3.0/24"))
+		s.Compact()
 		r.silent()
 
 		s.start()
 		r.expect("n2 172.30.0.2 10.244.2.0/24\nn3 172.30.0.3 10.244.3.0/24")
 		r.checks("")
-		s.put(object(t, "n4"))
+		s.Put(object(t, "n4"))
 		r.expect("n2 172.30.0.2 10.244.2.0/24\nn3 172.30.0.3 10.244.3.0/24\nn4")
 		if n := strings.Count(r.log.String(), "nodes cannot be watched"); n != 1 {
 			t.Errorf("the failure is logged %d times", n)
 		}
-		for _, call := range s.called() {
+		for _, call := range s.Calls() {
 			if call != "GET /api/v1/nodes" && call != "GET /api/v1/nodes watch" {
 				t.Errorf("the API server is asked to %s", call)
 			}
@@ -254,7 +253,7 @@ func TestKubernetesServerNotThereYet(t *testing.T) {
 		r := runKubernetes(t, s.client())
 		r.checks("watching nodes: failing since 20")
 		r.silent()
-		s.put(object(t, "n1"))
+		s.Put(object(t, "n1"))
 		s.start()
 		r.expect("n1")
 		r.checks("")
@@ -265,14 +264,14 @@ func TestKubernetesServerNotThereYet(t *testing.T) {
 func TestKubernetesHeartbeats(t *testing.T) {
 	bothServers(t, func(t *testing.T, s *apiServer) {
 		n1 := object(t, "n1 172.30.0.1 10.244.1.0/24")
-		s.put(n1)
+		s.Put(n1)
 		s.start()
 		r := runKubernetes(t, s.client())
 		r.expect("n1 172.30.0.1 10.244.1.0/24")
 		for i := range 100 {
-			s.put(heartbeat(n1, i))
+			s.Put(heartbeat(n1, i))
 		}
-		s.put(object(t, "n2"))
+		s.Put(object(t, "n2"))
 		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2")
 		r.silent()
 	})
@@ -280,12 +279,12 @@ func TestKubernetesHeartbeats(t *testing.T) {
 
 func TestKubernetesForbidden(t *testing.T) {
 	bothServers(t, func(t *testing.T, s *apiServer) {
-		s.put(object(t, "n1"))
-		s.refuse(&metav1.Status{Code: 403, Reason: metav1.StatusReasonForbidden, Message: `nodes is forbidden: User "system:serviceaccount:flatnet:flatnetd" cannot list resource "nodes"`})
+		s.Put(object(t, "n1"))
+		s.Refuse(&metav1.Status{Code: 403, Reason: metav1.StatusReasonForbidden, Message: `nodes is forbidden: User "system:serviceaccount:flatnet:flatnetd" cannot list resource "nodes"`})
 		s.start()
 		r := runKubernetes(t, s.client())
 		r.checks("nodes is forbidden")
-		s.refuse(nil)
+		s.Refuse(nil)
 		r.expect("n1")
 		r.checks("")
 	})
@@ -297,10 +296,10 @@ func TestKubernetesZeroNodes(t *testing.T) {
 		s.start()
 		r := runKubernetes(t, s.client())
 		r.checks("the API server lists zero nodes")
-		s.put(object(t, "n1"))
+		s.Put(object(t, "n1"))
 		r.expect("n1")
 		r.checks("")
-		s.remove("n1")
+		s.Remove("n1")
 		r.checks("the API server lists zero nodes")
 		time.Sleep(10 * settle) // time enough to be delivered
 		r.silent()
@@ -314,25 +313,33 @@ func TestKubernetesNotAskedYet(t *testing.T) {
 	}
 }
 
-// The client of a kubeconfig file, over TCP, with a server that answers JSON
-// although protobuf is preferred.
+// The client of a kubeconfig file, over TCP, with a server that answers protobuf,
+// and one that answers JSON although protobuf is preferred.
 func TestNewClient(t *testing.T) {
-	s := newAPIServer(t, false)
-	s.put(object(t, "n1 172.30.0.1"))
-	server := httptest.NewServer(s)
-	defer server.Close()
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	write(t, kubeconfig, fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c",
-		"clusters": [{"name": "c", "cluster": {"server": %q}}],
-		"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-		"users": [{"name": "u"}]}`, server.URL))
-	client, err := NewClient(kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-	if err != nil || len(list.Items) != 1 || list.Items[0].Name != "n1" {
-		t.Errorf("listed %v, %v", list, err)
+	for _, protobuf := range []bool{true, false} {
+		s := newAPIServer(t, true)
+		s.Protobuf = protobuf
+		s.Put(object(t, "n1 172.30.0.1 10.244.1.0/24"))
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		try(t, err)
+		s.Serve(listener)
+		write(t, kubeconfig, fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+			"clusters": [{"name": "c", "cluster": {"server": "http://%s"}}],
+			"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+			"users": [{"name": "u"}]}`, listener.Addr()))
+		client, err := NewClient(kubeconfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(list.Items) != 1 || list.Items[0].Name != "n1" {
+			t.Errorf("protobuf %v: listed %v, %v", protobuf, list, err)
+		}
+		r := runKubernetes(t, client)
+		r.expect("n1 172.30.0.1 10.244.1.0/24")
+		s.Put(object(t, "n2"))
+		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2")
 	}
 
 	if _, err := NewClient(kubeconfig + ".not"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "reading kubeconfig "+kubeconfig+".not: ") {
