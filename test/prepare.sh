@@ -38,6 +38,7 @@ test)
 bench)
 	[ -x /usr/lib/cni/ptp ] || missing containernetworking-plugins "the plugins to compare with"
 	need iptables iptables "the plugins to compare with, where they masquerade"
+	need nft nftables "the data path with a masquerading rule made by hand"
 	;;
 lint) ;;
 *)

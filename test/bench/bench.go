@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // amount says how much is measured.
@@ -19,16 +20,26 @@ type amount struct {
 	manyDual     int // the same, flatnet with two families
 	reservations int // in flatnet-ipam's store
 	peerRecords  int // in host-local's
+
+	pathRounds int           // of everybody's data path, in turn
+	window     time.Duration // of one measurement of it
+	clusters   []int         // nodes
+	changes    int           // of one node
+	idle       time.Duration // while nothing happens
 }
 
 var (
 	full = amount{
 		rounds: 100, pods: 200, atOnce: 16, bursts: 7,
 		few: 10, many: 2000, manyPeer: 500, manyDual: 500, reservations: 50000, peerRecords: 10000,
+		pathRounds: 9, window: 300 * time.Millisecond,
+		clusters: []int{10, 100, 1000, 5000}, changes: 21, idle: 65 * time.Second,
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
 		few: 2, many: 20, manyPeer: 20, manyDual: 20, reservations: 1000, peerRecords: 1000,
+		pathRounds: 1, window: 10 * time.Millisecond,
+		clusters: []int{10, 20}, changes: 2, idle: 200 * time.Millisecond,
 	}
 )
 
@@ -52,6 +63,10 @@ var sections = []outline{
 	{"burst", "A burst of pods", measureBurst},
 	{"allocator", "The allocator alone", measureAllocator},
 	{"growth", "Many pods on the node", measureGrowth},
+	{"path-node", "Data path: pods of one node", measurePath(sameNode)},
+	{"path-direct", "Data path: pods of two nodes, direct", measurePath(direct)},
+	{"path-vxlan", "Data path: pods of two nodes, vxlan", measurePath(vxlan)},
+	{"scale", "Many nodes", measureScale},
 }
 
 // present returns those contenders whose programs are there; the others' are

@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
-func TestMain(m *testing.M) { netlab.Main(m) }
+func TestMain(m *testing.M) { cluster.Main(m) }
 
 func TestQuantiles(t *testing.T) {
 	numbers := sample{5, 1, 4, 2, 3, 10, 9, 8, 7, 6}

@@ -17,7 +17,7 @@ func buildFloor(ctx context.Context) (string, error) {
 	}
 	const module = "github.com/flatnet-cni/flatnet/test/bench/"
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", directory+"/",
-		module+"floor", module+"noop", module+"peak")
+		module+"floor", module+"noop", module+"peak", module+"load")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		os.RemoveAll(directory)

@@ -56,12 +56,12 @@ func (b *bench) ptp(name string, f families, masquerade bool) contender {
 	}
 }
 
-func (b *bench) bridge(name string) contender {
+func (b *bench) bridge(name string, f families) contender {
 	return contender{
 		name: name, directory: b.peers, programs: []string{"bridge", "host-local"},
 		plugins: func(state string) []pluginConf {
 			return []pluginConf{{
-				"type": "bridge", "bridge": "cni0", "isGateway": true, "ipam": single.ipam("host-local", state),
+				"type": "bridge", "bridge": "cni0", "isGateway": true, "ipam": f.ipam("host-local", state),
 			}}
 		},
 	}

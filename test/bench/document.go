@@ -13,14 +13,17 @@ const introduction = `# Benchmarks
 This page is written by ` + "`make bench`" + ` (` + "`go run ./test/bench -o docs/benchmarks.md`" + `). What stands between
 the marks "explanation" is written by hand, and kept.
 
-Everybody is executed by libcni in the same way, in network namespaces that the benchmark makes: a node for each
-contender, a fresh pod for each attachment. They take turns in every round, in random order and with a random pause
-before each step. Figures are medians unless they say otherwise.
+Everything happens in network namespaces that the benchmark makes. Plugins are executed by libcni, everybody's in the
+same way: a node for each contender, a fresh pod for each attachment. They take turns in every round, in random order
+and with a random pause before each step. Figures are medians unless they say otherwise.
 
 - **ptp**, **bridge**: Debian's containernetworking-plugins, with host-local.
 - **floor**: a bare Go program that makes the kernel objects of flatnet's IPv4 attachment from constants: no
   configuration, no allocator, no state, no checks ([source](../test/bench/floor/main.go)).
 - **noop**: a Go program that does nothing, which is what executing a plugin costs.
+
+Parts are measured alone with ` + "`go run ./test/bench -run REGEXP`" + `: size, latency, burst, allocator, growth, path-node,
+path-direct, path-vxlan, scale.
 `
 
 // writeDocument writes the report, with the explanations of the one that was there.

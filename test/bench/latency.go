@@ -12,7 +12,7 @@ func measureLatency(ctx context.Context, b *bench) (section, error) {
 	runners, err := b.runners(s,
 		b.flatnet("flatnet", single, false),
 		b.ptp("ptp", single, false),
-		b.bridge("bridge"),
+		b.bridge("bridge", single),
 		b.stub("floor"),
 		b.stub("noop"),
 		b.flatnet("flatnet, dual stack", dual, false),

@@ -5,7 +5,8 @@
 // Peers are the plugins of Debian's package containernetworking-plugins, and a floor:
 // a program that makes the same kernel objects as flatnet from constants. All of them
 // are executed through libcni in exactly the same way, in nodes and pods that are
-// network namespaces of the benchmark's own, one after the other in every round.
+// network namespaces of the benchmark's own, one after the other in every round. The
+// data path is measured beside the same made by hand, and flatnetd in large clusters.
 package main
 
 import (
@@ -26,6 +27,8 @@ func main() {
 	quick := flag.Bool("quick", false, "measure very little: tells that everything runs, not how fast it is")
 	only := flag.String("run", "", "measure only the sections whose name matches this `regexp`")
 	flag.Parse()
+	// Where nft and iptables are, which is not in everybody's PATH.
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	if err := netlab.Enter(); err != nil {
 		fail(err)
 	}

@@ -9,8 +9,9 @@ import (
 // section is a part of the report that has been measured.
 type section struct {
 	outline
-	table  table
-	ratios []ratio
+	table    table
+	compared table // the figures beside each other, where a list of ratios does not show it
+	ratios   []ratio
 }
 
 // String is the section's tables in Markdown.
@@ -19,7 +20,13 @@ func (s section) String() string {
 	for _, r := range s.ratios {
 		verdicts.rows = append(verdicts.rows, r.row())
 	}
-	return s.table.String() + "\n" + verdicts.String()
+	text := s.table.String()
+	for _, t := range []table{s.compared, verdicts} {
+		if len(t.rows) > 0 {
+			text += "\n" + t.String()
+		}
+	}
+	return text
 }
 
 // ratio is a figure with its target.
