@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
@@ -22,6 +23,13 @@ import (
 // each. What fails does not keep the rest from being removed. Sysctls stay as
 // they are: others may rely on them by now.
 func Cleanup(ctx context.Context, c Config, log *slog.Logger) (removed []string, err error) {
+	// What only the lock brings is not flatnet's of before.
+	var own []string
+	for _, path := range []string{c.StateDir, lockPath(c.StateDir)} {
+		if _, err := os.Lstat(path); err != nil {
+			own = append(own, path)
+		}
+	}
 	lock, err := lockNode(ctx, c.StateDir, log)
 	if err != nil {
 		return nil, fmt.Errorf("%w: stop it first, or it would make everything anew", err)
@@ -41,6 +49,7 @@ func Cleanup(ctx context.Context, c Config, log *slog.Logger) (removed []string,
 	hostKeeper := &host.Keeper{Log: log, Sysctls: c.SysctlDir}
 	errs = append(errs, hostKeeper.Remove(ctx))
 	note(removeState(c.StateDir))
+	removed = slices.DeleteFunc(removed, func(what string) bool { return slices.Contains(own, what) })
 	return removed, errors.Join(errs...)
 }
 

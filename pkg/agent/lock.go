@@ -12,13 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// lockPath is the file that the flatnetd of a state directory locks.
+func lockPath(stateDir string) string { return filepath.Join(stateDir, "flatnetd.lock") }
+
 // lockNode waits until no other flatnetd works on the node: during an update the
 // old one may still be there. The lock ends with the process, however it ends.
 func lockNode(ctx context.Context, stateDir string, log *slog.Logger) (*os.File, error) {
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making state directory: %w", err)
 	}
-	path := filepath.Join(stateDir, "flatnetd.lock")
+	path := lockPath(stateDir)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening lock: %w", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 )
@@ -42,7 +43,7 @@ func (a *Agent) currentProblems() []fabric.Problem {
 		if fabric.IsConflict(f.Err) {
 			hint = "somebody else made it; remove that, or give flatnet other podCIDRs"
 		}
-		add(fabric.Problem{Node: a.config.NodeName, Object: f.Change.String(), Reason: errors.Unwrap(f.Err).Error(), Hint: hint})
+		add(fabric.Problem{Node: a.config.NodeName, Object: f.Change.String(), Reason: reasonOf(f), Hint: hint})
 	}
 	for _, f := range a.findings {
 		if f.Problem != "" {
@@ -53,6 +54,12 @@ func (a *Agent) currentProblems() []fabric.Problem {
 		add(fabric.Problem{Node: a.config.NodeName, Object: f.Path, Reason: f.What, Hint: f.Advice})
 	}
 	return all
+}
+
+// reasonOf is why the kernel refused a change, without the change, which the
+// problem names already.
+func reasonOf(f fabric.Failure) string {
+	return strings.Replace(f.Err.Error(), f.Change.String()+": ", "", 1)
 }
 
 // logProblems logs each problem when it comes up, and once more when it is over.

@@ -100,7 +100,9 @@ func (a *Agent) join() error {
 		return err
 	}
 	a.noteChanges(result)
-	a.joined = a.joined || !a.sharedFailed()
+	if !a.sharedFailed() {
+		a.becomeJoined()
+	}
 	if result.Failed > 0 {
 		a.schedule.by(verifyTask, time.Now().Add(time.Second))
 	}
@@ -212,8 +214,16 @@ func (a *Agent) verify() error {
 	if result.Failed > 0 {
 		return fmt.Errorf("%d objects could not be made: %w", result.Failed, a.engine.Failures()[0].Err)
 	}
-	a.joined = true
+	a.becomeJoined()
 	return nil
+}
+
+// becomeJoined notes that the fabric is there: pods may be started.
+func (a *Agent) becomeJoined() {
+	if !a.joined {
+		a.joined = true
+		a.schedule.soon(installTask, time.Now())
+	}
 }
 
 func (a *Agent) masqueradeConfig() masquerade.Config {

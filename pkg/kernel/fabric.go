@@ -104,6 +104,11 @@ func (f *Fabric) Apply(changes []Change) []error {
 }
 
 func (f *Fabric) message(c Change) (*nl.NetlinkRequest, error) {
+	if _, link := c.Object.Dependence(); link == f.tunnel && c.Verb != Delete {
+		if err := f.ownTunnel(); err != nil {
+			return nil, err
+		}
+	}
 	switch o := c.Object.(type) {
 	case NodeRoute:
 		return f.routeMessage(c.Verb, o)
@@ -128,6 +133,23 @@ func (f *Fabric) request(v Verb, make, remove int) *nl.NetlinkRequest {
 		return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
 	}
 	return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+}
+
+// ownTunnel makes sure that what has the tunnel's name is one: nothing is put on
+// somebody else's interface.
+func (f *Fabric) ownTunnel() error {
+	if _, known := f.indices[f.tunnel]; known {
+		return nil
+	}
+	l, err := f.socket.getLink(f.tunnel)
+	if err != nil {
+		return err
+	}
+	if l.Type() != "vxlan" {
+		return fmt.Errorf("interface %s is of type %s: %w", f.tunnel, l.Type(), ErrExists)
+	}
+	f.indices[f.tunnel] = l.Attrs().Index
+	return nil
 }
 
 func (f *Fabric) index(link string) (int, error) {
