@@ -15,7 +15,7 @@ import (
 )
 
 // volatile is what changes by itself in what `ip` and `nft` print.
-var volatile = regexp.MustCompile(` expires \S+| used \S+| lastuse \S+|@if\d+|@\S+(:)| qlen \d+|valid_lft \S+| link-netns \S+| link-netnsid \d+|counter packets \d+ bytes \d+`)
+var volatile = regexp.MustCompile(` expires \S+| used \S+| lastuse \S+|@if\d+|@\S+(:)| qlen \d+|valid_lft \S+| link-netns \S+| link-netnsid \d+|counter packets \d+ bytes \d+|\S+_timer +\S+`)
 
 // list is the sorted output of commands in a node's namespace.
 func list(n *cluster.Node, commands ...string) (string, error) {
