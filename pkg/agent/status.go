@@ -163,7 +163,7 @@ func (s Status) Print(w io.Writer, now time.Time) {
 	row("pod MTU", fmt.Sprint(s.PodMTU))
 	row("masquerade", list(s.Masquerade))
 	for _, u := range s.Pods {
-		row(u.Family+" addresses", fmt.Sprintf("%d of %d used, %d cooling", u.Used, u.Total, u.Cooling))
+		row(u.Family+" addresses", fmt.Sprintf("%d of %s used, %d cooling", u.Used, amount(u.Total), u.Cooling))
 	}
 	row("fabric objects", fmt.Sprintf("%d of %d present", s.Objects.Present, s.Objects.Desired))
 	table.Flush()
@@ -191,6 +191,15 @@ func (s Status) Print(w io.Writer, now time.Time) {
 			fmt.Fprintf(w, "    %s\n", p.Hint)
 		}
 	}
+}
+
+// amount is a number of addresses for people, who do not read twenty digits.
+func amount(n uint64) string {
+	const billion = 1_000_000_000
+	if n > billion {
+		return "billions"
+	}
+	return fmt.Sprint(n)
 }
 
 func viaText(a netip.Addr) string {
