@@ -50,16 +50,20 @@ type Agent struct {
 	joined   bool // the fabric was made what was planned, once
 	ruleset  masquerade.Ruleset
 	needs    host.Needs
-	guard    bool // IPv4 sources have to be checked by nftables
+	kept     host.Needs // when the settings of the host were looked at last
+	guard    bool       // IPv4 sources have to be checked by nftables
 	// pluginTables says that the plugin masquerades pods, by its own tables.
 	pluginTables bool
 	network      install.Network
-	findings     []host.Finding
-	disk         []install.Finding
-	done         [numberOfTasks]bool  // with success, once
-	errors       [numberOfTasks]error // of the last run
-	changed      map[string]peerChange
-	problems     map[string]bool // that were logged
+	// installed is the network whose configuration was written: what has to be
+	// written of the same one again is a repair.
+	installed install.Network
+	findings  []host.Finding
+	disk      []install.Finding
+	done      [numberOfTasks]bool  // with success, once
+	errors    [numberOfTasks]error // of the last run
+	changed   map[string]peerChange
+	problems  map[string]bool // that were logged
 }
 
 // networkName is that of the configuration that is installed.

@@ -158,7 +158,7 @@ func (a *Agent) follow(first bool) {
 	network := install.Network{
 		Name: networkName, PodCIDRs: a.plan.OwnPodCIDRs, MTU: a.plan.PodMTU, StateDir: a.config.StateDir,
 	}
-	if first || network.MTU != a.network.MTU || !slices.Equal(network.PodCIDRs, a.network.PodCIDRs) {
+	if first || !equalNetworks(network, a.network) {
 		a.network = network
 		a.schedule.soon(installTask, now)
 	}
@@ -199,6 +199,10 @@ func (a *Agent) hostNeeds() host.Needs {
 func equalNeeds(a, b host.Needs) bool {
 	return a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && slices.Equal(a.Underlay, b.Underlay) && a.Tunnel == b.Tunnel &&
 		slices.Equal(a.OwnPodCIDRs, b.OwnPodCIDRs) && a.Pods == b.Pods && a.Nodes == b.Nodes
+}
+
+func equalNetworks(a, b install.Network) bool {
+	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
 // verify compares the fabric with the kernel. What it changes are repairs.
@@ -284,10 +288,11 @@ func (a *Agent) verifyMasquerade() error {
 func (a *Agent) keepHost(ctx context.Context) error {
 	a.findings = a.host.Apply(ctx, a.needs)
 	for _, f := range a.findings {
-		if f.Repaired && a.done[hostTask] {
+		if f.Repaired && a.done[hostTask] && equalNeeds(a.kept, a.needs) {
 			a.metrics.repairs.WithLabelValues("host").Inc()
 		}
 	}
+	a.kept = a.needs
 	guard, err := a.host.RPFilterAllLoose()
 	if err != nil {
 		return err
@@ -307,8 +312,11 @@ func (a *Agent) install(ctx context.Context) error {
 		return errNotYet
 	}
 	changes, err := a.installer.Sync(ctx, a.network)
-	if a.done[installTask] {
+	if equalNetworks(a.installed, a.network) {
 		a.metrics.repairs.WithLabelValues("installation").Add(float64(len(changes)))
+	}
+	if err == nil {
+		a.installed = a.network
 	}
 	a.disk = a.installer.Check(a.network)
 	return err
