@@ -162,7 +162,12 @@ func (n *Node) end() error {
 	defer hung.Stop()
 	// It ends with status 0, also where it had to be told: anything else is a
 	// crash, or a race (66).
-	if err := p.wait(); err != nil {
+	err := p.wait()
+	var exit *exec.ExitError
+	if status, is := waitStatus(err, &exit); is && status.Signal() == syscall.SIGTERM {
+		err = nil // it had not begun
+	}
+	if err != nil {
 		return fmt.Errorf("flatnetd on %s: %w", n.Name, err)
 	}
 	if strings.Contains(n.Log(), "DATA RACE") {
@@ -255,13 +260,18 @@ func (n *Node) Get(path string) (string, error) {
 
 // Status is what `flatnetd status` shows.
 func (n *Node) Status() agent.Status {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	s, err := agent.AskStatus(ctx, n.StateDir)
+	s, err := n.TryStatus()
 	if err != nil {
 		n.fail("%w", err)
 	}
 	return s
+}
+
+// TryStatus is Status where flatnetd may not answer yet.
+func (n *Node) TryStatus() (agent.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return agent.AskStatus(ctx, n.StateDir)
 }
 
 // Metrics returns the value of each time series, by its name and labels as
