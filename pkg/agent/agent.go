@@ -125,6 +125,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	start("notifications of settings", func() error {
 		return host.Watch(ctx, func() { a.news.ask(hostTask) })
 	})
+	start("notifications of FORWARD chains", func() error {
+		return host.WatchForward(ctx, func() { a.news.ask(hostTask) })
+	})
 	start("directories of the plugin", func() error {
 		return a.installer.Watch(ctx, func() { a.news.ask(installTask) })
 	})
