@@ -14,12 +14,16 @@ import (
 // once, loses no packet and resets no connection; a restart changes nothing at
 // all.
 func TestKill(t *testing.T) {
-	for _, mode := range []string{"direct", "vxlan"} {
-		t.Run(mode, func(t *testing.T) {
+	for _, c := range []struct {
+		mode     string
+		topology topology
+		peer     string
+	}{{"direct", topologies[0], "n2"}, {"vxlan", topologies[0], "n2"}, {"auto", topologies[2], "n3"}} {
+		t.Run(c.mode, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, topologies[0], cluster.Dual)
-			s.Start("--fabric", mode)
-			one, two := placePod(t, s.Node("n1"), "one"), placePod(t, s.Node("n2"), "two")
+			s := newSite(t, c.topology, cluster.Dual)
+			s.Start("--fabric", c.mode)
+			one, two := placePod(t, s.Node("n1"), "one"), placePod(t, s.Node(c.peer), "two")
 			node := placeNode(t, s.Node("n1"))
 			var pings []*pinging
 			var streams []*streaming
