@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd
 
-.PHONY: all build test race lint bench demo fuzz clean cluster cluster-down
+.PHONY: all build test race lint bench demo fuzz clean cluster cluster-down e2e
 
 all: build
 
@@ -50,9 +50,14 @@ cluster: build bin/e2e/cluster
 cluster-down: bin/e2e/cluster
 	@bin/e2e/cluster down
 
-.PHONY: bin/e2e/cluster
-bin/e2e/cluster:
-	@cd test/e2e && $(GO) build -o ../../$@ ./cluster
+# Tests on the cluster that runs: make e2e E2E="-run tutorial"
+E2E ?=
+e2e: bin/e2e/e2e
+	@bin/e2e/e2e $(E2E)
+
+.PHONY: bin/e2e/cluster bin/e2e/e2e
+bin/e2e/cluster bin/e2e/e2e:
+	@cd test/e2e && $(GO) build -o ../../$@ ./$(@F)
 
 # Each fuzz target for a while: make fuzz FUZZTIME=10m
 FUZZTIME ?= 20s

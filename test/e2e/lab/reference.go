@@ -16,25 +16,8 @@ import (
 func (l *Lab) installReference() error {
 	networks := map[string][]netip.Prefix{}
 	for _, m := range l.plan.Machines {
-		err := until(time.Minute, "podCIDRs of "+m.Name, func() error {
-			text, err := l.Kubectl("get", "node", m.Name, "-o", "jsonpath={.spec.podCIDRs[*]}")
-			if err != nil {
-				return err
-			}
-			networks[m.Name] = nil
-			for _, field := range strings.Fields(text) {
-				network, err := netip.ParsePrefix(field)
-				if err != nil {
-					return fmt.Errorf("reading podCIDRs of %s: %w", m.Name, err)
-				}
-				networks[m.Name] = append(networks[m.Name], network)
-			}
-			if len(networks[m.Name]) != len(l.plan.Pods) {
-				return fmt.Errorf("podCIDRs %q: want one a family", text)
-			}
-			return nil
-		})
-		if err != nil {
+		var err error
+		if networks[m.Name], err = l.PodCIDRs(m.Name); err != nil {
 			return err
 		}
 	}
@@ -65,6 +48,30 @@ func (l *Lab) installReference() error {
 	}
 	l.say("ptp, host-local and static routes are on all nodes")
 	return nil
+}
+
+// PodCIDRs are those that the cluster has given to a node, IPv4 first; it waits
+// for them.
+func (l *Lab) PodCIDRs(node string) (networks []netip.Prefix, err error) {
+	err = until(time.Minute, "podCIDRs of "+node, func() error {
+		text, err := l.Kubectl("get", "node", node, "-o", "jsonpath={.spec.podCIDRs[*]}")
+		if err != nil {
+			return err
+		}
+		networks = nil
+		for _, field := range strings.Fields(text) {
+			network, err := netip.ParsePrefix(field)
+			if err != nil {
+				return fmt.Errorf("reading podCIDRs of %s: %w", node, err)
+			}
+			networks = append(networks, network)
+		}
+		if len(networks) != len(l.plan.Pods) {
+			return fmt.Errorf("podCIDRs %q: want one a family", text)
+		}
+		return nil
+	})
+	return networks, err
 }
 
 // conflist of ptp and host-local, as kind has it.

@@ -80,6 +80,9 @@ func (l *Lab) machines(context.Context) error {
 	o := l.plan.Options
 	l.say("starting control plane and %d workers on %d subnet(s): %s, kube-proxy %s", o.Workers, o.Subnets, o.Family, o.Proxy)
 	spec := machine.Spec{Name: underlayName, Directory: l.machineDirectory(underlayName)}
+	// The router is also a host outside of the cluster, that says who talks to it.
+	spec.Services = []machine.Service{{Name: "outside", Args: []string{
+		filepath.Join(l.Binaries(), "agnhost"), "netexec", "--http-port=80", "--udp-port=80"}}}
 	err := l.start(spec, nil, func(pid int) error { return underlay.Router(pid, l.plan.Subnets) })
 	if err != nil {
 		return err

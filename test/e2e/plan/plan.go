@@ -125,6 +125,24 @@ func addresses(v4, v6 bool, subnet, host int) (all []netip.Prefix) {
 	return all
 }
 
+// Machine finds one by name.
+func (c Cluster) Machine(name string) (Machine, bool) {
+	i := slices.IndexFunc(c.Machines, func(m Machine) bool { return m.Name == name })
+	if i < 0 {
+		return Machine{}, false
+	}
+	return c.Machines[i], true
+}
+
+// Tunnelled is whether what one machine sends to pods of another goes through
+// flatnet's overlay.
+func (c Cluster) Tunnelled(from, to Machine) bool {
+	if c.Options.CNI != "flatnet" || from.Name == to.Name {
+		return false
+	}
+	return c.Options.Fabric == "vxlan" || c.Options.Fabric == "auto" && from.Subnet != to.Subnet
+}
+
 // API is the address of the control plane that all others use.
 func (c Cluster) API() netip.Addr { return c.Machines[0].Addresses[0].Addr() }
 
