@@ -29,7 +29,7 @@ func TestFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Fabric != (fabric.Config{Mode: fabric.Auto, Tunnel: "flatnet.vx", VNI: 70, Port: 4789}) || !c.MasqueradeIPv4 || !c.MasqueradeIPv6 || c.Listen != DefaultListen {
+	if c.Fabric != (fabric.Config{Mode: fabric.Auto, Tunnel: "flatnet.vx", VNI: 70, Port: 4789, Nodes: true}) || !c.MasqueradeIPv4 || !c.MasqueradeIPv6 || c.Listen != DefaultListen {
 		t.Errorf("defaults: %+v", c)
 	}
 	c, err = parse(map[string]string{"FLATNETD_FABRIC": "vxlan", "FLATNETD_VXLAN_ID": "7", "FLATNETD_RESYNC": "5s"},

@@ -60,6 +60,12 @@ type Config struct {
 	Tunnel string
 	VNI    int // VXLAN network identifier, 1 to 16777215
 	Port   int // UDP port of the overlay, 1 to 65535
+	// Nodes has pods reach other nodes' own addresses through the overlay too,
+	// where their pods are reached through it. It takes a routing rule, and
+	// with one the kernel takes the slow way through its tables for every
+	// packet; so where the underlay lets packets with pods' addresses pass, it
+	// is better without.
+	Nodes bool
 	// MTU of pods in bytes; 0 means that of the underlay, less what the
 	// overlay takes where it is in use.
 	MTU int

@@ -148,7 +148,7 @@ func (s *surroundings) overlay(peer node.Node, outer netip.Addr, families [2]boo
 		}
 		neighbours = append(neighbours, entry(kernel.TunnelNeighbour{Link: s.Tunnel, Address: end, MAC: mac}))
 		for _, a := range peer.Addresses {
-			if a.Is6() == ipv6 {
+			if s.Nodes && a.Is6() == ipv6 {
 				ways = append(ways, entry(kernel.NodeRoute{
 					Destination: netip.PrefixFrom(a, a.BitLen()), Table: kernel.FabricTable, Link: s.Tunnel, Gateway: end, OnLink: end.Is4(),
 				}))

@@ -45,7 +45,7 @@ func onNode(t *testing.T, f func(*netlab.Node, *kernel.Fabric)) {
 }
 
 func config(mode Mode) Config {
-	return Config{Mode: mode, Tunnel: tunnelName, VNI: 70, Port: 4789}
+	return Config{Mode: mode, Tunnel: tunnelName, VNI: 70, Port: 4789, Nodes: true}
 }
 
 func testNode(number int, addresses ...string) node.Node {

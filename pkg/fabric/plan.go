@@ -141,7 +141,7 @@ func (s *surroundings) own(plan *Plan) {
 		plan.Problems = append(plan.Problems, s.noOverlay())
 	}
 	for _, c := range plan.OwnPodCIDRs {
-		if overlaid[familyOf(c.Addr())] {
+		if s.Nodes && overlaid[familyOf(c.Addr())] {
 			add(kernel.Rule{From: c, Table: kernel.FabricTable, Priority: rulePriority})
 		}
 		add(kernel.NodeRoute{Destination: c, Metric: lastMetric, Unreachable: true})

@@ -163,6 +163,16 @@ func TestPodMTU(t *testing.T) {
 	}
 }
 
+func TestNodesOutsideOfTheOverlay(t *testing.T) {
+	self, peer := plainNode("n1", "172.30.0.1", "10.244.1.0/24"), plainNode("n2", "172.31.0.2", "10.244.2.0/24")
+	conf := config(VXLAN)
+	conf.Nodes = false
+	plan := (&Planner{Config: conf}).Plan(self, []node.Node{self, peer}, underlayOf([]string{"172.30.0.1/24"})).String()
+	if strings.Contains(plan, "ip rule") || strings.Contains(plan, "table 70") || !strings.Contains(plan, "ip route add 10.244.2.0/24 via 10.244.2.0 dev flatnet.vx") {
+		t.Errorf("got\n%s", plan)
+	}
+}
+
 func TestMACsAreUnicastLocalAndOfTheirNode(t *testing.T) {
 	seen := map[[6]byte]string{}
 	for i := range 5000 {
