@@ -1,0 +1,2 @@
+// Package service balances the traffic to Kubernetes Services.
+package service
