@@ -1,0 +1,178 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+)
+
+// staleFront is a front of UDP whose flows may lead to endpoints that are gone.
+type staleFront struct {
+	front  Front
+	target *Target // nil: it is no front any more
+}
+
+// keeps reports whether a flow that an endpoint answers may stay.
+func (s staleFront) keeps(answering netip.AddrPort) bool {
+	if s.target == nil {
+		return false
+	}
+	_, serving := slices.BinarySearchFunc(s.target.serving, answering, netip.AddrPort.Compare)
+	return serving
+}
+
+// forgetFlows has the kernel forget the flows of UDP to these fronts that go
+// somewhere else than to an endpoint that serves: to one that is gone, or to
+// nowhere, because they began before there was the Service. A client that goes on
+// sending from the same port would keep them alive for ever.
+func forgetFlows(fronts []staleFront) error {
+	if len(fronts) == 0 {
+		return nil
+	}
+	at := make(map[netip.AddrPort]staleFront, len(fronts))
+	for _, f := range fronts {
+		at[netip.AddrPortFrom(f.front.Address, f.front.Port)] = f
+	}
+	_, err := kernel.ForgetFlows(uint8(UDP), func(f kernel.Flow) bool {
+		front, is := at[f.Destination]
+		return is && !front.keeps(f.Answering)
+	})
+	return err
+}
+
+// staleAffinity is a Service's port whose clients may be remembered with
+// endpoints that are gone.
+type staleAffinity struct {
+	family   family
+	protocol Protocol
+	id       uint32
+	all      bool // whatever is remembered may be wrong
+}
+
+// staleClients compares two targets of a front, either of which may be nil.
+func staleClients(f Front, before, after *Target) (s staleAffinity, any bool) {
+	if before == nil || before.affinity == 0 {
+		return s, false
+	}
+	s = staleAffinity{family: familyOf(f.Address), protocol: f.Protocol, id: before.id}
+	if after == nil || after.id != before.id || after.affinity == 0 {
+		return s, true
+	}
+	if before.localOnly != after.localOnly {
+		s.all = true
+		return s, true
+	}
+	gone := func(at netip.AddrPort) bool { return !after.valid(at) }
+	return s, slices.ContainsFunc(before.cluster, gone) || slices.ContainsFunc(before.local, gone)
+}
+
+// expire forgets flows and clients that would go to endpoints that are gone.
+func (k *Keeper) expire(want *Ruleset, d delta) error {
+	var errs []error
+	if k.forget != nil {
+		errs = append(errs, k.forget(d.stale))
+	}
+	if len(d.clients) > 0 {
+		concerned := map[staleAffinity]bool{}
+		for _, s := range d.clients {
+			all := s.all
+			s.all = false
+			concerned[s] = concerned[s] || all
+		}
+		errs = append(errs, k.expireClients(want, concerned))
+	}
+	return errors.Join(errs...)
+}
+
+// expireClients forgets clients of these ports, all of them where it says so, or
+// else those with an endpoint that is gone. Whoever connects between the
+// transaction and this may still be sent to such an endpoint.
+func (k *Keeper) expireClients(want *Ruleset, concerned map[staleAffinity]bool) error {
+	targets := want.sticky()
+	which := map[staleAffinity]bool{}
+	for s := range concerned {
+		which[staleAffinity{family: s.family, protocol: s.protocol}] = true
+	}
+	for w := range which {
+		err := k.deleteClients(w.family, w.protocol, func(id uint32, at netip.AddrPort) bool {
+			s := staleAffinity{family: w.family, protocol: w.protocol, id: id}
+			all, is := concerned[s]
+			return is && (all || !remains(targets[s], at))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyClients forgets all clients that are remembered with endpoints that they
+// are not to go to.
+func (k *Keeper) verifyClients(want *Ruleset) error {
+	targets := want.sticky()
+	for _, f := range want.families() {
+		for _, p := range protocols {
+			err := k.deleteClients(f, p, func(id uint32, at netip.AddrPort) bool {
+				return !remains(targets[staleAffinity{family: f, protocol: p, id: id}], at)
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// remains reports whether an endpoint is one of any of a port's targets.
+func remains(targets []*Target, at netip.AddrPort) bool {
+	return slices.ContainsFunc(targets, func(t *Target) bool { return t.valid(at) })
+}
+
+// sticky returns the targets with session affinity.
+func (r *Ruleset) sticky() map[staleAffinity][]*Target {
+	all := map[staleAffinity][]*Target{}
+	for f, t := range r.fronts {
+		if t.affinity > 0 {
+			s := staleAffinity{family: familyOf(f.Address), protocol: f.Protocol, id: t.id}
+			all[s] = append(all[s], t)
+		}
+	}
+	return all
+}
+
+func (k *Keeper) deleteClients(f family, p Protocol, stale func(id uint32, at netip.AddrPort) bool) error {
+	if k.writer == nil {
+		return nil
+	}
+	id := setAffinityTCP.byProtocol(p)
+	// One that has expired meanwhile fails the deletion of all.
+	for attempt := range 10 {
+		var keys [][]byte
+		err := k.reader.elements(f, id, func(e foundElement) {
+			if at, v, ok := id.decode(f, e); !ok || stale(at.index, v.at) {
+				keys = append(keys, slices.Clone(e.key))
+			}
+		})
+		if errors.Is(err, errInterrupted) && attempt < 9 {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading clients of %s: %w", id.schema().name, err)
+		}
+		if len(keys) == 0 {
+			return nil
+		}
+		k.own.Add(1)
+		if err = k.writer.deleteElements(f, id, keys); err == nil {
+			return nil
+		}
+		k.own.Add(-1)
+		if attempt == 9 {
+			return fmt.Errorf("forgetting clients of %s: %w", id.schema().name, err)
+		}
+	}
+	return nil
+}
