@@ -14,10 +14,11 @@ const (
 	hostTask                   // compare the host's settings, and mend them
 	installTask                // compare binaries and configuration, and mend them
 	collectTask                // remove what pods left behind
+	restTask                   // give memory back
 	numberOfTasks
 )
 
-var taskNames = [numberOfTasks]string{"join", "verify", "masquerade", "pods", "host", "install", "collect"}
+var taskNames = [numberOfTasks]string{"join", "verify", "masquerade", "pods", "host", "install", "collect", "rest"}
 
 func (t task) String() string { return taskNames[t] }
 

@@ -42,9 +42,18 @@ func (a *Agent) run(ctx context.Context, t task) {
 		a.schedule.by(t, end.Add(a.config.Resync))
 	case collectTask:
 		a.schedule.by(t, end.Add(a.config.Collect))
+	case joinTask:
+		if len(a.nodes) > manyNodes {
+			a.schedule.by(restTask, end.Add(restAfter))
+		}
 	}
 	a.logProblems()
 }
+
+const (
+	manyNodes = 500
+	restAfter = time.Second
+)
 
 func (a *Agent) perform(ctx context.Context, t task) error {
 	if t == joinTask {
@@ -66,6 +75,11 @@ func (a *Agent) perform(ctx context.Context, t task) error {
 		return a.install(ctx)
 	case collectTask:
 		return a.collect(ctx)
+	case restTask:
+		// What reading and planning a long list took is not needed until the
+		// next change, and the node has better use for it.
+		debug.FreeOSMemory()
+		return nil
 	}
 	panic("agent: unknown task " + t.String())
 }
@@ -163,8 +177,6 @@ func (a *Agent) follow(first bool) {
 		a.schedule.soon(installTask, now)
 	}
 	if first {
-		// What reading and planning took will not be needed again.
-		debug.FreeOSMemory()
 		a.schedule.soon(podsTask, now)
 		a.schedule.soon(collectTask, now)
 		a.schedule.by(verifyTask, now.Add(a.config.Resync))

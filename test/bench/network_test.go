@@ -90,7 +90,7 @@ func TestPathsOfEverybody(t *testing.T) {
 		}
 		shown := fmt.Sprint(found)
 		for _, want := range []string{
-			"| bare ", "| by hand ", "| by hand + masquerade ", "| flatnet ", "| flatnet, no masquerade ", "| flatnet / by hand ", "reached",
+			"| bare ", "| by hand ", "| by hand + masquerade ", "| flatnet ", "| flatnet, routes only ", "| flatnet / by hand ", "reached",
 		} {
 			if !strings.Contains(shown, want) {
 				t.Errorf("%s: %q is not in\n%s", where, want, shown)

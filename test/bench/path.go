@@ -57,12 +57,12 @@ type comparison struct {
 var comparisons = []comparison{
 	{withFlatnet, byHand, 0.97},
 	{withFlatnet, byHandMasquerade, 0.97},
-	{withoutMasquerade, byHand, 0.97},
+	{routesOnly, byHand, 0.97},
 	{withFlatnet, withBridge, 1},
 	{withFlatnet, withBridgeMasquerade, 1},
-	{withoutMasquerade, withBridge, 1},
+	{routesOnly, withBridge, 1},
 	{withFlatnet, bare, 0},
-	{withoutMasquerade, bare, 0},
+	{routesOnly, bare, 0},
 	{byHandMasquerade, byHand, 0},
 }
 

@@ -19,7 +19,7 @@ const (
 	byHand               = "by hand"
 	byHandMasquerade     = "by hand + masquerade"
 	withFlatnet          = "flatnet"
-	withoutMasquerade    = "flatnet, no masquerade"
+	routesOnly    = "flatnet, routes only"
 	withBridge           = "bridge"
 	withBridgeMasquerade = "bridge + masquerade"
 )
@@ -54,7 +54,7 @@ func (s *paths) all(ctx context.Context) ([]path, error) {
 		s.byHand(byHand, false),
 		s.byHand(byHandMasquerade, true),
 		s.flatnet(withFlatnet),
-		s.flatnet(withoutMasquerade, "--masquerade-ipv4=false", "--masquerade-ipv6=false"),
+		s.flatnet(routesOnly, "--masquerade-ipv4=false", "--masquerade-ipv6=false", "--overlay-nodes=false"),
 		s.bridge(withBridge, false),
 		s.bridge(withBridgeMasquerade, true),
 	} {
