@@ -31,6 +31,7 @@ var gaps = [numberOfTasks]time.Duration{
 	hostTask:       200 * time.Millisecond,
 	installTask:    200 * time.Millisecond,
 	collectTask:    time.Second,
+	restTask:       10 * time.Second,
 }
 
 // schedule knows when which task is due.

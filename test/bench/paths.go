@@ -19,7 +19,7 @@ const (
 	byHand               = "by hand"
 	byHandMasquerade     = "by hand + masquerade"
 	withFlatnet          = "flatnet"
-	routesOnly    = "flatnet, routes only"
+	routesOnly           = "flatnet, routes only"
 	withBridge           = "bridge"
 	withBridgeMasquerade = "bridge + masquerade"
 )
