@@ -107,14 +107,21 @@ func (r *Run) sources(fromHost, toHost bool, ask protocol) (string, error) {
 func (r *Run) source(sender, receiver pod, family int, nodeToPod bool) (netip.Addr, error) {
 	from, _ := r.Lab.Plan().Machine(sender.Node)
 	to, _ := r.Lab.Plan().Machine(receiver.Node)
-	if !nodeToPod || !r.Lab.Plan().Tunnelled(from, to) {
+	// ptp gives its end of a pod's wire the network's first address, which the
+	// node takes for its own.
+	gateway := r.Lab.Plan().Options.CNI == "reference" && from.Name == to.Name
+	if !nodeToPod || !gateway && !r.Lab.Plan().Tunnelled(from, to) {
 		return sender.Addresses[family], nil
 	}
 	networks, err := r.Lab.PodCIDRs(sender.Node)
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	return networks[family].Masked().Addr(), nil
+	end := networks[family].Masked().Addr()
+	if gateway {
+		end = end.Next()
+	}
+	return end, nil
 }
 
 // transfer sends more than fits into one packet both ways, with the largest
