@@ -22,7 +22,9 @@ func newFakeKeeper(t testing.TB) (*Keeper, *knftables.Fake) {
 // fakeReader tells of a fake what the kernel would.
 type fakeReader struct{ fake *knftables.Fake }
 
-func (r fakeReader) table(f family) *knftables.FakeTable { return r.fake.Tables[f.knftables()][TableName] }
+func (r fakeReader) table(f family) *knftables.FakeTable {
+	return r.fake.Tables[f.knftables()][TableName]
+}
 
 func (r fakeReader) read(f family) (found, error) {
 	table := r.table(f)

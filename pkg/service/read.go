@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"time"
 	"unsafe"
@@ -14,9 +15,10 @@ import (
 
 // found is one table as the kernel has it, without elements.
 type found struct {
-	exists bool
-	chains map[string]foundChain
-	sets   map[string]foundSet
+	exists  bool
+	dormant bool // switched off, which never is ours
+	chains  map[string]foundChain
+	sets    map[string]foundSet
 }
 
 // foundChain is a chain with what its rules are, in the kernel's words.
@@ -31,7 +33,7 @@ type foundChain struct {
 // foundSet is a set without elements.
 type foundSet struct {
 	isMap, interval, timeout bool
-	keyLength, valueLength   uint32 // in bytes; those of verdicts are 0
+	keyLength, valueLength   uint32 // in bytes; that of a verdict says nothing
 }
 
 // foundElement is an element as the kernel has it.
@@ -53,6 +55,8 @@ const (
 	messageGetRule    = 7
 	messageGetSet     = 10
 	messageGetElement = 13
+
+	tableFlagDormant = 0x1
 
 	setFlagInterval = 0x4
 	setFlagMap      = 0x8
@@ -83,7 +87,9 @@ func (tables) read(f family) (found, error) {
 	defer s.close()
 	var t found
 	err = s.dump(f, messageGetTable, nil, func(a *attributes) error {
-		t.exists = t.exists || a.text(1) == TableName
+		if a.text(1) == TableName {
+			t.exists, t.dormant = true, a.number(2)&tableFlagDormant != 0
+		}
 		return nil
 	})
 	if err != nil || !t.exists {
@@ -143,9 +149,10 @@ func (tables) elements(f family, id setID, yield func(foundElement)) error {
 	defer s.close()
 	about := append(attribute(1, text(TableName)), attribute(2, text(id.schema().name))...)
 	return s.dump(f, messageGetElement, about, func(a *attributes) error {
-		return eachAttribute(a.raw(3), func(_ uint16, raw []byte) {
+		for _, raw := range eachAttribute(a.raw(3)) {
 			e := parseAttributes(raw)
-			one := foundElement{key: e.nested(1).raw(1), end: e.nested(10).raw(1), comment: commentOf(e.raw(6)), last: e.number(3)&elementFlagEnd != 0}
+			begin, end := e.nested(1), e.nested(10)
+			one := foundElement{key: begin.raw(1), end: end.raw(1), comment: commentOf(e.raw(6)), last: e.number(3)&elementFlagEnd != 0}
 			if e.has(2) {
 				data := e.nested(2)
 				one.value = data.raw(1)
@@ -155,7 +162,8 @@ func (tables) elements(f family, id setID, yield func(foundElement)) error {
 				}
 			}
 			yield(one)
-		})
+		}
+		return nil
 	})
 }
 
@@ -393,25 +401,26 @@ func (s *netfilter) dump(f family, message uint16, about []byte, yield func(*att
 type attributes [16][]byte
 
 func parseAttributes(raw []byte) (a attributes) {
-	_ = eachAttribute(raw, func(kind uint16, value []byte) {
+	for kind, value := range eachAttribute(raw) {
 		if int(kind) < len(a) {
 			a[kind] = value
 		}
-	})
+	}
 	return a
 }
 
-func eachAttribute(raw []byte, yield func(kind uint16, value []byte)) error {
-	const header = 4
-	for len(raw) >= header {
-		length := int(binary.NativeEndian.Uint16(raw))
-		if length < header || length > len(raw) {
-			return fmt.Errorf("reading nftables: an attribute of %d bytes in %d", length, len(raw))
+// eachAttribute goes through attributes, up to one that cannot be.
+func eachAttribute(raw []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(kind uint16, value []byte) bool) {
+		const header = 4
+		for len(raw) >= header {
+			length := int(binary.NativeEndian.Uint16(raw))
+			if length < header || length > len(raw) || !yield(binary.NativeEndian.Uint16(raw[2:])&0x3fff, raw[header:length]) {
+				return
+			}
+			raw = raw[min((length+3)&^3, len(raw)):]
 		}
-		yield(binary.NativeEndian.Uint16(raw[2:])&0x3fff, raw[header:length])
-		raw = raw[min((length+3)&^3, len(raw)):]
 	}
-	return nil
 }
 
 func (a *attributes) has(kind uint16) bool { return a[kind] != nil }
@@ -428,10 +437,7 @@ func (a *attributes) number(kind uint16) uint32 {
 }
 
 // nested returns the attributes inside of one; none where it is not there.
-func (a *attributes) nested(kind uint16) *attributes {
-	inner := parseAttributes(a[kind])
-	return &inner
-}
+func (a *attributes) nested(kind uint16) attributes { return parseAttributes(a[kind]) }
 
 // attribute is one netlink attribute of a request.
 func attribute(kind uint16, value []byte) []byte {

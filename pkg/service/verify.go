@@ -123,6 +123,9 @@ func (t found) wrong(f family) string {
 	if !t.exists {
 		return "is not there"
 	}
+	if t.dormant {
+		return "is switched off"
+	}
 	if _, found := t.chains[schemaVersion]; !found {
 		return "is of another version of flatnet"
 	}
@@ -140,7 +143,7 @@ func (t found) wrong(f family) string {
 		}
 		keyLength, valueLength := s.lengths(f)
 		if have.isMap != s.isMap() || have.interval != (s.flags == "interval") || have.timeout != id.dynamic() ||
-			have.keyLength != keyLength || have.valueLength != valueLength {
+			have.keyLength != keyLength || s.value != "verdict" && have.valueLength != valueLength {
 			return fmt.Sprintf("%s is of another kind", s.name)
 		}
 	}

@@ -1,0 +1,118 @@
+package service
+
+import (
+	"net/netip"
+	"runtime"
+	"testing"
+)
+
+// size is a large cluster: 10,000 Services of 10 endpoints.
+const (
+	largeServices  = 10_000
+	largeEndpoints = 10
+)
+
+func BenchmarkPlan(b *testing.B) {
+	services := many(largeServices, largeEndpoints)
+	b.ReportAllocs()
+	for b.Loop() {
+		Plan(nodeN(1), services)
+	}
+}
+
+// BenchmarkPlanMemory says what a plan takes besides the Services.
+func BenchmarkPlanMemory(b *testing.B) {
+	services := many(largeServices, largeEndpoints)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var plans []*Ruleset
+	for b.Loop() {
+		plans = append(plans, Plan(nodeN(1), services))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(len(plans))/1e6, "MB/plan")
+	runtime.KeepAlive(plans)
+	runtime.KeepAlive(services)
+}
+
+// nullKeeper is a keeper of tables that hold what is wanted, and that are nowhere.
+func nullKeeper(b *testing.B, want *Ruleset) *Keeper {
+	k, _ := newFakeKeeper(b)
+	want.take()
+	k.noteAll(want)
+	return k
+}
+
+// BenchmarkChange is one endpoint that comes or goes, without nft.
+func BenchmarkChange(b *testing.B) {
+	p := NewPlanner(nodeN(1))
+	for _, s := range many(largeServices, largeEndpoints) {
+		p.Set(s)
+	}
+	k := nullKeeper(b, p.Ruleset())
+	with, without := many(1, largeEndpoints+1)[0], many(1, largeEndpoints)[0]
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		s := with
+		if i%2 == 0 {
+			s = without
+		}
+		p.Set(s)
+		changed := p.Ruleset().take()
+		d := k.difference(p.Ruleset(), changed)
+		if i > 0 && len(d.added)+len(d.deleted) == 0 {
+			b.Fatal("nothing changed")
+		}
+		k.note(p.Ruleset(), changed)
+	}
+}
+
+// BenchmarkKernel is with nft and the kernel: a first sync, one endpoint's change,
+// and a comparison of all.
+func BenchmarkKernel(b *testing.B) {
+	p := NewPlanner(nodeN(1))
+	for _, s := range many(largeServices, largeEndpoints) {
+		p.Set(s)
+	}
+	k, ns := labKeeper(b)
+	sync := func(b *testing.B) {
+		must(b, ns.Do(func() error {
+			_, err := k.Sync(b.Context(), p.Ruleset())
+			return err
+		}))
+	}
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			must(b, ns.Do(func() error { return k.Remove(b.Context()) }))
+			b.StartTimer()
+			sync(b)
+		}
+	})
+	b.Run("change", func(b *testing.B) {
+		i := 0
+		for b.Loop() {
+			s := many(1, largeEndpoints)[0]
+			s.Slices[0].Endpoints[9].Address = netip.AddrFrom4([4]byte{10, 250, 0, byte(i)})
+			i++
+			p.Set(s)
+			sync(b)
+		}
+	})
+	b.Run("verify", func(b *testing.B) {
+		sync(b)
+		sync(b)
+		b.ReportAllocs()
+		for b.Loop() {
+			must(b, ns.Do(func() error {
+				r, err := k.Verify(b.Context(), p.Ruleset())
+				if r.Elements > 0 {
+					b.Fatal(r)
+				}
+				return err
+			}))
+		}
+	})
+}
