@@ -1,0 +1,186 @@
+package service_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+// timeout is for one answer, on a machine that is busy with other tests.
+const timeout = 10 * time.Second
+
+// silence is how long no answer has to come.
+const silence = 300 * time.Millisecond
+
+// server answers every line, over TCP and UDP, with its name and the source that
+// it sees.
+type server struct {
+	name string
+	mu   sync.Mutex
+	open int // connections
+	seen int // connections ever
+}
+
+func serve(t *testing.T, ns *netlab.Namespace, name string, at netip.AddrPort) *server {
+	t.Helper()
+	s := &server{name: name}
+	var listener net.Listener
+	var socket net.PacketConn
+	must(t, ns.Do(func() (err error) {
+		if listener, err = net.Listen("tcp", at.String()); err != nil {
+			return err
+		}
+		socket, err = net.ListenPacket("udp", at.String())
+		return err
+	}))
+	t.Cleanup(func() {
+		listener.Close()
+		socket.Close()
+	})
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go s.connection(c)
+		}
+	}()
+	go func() {
+		buffer := make([]byte, 64)
+		for {
+			_, from, err := socket.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = socket.WriteTo(s.answer(from), from)
+		}
+	}()
+	return s
+}
+
+func (s *server) answer(from net.Addr) []byte {
+	source, _ := netip.ParseAddrPort(from.String())
+	return fmt.Appendf(nil, "%s %s\n", s.name, source.Addr().Unmap())
+}
+
+func (s *server) connection(c net.Conn) {
+	s.count(1)
+	defer s.count(-1)
+	defer c.Close()
+	lines := bufio.NewScanner(c)
+	for lines.Scan() {
+		if _, err := c.Write(s.answer(c.RemoteAddr())); err != nil {
+			return
+		}
+	}
+}
+
+func (s *server) count(by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open += by
+	if by > 0 {
+		s.seen++
+	}
+}
+
+// connections returns how many there ever were.
+func (s *server) connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen
+}
+
+// answer is what a server says.
+type answer struct {
+	server string
+	source netip.Addr
+}
+
+// conversation is a connection over which one asks again and again.
+type conversation struct {
+	net.Conn
+	lines *bufio.Reader
+}
+
+// dial opens a conversation.
+func dial(ns *netlab.Namespace, protocol string, to netip.AddrPort, patience time.Duration) (*conversation, error) {
+	var c net.Conn
+	err := ns.Do(func() (err error) {
+		c, err = net.DialTimeout(protocol, to.String(), patience)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &conversation{c, bufio.NewReader(c)}, nil
+}
+
+// ask sends a line and reads the answer.
+func (c *conversation) ask(patience time.Duration) (a answer, err error) {
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, "?\n"); err != nil {
+		return a, err
+	}
+	line, err := c.lines.ReadString('\n')
+	if err != nil {
+		return a, err
+	}
+	name, source, _ := strings.Cut(strings.TrimSpace(line), " ")
+	a.server = name
+	a.source, err = netip.ParseAddr(source)
+	return a, err
+}
+
+// ask connects, asks once and ends.
+func ask(ns *netlab.Namespace, protocol string, to netip.AddrPort) (answer, error) {
+	c, err := dial(ns, protocol, to, timeout)
+	if err != nil {
+		return answer{}, err
+	}
+	defer c.Close()
+	return c.ask(timeout)
+}
+
+// askRefused fails unless the connection is refused, at once.
+func askRefused(ns *netlab.Namespace, protocol string, to netip.AddrPort) error {
+	begin := time.Now()
+	c, err := dial(ns, protocol, to, timeout)
+	if err == nil {
+		defer c.Close()
+		_, err = c.ask(timeout)
+	}
+	switch took := time.Since(begin); {
+	// A node's own datagram is refused before it is sent.
+	case !errors.Is(err, syscall.ECONNREFUSED) && !(protocol == "udp" && errors.Is(err, syscall.EPERM)):
+		return fmt.Errorf("%v, and not refused", err)
+	case took > timeout/5:
+		return fmt.Errorf("refused after %s", took)
+	}
+	return nil
+}
+
+// askDropped fails if anything comes back.
+func askDropped(ns *netlab.Namespace, protocol string, to netip.AddrPort) error {
+	c, err := dial(ns, protocol, to, silence)
+	if err == nil {
+		defer c.Close()
+		_, err = c.ask(silence)
+	}
+	var late net.Error
+	if !(errors.As(err, &late) && late.Timeout()) && !(protocol == "udp" && errors.Is(err, syscall.EPERM)) {
+		return fmt.Errorf("%v, and not silence", err)
+	}
+	return nil
+}
