@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd
 
-.PHONY: all build test race lint bench demo fuzz clean cluster cluster-down e2e
+.PHONY: all build test race lint bench demo fuzz clean cluster cluster-down e2e e2e-full
 
 all: build
 
@@ -54,6 +54,10 @@ cluster-down: bin/e2e/cluster
 E2E ?=
 e2e: bin/e2e/e2e
 	@bin/e2e/e2e $(E2E)
+
+# The same, and upstream's other tests of the network.
+e2e-full: bin/e2e/e2e
+	@bin/e2e/e2e -upstream all $(E2E)
 
 .PHONY: bin/e2e/cluster bin/e2e/e2e
 bin/e2e/cluster bin/e2e/e2e:

@@ -13,8 +13,10 @@ import (
 	"syscall"
 
 	"github.com/flatnet-cni/flatnet/test/e2e/lab"
+	"github.com/flatnet-cni/flatnet/test/e2e/programs"
 	"github.com/flatnet-cni/flatnet/test/e2e/report"
 	"github.com/flatnet-cni/flatnet/test/e2e/scenarios"
+	"github.com/flatnet-cni/flatnet/test/e2e/upstream"
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
@@ -28,7 +30,8 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	match := flag.String("run", "", "`regexp` of the tests to run, as they are printed")
+	match := flag.String("run", "", "`regexp` of flatnet's tests to run, as they are printed")
+	suites := flag.String("upstream", "conformance", "upstream's tests: none, conformance (and on a dual-stack cluster those of dual stack), or all")
 	flag.Parse()
 	expression, err := regexp.Compile(*match)
 	if err != nil {
@@ -43,6 +46,23 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("%w (`make cluster` starts one)", err)
 	}
 	results := scenarios.Execute(ctx, l, scenarios.All(), expression, os.Stdout)
+	selected, err := selection(*suites, l.Plan().Options.Family)
+	if err != nil {
+		return err
+	}
+	if len(selected) > 0 {
+		b := programs.Builder{Source: filepath.Join(root, "test", "e2e"), Directory: l.Binaries(), Out: os.Stdout}
+		if err := b.Build(ctx, programs.Tests); err != nil {
+			return err
+		}
+	}
+	for _, suite := range selected {
+		more, err := upstream.Run(ctx, l, suite, os.Stdout)
+		if err != nil {
+			more = append(more, report.Result{Group: suite.Name, Name: "the suite", Outcome: report.Fail, Detail: err.Error()})
+		}
+		results = append(results, more...)
+	}
 	fmt.Println()
 	report.Table(os.Stdout, results)
 	file, err := os.Create(filepath.Join(root, "bin", "e2e", "junit.xml"))
@@ -57,4 +77,21 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("%d tests failed", failed)
 	}
 	return nil
+}
+
+// selection are the suites of upstream's tests that the flag names.
+func selection(name, family string) ([]upstream.Suite, error) {
+	conformance := []upstream.Suite{upstream.Conformance}
+	if family == "dual" {
+		conformance = append(conformance, upstream.DualStack)
+	}
+	switch name {
+	case "none":
+		return nil, nil
+	case "conformance":
+		return conformance, nil
+	case "all":
+		return append(conformance, upstream.Network), nil
+	}
+	return nil, fmt.Errorf("-upstream %s: possible are none, conformance, all", name)
 }

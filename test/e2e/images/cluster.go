@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/flatnet-cni/flatnet/test/e2e/certificates"
 	"github.com/flatnet-cni/flatnet/test/e2e/programs"
 )
 
@@ -76,9 +77,18 @@ func base() *Layer {
 
 // Applications are all other images: the cluster's DNS server, and those that
 // tests use under upstream's names.
-func Applications(s Sources) []Image {
+func Applications(s Sources) ([]Image, error) {
+	// What agnhost serves HTTPS with.
+	authority, err := certificates.NewAuthority("agnhost")
+	if err != nil {
+		return nil, err
+	}
+	pair, err := authority.Server("localhost", []string{"localhost"}, nil)
+	if err != nil {
+		return nil, err
+	}
 	dns := NewLayer().File("/coredns", filepath.Join(s.Kubernetes, "coredns"))
-	tools := toolbox(s)
+	tools := toolbox(s).Text("/localhost.crt", string(pair.Certificate), 0o644).Text("/localhost.key", string(pair.Key), 0o644)
 	const tests = "registry.k8s.io/e2e-test-images/"
 	tables := iptables(shell(base()))
 	return []Image{
@@ -103,7 +113,7 @@ func Applications(s Sources) []Image {
 			Tags:   []string{"registry.k8s.io/build-image/distroless-iptables:v0.8.9"},
 			Layers: []*Layer{tables.Program("/usr/sbin/conntrack", programs.Find("conntrack"))},
 		},
-	}
+	}, nil
 }
 
 // shell adds bash as sh, and the programs that scripts need.

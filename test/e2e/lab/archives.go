@@ -13,7 +13,10 @@ func (l *Lab) archive(kind string) (string, error) {
 	sources := images.Sources{Flatnet: filepath.Join(l.Repository, "bin"), Kubernetes: l.Binaries()}
 	all := images.Network(sources)
 	if kind == "applications" {
-		all = images.Applications(sources)
+		var err error
+		if all, err = images.Applications(sources); err != nil {
+			return "", err
+		}
 	}
 	path := filepath.Join(l.Directory, kind+".tar")
 	file, err := os.Create(path)

@@ -1,0 +1,157 @@
+// Package upstream runs Kubernetes' own tests of the network on a cluster.
+package upstream
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/e2e/lab"
+	"github.com/flatnet-cni/flatnet/test/e2e/report"
+)
+
+// Suite is a selection of upstream's tests.
+type Suite struct {
+	Name string
+	// Focus and Skip are regexps of tests' full names.
+	Focus, Skip string
+}
+
+// Suites that are known, by what they cover.
+var (
+	Conformance = Suite{Name: "Conformance", Focus: `\[sig-network\].*\[Conformance\]`}
+	DualStack   = Suite{Name: "dual stack", Focus: `\[sig-network\].*\[Feature:IPv6DualStack\]`, Skip: `LoadBalancer`}
+	// Network is everything else that needs no cloud and no enforcer of
+	// NetworkPolicies, and does not break the cluster for the tests beside it.
+	Network = Suite{
+		Name: "sig-network", Focus: `\[sig-network\]`,
+		Skip: `\[Conformance\]|\[Feature:|\[Slow\]|\[Serial\]|\[Disruptive\]|LoadBalancer|SCTP|Netpol`,
+	}
+)
+
+// Run runs a suite on the cluster's control plane, which is connected to all
+// that tests want to reach. What ginkgo says goes to a file in the cluster's
+// directory; out gets a line now and then.
+func Run(ctx context.Context, l *lab.Lab, s Suite, out io.Writer) ([]report.Result, error) {
+	name := strings.ReplaceAll(s.Name, " ", "-")
+	directory := filepath.Join(l.Directory, "upstream")
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return nil, fmt.Errorf("making place for results of upstream's tests: %w", err)
+	}
+	junit, log := filepath.Join(directory, name+".xml"), filepath.Join(directory, name+".log")
+	if err := os.Remove(junit); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	args := []string{
+		filepath.Join(l.Binaries(), "ginkgo"), "--procs=4", "--no-color", "--timeout=2h", "--output-dir=" + directory, "--junit-report=" + name + ".xml",
+		"--focus=" + s.Focus, "--skip=" + s.Skip,
+		filepath.Join(l.Binaries(), "e2e.test"), "--",
+		"--provider=skeleton", "--kubeconfig=" + l.InsideKubeconfig(), "--kubectl-path=" + filepath.Join(l.Binaries(), "kubectl"),
+		fmt.Sprintf("--num-nodes=%d", len(l.Plan().Machines)-1), "--disable-log-dump",
+		"--non-blocking-taints=node-role.kubernetes.io/control-plane",
+	}
+	cmd, err := l.Command("control-plane", args...)
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.Create(log)
+	if err != nil {
+		return nil, fmt.Errorf("writing log of upstream's tests: %w", err)
+	}
+	defer file.Close()
+	cmd.Stdout, cmd.Stderr = file, file
+	fmt.Fprintf(out, "upstream's %s: running, log in %s … ", s.Name, log)
+	begin := time.Now()
+	err = wait(ctx, cmd)
+	fmt.Fprintf(out, "%s\n", time.Since(begin).Round(time.Second))
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return nil, fmt.Errorf("running upstream's %s: %w", s.Name, err)
+	}
+	raw, err := os.ReadFile(junit)
+	if err != nil {
+		return nil, fmt.Errorf("upstream's %s came to no result (see %s): %w", s.Name, log, err)
+	}
+	results, err := parse(raw, s.Name)
+	if _, failed, _ := report.Count(results); err == nil && failed == 0 && exit != nil {
+		err = fmt.Errorf("upstream's %s: %w, and no test failed (see %s)", s.Name, exit, log)
+	}
+	return results, err
+}
+
+// wait runs cmd; when the context is done, ginkgo is asked to clean up.
+func wait(ctx context.Context, cmd *exec.Cmd) error {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-done:
+		case <-time.After(time.Minute):
+			cmd.Process.Kill()
+		}
+		return ctx.Err()
+	}
+}
+
+// parse reads ginkgo's JUnit report. It lists every test there is; those that
+// the suite did not select are left out.
+func parse(raw []byte, group string) ([]report.Result, error) {
+	var suites struct {
+		Suites []struct {
+			Cases []struct {
+				Name    string  `xml:"name,attr"`
+				Status  string  `xml:"status,attr"`
+				Time    float64 `xml:"time,attr"`
+				Skipped *struct {
+					Message string `xml:"message,attr"`
+				} `xml:"skipped"`
+				Failure *struct {
+					Message string `xml:"message,attr"`
+				} `xml:"failure"`
+				Error *struct {
+					Message string `xml:"message,attr"`
+				} `xml:"error"`
+			} `xml:"testcase"`
+		} `xml:"testsuite"`
+	}
+	if err := xml.Unmarshal(raw, &suites); err != nil {
+		return nil, fmt.Errorf("reading ginkgo's report: %w", err)
+	}
+	var results []report.Result
+	for _, suite := range suites.Suites {
+		for _, c := range suite.Cases {
+			name, isTest := strings.CutPrefix(c.Name, "[It] ")
+			r := report.Result{Group: group, Name: name, Outcome: report.Pass, Duration: time.Duration(c.Time * float64(time.Second))}
+			switch {
+			case c.Failure != nil:
+				r.Outcome, r.Detail = report.Fail, c.Failure.Message
+			case c.Error != nil:
+				r.Outcome, r.Detail = report.Fail, c.Error.Message
+			case c.Skipped != nil:
+				reason, atRun := strings.CutPrefix(c.Skipped.Message, "skipped - ")
+				if !atRun {
+					continue // not selected
+				}
+				r.Outcome, r.Detail = report.Skip, reason
+			case !isTest:
+				continue // what runs before and after all
+			}
+			results = append(results, r)
+		}
+	}
+	return results, nil
+}

@@ -1,0 +1,38 @@
+package upstream
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/flatnet-cni/flatnet/test/e2e/report"
+)
+
+func TestParse(t *testing.T) {
+	results, err := parse([]byte(`<?xml version="1.0" encoding="UTF-8"?>
+<testsuites tests="5"><testsuite name="Kubernetes e2e suite" tests="5">
+  <testcase name="[SynchronizedBeforeSuite]" status="passed" time="0.5"></testcase>
+  <testcase name="[It] [sig-network] DNS works [Conformance]" status="passed" time="1.5"></testcase>
+  <testcase name="[It] [sig-network] Proxy works" status="failed" time="2"><failure message="it does not" type="failed">trace</failure></testcase>
+  <testcase name="[It] [sig-network] SCTP" status="skipped" time="0.1"><skipped message="skipped - no SCTP here"></skipped></testcase>
+  <testcase name="[It] [sig-node] not selected" status="skipped" time="0"><skipped message="skipped"></skipped></testcase>
+  <testcase name="[It] [sig-network] hung" status="timedout" time="9"><error message="took too long" type="timedout"></error></testcase>
+</testsuite></testsuites>`), "suite")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	report.Table(&text, results)
+	const want = `pass  suite: [sig-network] DNS works [Conformance]     1.5 s  
+FAIL  suite: [sig-network] Proxy works                 2.0 s  it does not
+skip  suite: [sig-network] SCTP                        0.1 s  no SCTP here
+FAIL  suite: [sig-network] hung                        9.0 s  took too long
+
+1 passed, 2 failed, 1 skipped
+`
+	if text.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", text.String(), want)
+	}
+	if _, err := parse([]byte("nothing"), "suite"); err == nil {
+		t.Error("no error")
+	}
+}
