@@ -24,7 +24,7 @@ type Keeper struct {
 	nft    knftables.Interface
 	reader reader
 	writer nativeWriter
-	forget func([]staleFront) error
+	forget forgetFunc
 
 	known *known
 	rules map[tableName][sha256.Size]byte // of chains, as the kernel tells what was written

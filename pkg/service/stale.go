@@ -24,23 +24,53 @@ func (s staleFront) keeps(answering netip.AddrPort) bool {
 	return serving
 }
 
-// forgetFlows has the kernel forget the flows of UDP to these fronts that go
-// somewhere else than to an endpoint that serves: to one that is gone, or to
-// nowhere, because they began before there was the Service. A client that goes on
-// sending from the same port would keep them alive for ever.
-func forgetFlows(fronts []staleFront) error {
-	if len(fronts) == 0 {
+// forgetFunc deletes the connection tracking entries of a protocol for which stale
+// says so.
+type forgetFunc func(protocol Protocol, stale func(kernel.Flow) bool) error
+
+// forgetFlows is the kernel's.
+func forgetFlows(protocol Protocol, stale func(kernel.Flow) bool) error {
+	_, err := kernel.ForgetFlows(uint8(protocol), stale)
+	return err
+}
+
+// expireFlows forgets the flows of UDP to these fronts that go somewhere else than
+// to an endpoint that serves: to one that is gone, or to nowhere, because they
+// began before there was the Service. A client that goes on sending from the same
+// port would keep them alive for ever.
+func (k *Keeper) expireFlows(fronts []staleFront) error {
+	if len(fronts) == 0 || k.forget == nil {
 		return nil
 	}
 	at := make(map[netip.AddrPort]staleFront, len(fronts))
 	for _, f := range fronts {
 		at[netip.AddrPortFrom(f.front.Address, f.front.Port)] = f
 	}
-	_, err := kernel.ForgetFlows(uint8(UDP), func(f kernel.Flow) bool {
+	return k.forget(UDP, func(f kernel.Flow) bool {
 		front, is := at[f.Destination]
 		return is && !front.keeps(f.Answering)
 	})
-	return err
+}
+
+// verifyFlows does the same for all fronts: some endpoints may have gone while
+// nobody was looking. It also forgets connections to ClusterIPs that began while
+// the tables were not there: the client repeats its first packet for minutes, and
+// each would go the way of the first.
+func (k *Keeper) verifyFlows(want *Ruleset) error {
+	if k.forget == nil {
+		return nil
+	}
+	var all []staleFront
+	for f, t := range want.fronts {
+		if f.Protocol == UDP {
+			all = append(all, staleFront{f, t})
+		}
+	}
+	astray := k.forget(TCP, func(f kernel.Flow) bool {
+		t := want.fronts[Front{f.Destination.Addr(), TCP, f.Destination.Port()}]
+		return f.Answering == f.Destination && t != nil && t.Kind == ClusterIP
+	})
+	return errors.Join(k.expireFlows(all), astray)
 }
 
 // staleAffinity is a Service's port whose clients may be remembered with
@@ -71,10 +101,7 @@ func staleClients(f Front, before, after *Target) (s staleAffinity, any bool) {
 
 // expire forgets flows and clients that would go to endpoints that are gone.
 func (k *Keeper) expire(want *Ruleset, d delta) error {
-	var errs []error
-	if k.forget != nil {
-		errs = append(errs, k.forget(d.stale))
-	}
+	errs := []error{k.expireFlows(d.stale)}
 	if len(d.clients) > 0 {
 		concerned := map[staleAffinity]bool{}
 		for _, s := range d.clients {

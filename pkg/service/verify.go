@@ -26,7 +26,7 @@ func (k *Keeper) Verify(ctx context.Context, want *Ruleset) (Result, error) {
 		if err == nil {
 			k.noteAll(want)
 			err = k.verifyClients(want)
-			if first {
+			if first || len(r.Found) > 0 {
 				err = errors.Join(err, k.verifyFlows(want))
 			}
 			return r, err
@@ -365,19 +365,4 @@ func (k *Keeper) comparePrefixes(tx *transaction, f family, id setID, want looku
 		}
 	})
 	return nil
-}
-
-// verifyFlows forgets the flows that lead to endpoints that are gone, of all
-// Services: some may have gone while nobody was looking.
-func (k *Keeper) verifyFlows(want *Ruleset) error {
-	var all []staleFront
-	for f, t := range want.fronts {
-		if f.Protocol == UDP {
-			all = append(all, staleFront{f, t})
-		}
-	}
-	if k.forget == nil {
-		return nil
-	}
-	return k.forget(all)
 }
