@@ -209,3 +209,26 @@ func TestReservationsAreHostLocals(t *testing.T) {
 		}
 	}
 }
+
+func TestSectionsCanBeMeasuredOnTheirOwn(t *testing.T) {
+	var all []section
+	for _, o := range sections[:2] {
+		all = append(all, section{outline: o, table: table{head: []string{"old " + o.name}}})
+	}
+	old := document("", machine{cores: 2}, machine{cores: 2}, all)
+	old = strings.Replace(old, "<!-- explanation: size -->\n", "<!-- explanation: size -->\nby hand\n", 1)
+	again := all[0]
+	again.table.head = []string{"new"}
+	got, err := amended(old, machine{cores: 2, load: 7}, machine{cores: 2}, []section{again})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{"| new ": true, "old size": false, "old latency": true, "by hand": true, "Load before: 7.00": true, "take the figures with care": true} {
+		if strings.Contains(got, text) != want {
+			t.Errorf("%q is in it: %v\n%s", text, !want, got)
+		}
+	}
+	if _, err := amended("", machine{}, machine{}, all); err == nil {
+		t.Error("what is not there was amended")
+	}
+}

@@ -26,13 +26,19 @@ Parts are measured alone with ` + "`go run ./test/bench -run REGEXP`" + `: size,
 path-direct, path-vxlan, scale.
 `
 
-// writeDocument writes the report, with the explanations of the one that was there.
-func writeDocument(path string, before, after machine, sections []section) error {
+// writeDocument writes the report, with the explanations of the one that was there,
+// and unless it is complete with its other sections.
+func writeDocument(path string, before, after machine, sections []section, complete bool) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading the last report: %w", err)
 	}
-	text := document(string(old), before, after, sections)
+	text := ""
+	if complete {
+		text = document(string(old), before, after, sections)
+	} else if text, err = amended(string(old), before, after, sections); err != nil {
+		return err
+	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("writing report: %w", err)
 	}
@@ -48,6 +54,21 @@ func document(old string, before, after machine, sections []section) string {
 		fmt.Fprintf(&text, "\n## %s\n\n%s\n%s", s.title, s, explanation(old, s.name))
 	}
 	return text.String()
+}
+
+// amended is a report in which some sections are new. They say by themselves in
+// what state the machine was.
+func amended(old string, before, after machine, sections []section) (string, error) {
+	for _, s := range sections {
+		heading, mark := "\n## "+s.title+"\n\n", "<!-- explanation: "+s.name+" -->\n"
+		head, rest, found := strings.Cut(old, heading)
+		_, tail, explained := strings.Cut(rest, mark)
+		if !found || !explained {
+			return "", fmt.Errorf("the report has no section %q with an explanation: make all of it, without -run", s.title)
+		}
+		old = fmt.Sprintf("%s%s%s\nMeasured on its own. %s\n%s%s", head, heading, s, before.state(after), mark, tail)
+	}
+	return old, nil
 }
 
 // explanation is the part of a document between the marks of a name, with the marks.

@@ -101,3 +101,12 @@ func peerVersion() string {
 	}
 	return string(out)
 }
+
+// state says in a sentence how busy the machine was.
+func (m machine) state(after machine) string {
+	text := fmt.Sprintf("Load before: %.2f, after: %.2f.", m.load, after.load)
+	if m.load > 0.25*float64(m.cores) {
+		text += " The machine was busy with something else; take the figures with care."
+	}
+	return text + "\n"
+}

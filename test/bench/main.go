@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -23,7 +22,7 @@ import (
 )
 
 func main() {
-	output := flag.String("o", "", "write the report to this `file`; text between its explanation marks is kept")
+	output := flag.String("o", "", "write the report to this `file`; text between its explanation marks is kept, and with -run the other sections")
 	quick := flag.Bool("quick", false, "measure very little: tells that everything runs, not how fast it is")
 	only := flag.String("run", "", "measure only the sections whose name matches this `regexp`")
 	flag.Parse()
@@ -45,9 +44,6 @@ func fail(err error) {
 }
 
 func run(ctx context.Context, output, only string, quick bool) error {
-	if output != "" && only != "" {
-		return errors.New("-o needs all sections, so it cannot go together with -run")
-	}
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return fmt.Errorf("parsing -run: %w", err)
@@ -86,7 +82,7 @@ func run(ctx context.Context, output, only string, quick bool) error {
 	}
 	fmt.Println(after.since(before))
 	if output != "" {
-		if err := writeDocument(output, before, after, done); err != nil {
+		if err := writeDocument(output, before, after, done, len(done) == len(sections)); err != nil {
 			return err
 		}
 	}
