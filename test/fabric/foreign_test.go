@@ -36,6 +36,8 @@ ip neigh add 10.16.1.0 lladdr 02:00:00:00:00:10 dev vxlan9 nud permanent
 ip link add veth0123456789a type veth peer name veth0123456789b
 ip link set veth0123456789a group 71 up
 ip link set veth0123456789b alias flatnet group 70 up
+# The kernel takes its time to say that they transmit.
+for v in veth0123456789a veth0123456789b; do until ip link show $v | grep -q "state UP"; do :; done; done
 nft -f - <<X
 add table ip nat
 add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }
