@@ -41,9 +41,10 @@ const (
 	ExternalIP
 )
 
-func (k Kind) String() string {
-	return [...]string{"ClusterIP", "NodePort", "load-balancer IP", "external IP"}[k]
-}
+// kindNames are the kinds in words. Nobody writes to them.
+var kindNames = []string{"ClusterIP", "NodePort", "load-balancer IP", "external IP"}
+
+func (k Kind) String() string { return kindNames[k] }
 
 // PortName identifies a port of a Service; its protocol is the same for all of
 // one number and name.

@@ -26,8 +26,9 @@ type Keeper struct {
 	writer nativeWriter
 	forget forgetFunc
 
-	known *known
-	rules map[tableName][sha256.Size]byte // of chains, as the kernel tells what was written
+	known    *known
+	verified bool                            // once: what is found after that was changed by somebody
+	rules    map[tableName][sha256.Size]byte // of chains, as the kernel tells what was written
 	// own counts the transactions that this keeper has begun; see [Watch].
 	own atomic.Int64
 }
@@ -73,7 +74,8 @@ type Result struct {
 	// Elements were added or deleted, Objects (chains, tables) written.
 	Elements, Objects int
 	// Found says what was not as the keeper had left it; empty if it was.
-	Found []string
+	Found    []string
+	compared bool // all of it
 }
 
 // Sync makes the tables what is wanted, going by what the keeper left there: only

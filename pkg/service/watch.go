@@ -20,26 +20,40 @@ import (
 // touch the tables than the keeper has begun are somebody else's.
 // Equivalent to: `nft monitor`.
 func Watch(ctx context.Context, k *Keeper, changed func()) error {
+	w, err := listen(k)
+	if err != nil {
+		return err
+	}
+	return w.run(ctx, changed)
+}
+
+// listen begins to count transactions in the caller's network namespace.
+func listen(k *Keeper) (*watcher, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return fmt.Errorf("watching nftables: %w", err)
+		return nil, fmt.Errorf("watching nftables: %w", err)
 	}
-	defer conn.Close()
 	// The first transaction of a large cluster does not fit in any case.
 	const bufferBytes = 4 << 20
 	_ = conn.SetReadBuffer(bufferBytes)
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return fmt.Errorf("watching nftables: %w", err)
+		conn.Close()
+		return nil, fmt.Errorf("watching nftables: %w", err)
 	}
-	w := &watcher{own: k, seen: k.own.Load(), dirty: make(chan struct{}, 1)}
+	w := &watcher{own: k, conn: conn, seen: k.own.Load(), dirty: make(chan struct{}, 1)}
 	w.mark()
+	return w, nil
+}
 
+// run calls changed until ctx ends.
+func (w *watcher) run(ctx context.Context, changed func()) error {
+	defer w.conn.Close()
 	// The receiver is a goroutine of its own so that a changed that takes its
 	// time does not let notifications pile up. The end of ctx closes the socket,
 	// and that ends the receiver.
 	ended := make(chan error, 1)
-	go func() { ended <- w.receive(conn) }()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	go func() { ended <- w.receive() }()
+	stop := context.AfterFunc(ctx, func() { w.conn.Close() })
 	defer stop()
 	for {
 		select {
@@ -60,6 +74,7 @@ func Watch(ctx context.Context, k *Keeper, changed func()) error {
 // the end one that says that it ends.
 type watcher struct {
 	own     *Keeper
+	conn    *netlink.Conn
 	seen    int64 // transactions that touched the tables
 	touched bool  // the one that is being told does
 	dirty   chan struct{}
@@ -73,9 +88,9 @@ func (w *watcher) mark() {
 	}
 }
 
-func (w *watcher) receive(conn *netlink.Conn) error {
+func (w *watcher) receive() error {
 	for {
-		messages, err := conn.Receive()
+		messages, err := w.conn.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			// Those of the keeper may have been lost, or be still to come, and

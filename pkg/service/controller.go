@@ -1,0 +1,284 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// Controller balances the Services of a source on one node: it is all that an agent
+// has to run.
+type Controller struct {
+	// Source tells of Services.
+	Source Source
+	// Keeper writes the tables.
+	Keeper *Keeper
+	// Resync is how often the tables are compared even if nothing happens;
+	// 0 is never.
+	Resync time.Duration
+	// Observe is called by the controller's goroutine after every sync; nil for
+	// nobody. It must not take long.
+	Observe func(Observation)
+	// Reporter tells users of conflicts; nil for nobody but the log.
+	Reporter Reporter
+	Log      *slog.Logger
+
+	nodes    chan Node
+	requests chan func()
+	synced   atomic.Bool // the tables are what was last wanted
+
+	// What follows belongs to the goroutine of Run.
+	planner   *Planner
+	health    *health
+	conflicts map[Front]string // that were told
+	failures  int              // in a row
+}
+
+// Observation is what happened in a sync.
+type Observation struct {
+	Result
+	Duration time.Duration
+	Verified bool // all was compared
+	Err      error
+	// Latencies are the times from changes of EndpointSlices, as the API says
+	// when they happened, to their rules.
+	Latencies []time.Duration
+	// Services are balanced, by so many fronts.
+	Services, Fronts int
+	// Conflicts are fronts that several Services claim.
+	Conflicts int
+}
+
+// Reporter tells users that a Service does not have what it asks for.
+type Reporter interface {
+	Report(ctx context.Context, about Name, reason, message string)
+}
+
+// NewController returns a controller that is not running. Nothing is written before
+// the node is known.
+func NewController(source Source, keeper *Keeper, log *slog.Logger) *Controller {
+	return &Controller{
+		Source: source, Keeper: keeper, Log: log, Resync: 5 * time.Minute,
+		nodes: make(chan Node, 1), requests: make(chan func()), conflicts: map[Front]string{},
+	}
+}
+
+// SetNode tells the facts about the node, at first and when they change. It does
+// not wait for what follows.
+func (c *Controller) SetNode(n Node) {
+	for {
+		select {
+		case c.nodes <- n:
+			return
+		case <-c.nodes: // older ones, that nobody has looked at
+		}
+	}
+}
+
+// Check returns nil while connections find their way, else why they may not.
+func (c *Controller) Check() error {
+	if !c.synced.Load() {
+		return errors.New("balancing services: the rules have not been written yet, or could not be")
+	}
+	return nil
+}
+
+// The pauses of a controller.
+const (
+	// shortestPause is between two syncs, at least; longestPause at most.
+	// Between them a pause is as long as what came before it took, so that
+	// nft does not take more than half of a processor.
+	shortestPause = 5 * time.Millisecond
+	longestPause  = time.Second
+	// firstRetry and lastRetry are the pauses after failures.
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	// healthRetry is the pause until addresses that are in use are tried again.
+	healthRetry = 10 * time.Second
+)
+
+// Run balances until ctx ends, in the network namespace of the calling thread. What
+// it has written stays: connections go on finding their way. An error means that it
+// cannot work at all.
+func (c *Controller) Run(ctx context.Context) error {
+	watch, err := listen(c.Keeper)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c.health = newHealth(c.Log, func() bool { return c.Check() == nil })
+	defer c.health.close()
+	touched := make(chan struct{}, 1)
+	go func() {
+		err := watch.run(ctx, func() {
+			select {
+			case touched <- struct{}{}:
+			default:
+			}
+		})
+		cancel(err)
+	}()
+	go c.Source.Run(ctx)
+	c.loop(ctx, touched)
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return nil
+}
+
+// loop waits for reasons to sync.
+func (c *Controller) loop(ctx context.Context, touched <-chan struct{}) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	var resync <-chan time.Time
+	if c.Resync > 0 {
+		ticker := time.NewTicker(c.Resync)
+		defer ticker.Stop()
+		resync = ticker.C
+	}
+	health := time.NewTicker(healthRetry)
+	defer health.Stop()
+	var triggered []time.Time
+	changed, verify, pausing := false, false, false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case n := <-c.nodes:
+			if c.planner == nil {
+				c.planner = NewPlanner(n)
+			}
+			c.planner.SetNode(n)
+			changed = true
+		case <-c.Source.Changed():
+			changed = true
+		case <-touched:
+			verify = true
+		case <-resync:
+			verify = true
+		case <-health.C:
+			if len(c.health.failed) > 0 {
+				c.health.apply(wantedHealth(&c.planner.node, c.planner.services))
+			}
+		case f := <-c.requests:
+			f()
+		case <-pause.C:
+			pausing = false
+		}
+		if pausing || !changed && !verify || c.planner == nil || !c.Source.Known() {
+			continue
+		}
+		triggered = append(triggered, c.take()...)
+		took, err := c.sync(ctx, verify, triggered)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			// What has been taken is in the planner. All is compared again.
+			pause.Reset(min(lastRetry, firstRetry<<min(c.failures, 10)))
+			c.failures++
+			changed, verify = true, true
+		default:
+			pause.Reset(max(shortestPause, min(took, longestPause)))
+			c.failures = 0
+			changed, verify, triggered = false, false, nil
+		}
+		pausing = true
+	}
+}
+
+// take hands what the source has to the planner.
+func (c *Controller) take() []time.Time {
+	batch := c.Source.Take()
+	for _, name := range batch.Deleted {
+		c.planner.Delete(name)
+	}
+	for _, s := range batch.Set {
+		c.planner.Set(s)
+	}
+	return batch.Triggered
+}
+
+// sync makes the tables what is planned, and tells who wants to know.
+func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Time) (time.Duration, error) {
+	begin := time.Now()
+	want := c.planner.Ruleset()
+	o := Observation{Verified: verify, Services: c.planner.Services(), Fronts: len(want.fronts), Conflicts: len(c.planner.losers)}
+	// What is new is written before all is compared, so that what is found then
+	// is what somebody else did.
+	if o.Result, o.Err = c.Keeper.Sync(ctx, want); verify && o.Err == nil && !o.compared {
+		var more Result
+		more, o.Err = c.Keeper.Verify(ctx, want)
+		o.Elements, o.Objects, o.Found = o.Elements+more.Elements, o.Objects+more.Objects, append(o.Found, more.Found...)
+	}
+	end := time.Now()
+	o.Duration = end.Sub(begin)
+	c.synced.Store(o.Err == nil)
+	if o.Err != nil {
+		if c.failures == 0 && ctx.Err() == nil {
+			c.Log.Error("rules of Services could not be written, trying again", "error", o.Err)
+		}
+	} else {
+		for _, t := range triggered {
+			o.Latencies = append(o.Latencies, max(0, end.Sub(t)))
+		}
+		if len(o.Found) > 0 {
+			c.Log.Info("rules of Services repaired", "found", fmt.Sprint(o.Found), "elements", o.Elements)
+		}
+		// Load balancers are told after the rules are there.
+		c.health.apply(wantedHealth(&c.planner.node, c.planner.services))
+		c.tellConflicts(ctx)
+	}
+	if c.Observe != nil {
+		c.Observe(o)
+	}
+	return o.Duration, o.Err
+}
+
+// tellConflicts tells of conflicts that are new.
+func (c *Controller) tellConflicts(ctx context.Context) {
+	if len(c.planner.losers) == 0 {
+		clear(c.conflicts)
+		return
+	}
+	seen := map[Front]bool{}
+	for _, conflict := range c.planner.Conflicts() {
+		seen[conflict.Front] = true
+		for _, l := range conflict.Losers {
+			if l.Name.Service == conflict.Holder.Name.Service {
+				continue // it has asked twice for the same
+			}
+			message := fmt.Sprintf("%s port %d of %s leads to %s, which has it as %s: choose another address or port", l.Kind, conflict.Front.Port, conflict.Front.Address, conflict.Holder.Name, conflict.Holder.Kind)
+			if c.conflicts[conflict.Front] == message {
+				continue
+			}
+			c.conflicts[conflict.Front] = message
+			c.Log.Warn("two Services claim one address and port", "service", l.Name.String(), "front", conflict.Front.String(), "holder", conflict.Holder.Name.String())
+			if c.Reporter != nil {
+				c.Reporter.Report(ctx, l.Name.Service, "AddressConflict", message)
+			}
+		}
+	}
+	for f := range c.conflicts {
+		if !seen[f] {
+			delete(c.conflicts, f)
+		}
+	}
+}
+
+// do calls f between two syncs. It fails where the controller is busy for longer
+// than ctx allows.
+func (c *Controller) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case c.requests <- func() { f(); close(done) }:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("balancing of services is busy: %w", ctx.Err())
+	}
+}

@@ -1,0 +1,277 @@
+package service
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Batch is what has changed since the last one.
+type Batch struct {
+	// Set are Services as they are now, with all their slices; Deleted are
+	// those that are no more.
+	Set     []Service
+	Deleted []Name
+	// Triggered are when the changes of EndpointSlices happened that are in the
+	// batch, as far as they say.
+	Triggered []time.Time
+}
+
+// listed is what the API server has told of Services and EndpointSlices: what the
+// network needs of them and nothing else.
+type listed struct {
+	changed chan struct{} // has one element after a change that matters
+
+	mu       sync.Mutex
+	services map[Name]Service          // without slices
+	slices   map[Name]map[string]Slice // by the Service, and the slice's name
+	owners   map[Name]Name             // of slices, the Service
+	complete [2]bool                   // Services, and EndpointSlices, were listed
+	dirty    map[Name]struct{}
+	trigger  []time.Time
+}
+
+func newListed() *listed {
+	return &listed{
+		changed: make(chan struct{}, 1), services: map[Name]Service{},
+		slices: map[Name]map[string]Slice{}, owners: map[Name]Name{}, dirty: map[Name]struct{}{},
+	}
+}
+
+// known reports whether everything was listed.
+func (l *listed) known() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.complete == [2]bool{true, true}
+}
+
+// take returns what has changed since it was last called. Before everything is
+// known that is nothing: half of a cluster is not what anybody wants.
+func (l *listed) take() Batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var b Batch
+	if l.complete != [2]bool{true, true} {
+		return b
+	}
+	for name := range l.dirty {
+		s, is := l.services[name]
+		if !is {
+			b.Deleted = append(b.Deleted, name)
+			continue
+		}
+		s.Slices = slices.SortedFunc(maps.Values(l.slices[name]), func(a, b Slice) int { return strings.Compare(a.Name, b.Name) })
+		b.Set = append(b.Set, s)
+	}
+	b.Triggered = l.trigger
+	l.dirty, l.trigger = map[Name]struct{}{}, nil
+	return b
+}
+
+// mark notes that a Service has changed.
+func (l *listed) mark(name Name) {
+	l.dirty[name] = struct{}{}
+	l.tell()
+}
+
+func (l *listed) tell() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// setService notes a Service as it is now.
+func (l *listed) setService(o *v1.Service) {
+	s, balanced := FromService(o)
+	if !balanced {
+		l.deleteService(s.Name)
+		return
+	}
+	if before, known := l.services[s.Name]; known && reflect.DeepEqual(before, s) {
+		return // of a concern that is not ours
+	}
+	l.services[s.Name] = s
+	l.mark(s.Name)
+}
+
+func (l *listed) deleteService(name Name) {
+	if _, known := l.services[name]; known {
+		delete(l.services, name)
+		l.mark(name)
+	}
+}
+
+// setSlice notes an EndpointSlice as it is now.
+func (l *listed) setSlice(o *discovery.EndpointSlice) {
+	at := Name{o.Namespace, o.Name}
+	owner, s, counts := FromSlice(o)
+	if before, known := l.owners[at]; known && (!counts || before != owner) {
+		l.deleteSlice(at)
+	}
+	if !counts {
+		return
+	}
+	before, known := l.slices[owner][s.Name]
+	if known && before.equal(s) {
+		return
+	}
+	if l.slices[owner] == nil {
+		l.slices[owner] = map[string]Slice{}
+	}
+	l.slices[owner][s.Name], l.owners[at] = s, owner
+	// The same time twice is of a change that is done.
+	if !s.Triggered.IsZero() && !s.Triggered.Equal(before.Triggered) {
+		l.trigger = append(l.trigger, s.Triggered)
+	}
+	l.mark(owner)
+}
+
+func (l *listed) deleteSlice(at Name) {
+	owner, known := l.owners[at]
+	if !known {
+		return
+	}
+	delete(l.owners, at)
+	if delete(l.slices[owner], at.Name); len(l.slices[owner]) == 0 {
+		delete(l.slices, owner)
+	}
+	l.mark(owner)
+}
+
+// equal reports whether two versions of a slice say the same.
+func (s Slice) equal(o Slice) bool {
+	return slices.Equal(s.Ports, o.Ports) && slices.EqualFunc(s.Endpoints, o.Endpoints, func(a, b Endpoint) bool {
+		hints := a.Hints == b.Hints || a.Hints != nil && b.Hints != nil && slices.Equal(a.Hints.Zones, b.Hints.Zones) && slices.Equal(a.Hints.Nodes, b.Hints.Nodes)
+		a.Hints, b.Hints = nil, nil
+		return hints && a == b
+	})
+}
+
+// store is the store of a reflector of one kind of object.
+type store[T any] struct {
+	*listed
+	kind  int // of the two
+	set   func(*listed, T)
+	drop  func(*listed, T)
+	keep  func(*listed, map[Name]bool) // forget all but these
+	name  func(T) Name
+	strip func(T) T
+}
+
+var (
+	_ cache.TransformingStore = store[*v1.Service]{}
+	_ cache.TransformingStore = store[*discovery.EndpointSlice]{}
+)
+
+func serviceStore(l *listed) store[*v1.Service] {
+	return store[*v1.Service]{
+		listed: l, kind: 0,
+		set:  (*listed).setService,
+		drop: func(l *listed, o *v1.Service) { l.deleteService(Name{o.Namespace, o.Name}) },
+		keep: func(l *listed, these map[Name]bool) {
+			for name := range l.services {
+				if !these[name] {
+					l.deleteService(name)
+				}
+			}
+		},
+		name: func(o *v1.Service) Name { return Name{o.Namespace, o.Name} },
+		strip: func(o *v1.Service) *v1.Service {
+			c := *o // others may hold it too
+			c.ManagedFields, c.Annotations = nil, nil
+			return &c
+		},
+	}
+}
+
+func sliceStore(l *listed) store[*discovery.EndpointSlice] {
+	return store[*discovery.EndpointSlice]{
+		listed: l, kind: 1,
+		set:  (*listed).setSlice,
+		drop: func(l *listed, o *discovery.EndpointSlice) { l.deleteSlice(Name{o.Namespace, o.Name}) },
+		keep: func(l *listed, these map[Name]bool) {
+			for at := range l.owners {
+				if !these[at] {
+					l.deleteSlice(at)
+				}
+			}
+		},
+		name: func(o *discovery.EndpointSlice) Name { return Name{o.Namespace, o.Name} },
+		strip: func(o *discovery.EndpointSlice) *discovery.EndpointSlice {
+			c := *o
+			c.ManagedFields = nil
+			c.Endpoints = slices.Clone(o.Endpoints)
+			for i := range c.Endpoints {
+				c.Endpoints[i].TargetRef, c.Endpoints[i].DeprecatedTopology = nil, nil
+			}
+			return &c
+		},
+	}
+}
+
+func (s store[T]) with(object any, f func(T)) error {
+	o, ok := object.(T)
+	if !ok {
+		return fmt.Errorf("noting an object: it is a %T and not a %T", object, o)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(o)
+	return nil
+}
+
+// Add notes an object, as it is now.
+func (s store[T]) Add(object any) error {
+	return s.with(object, func(o T) { s.set(s.listed, o) })
+}
+
+// Update is Add.
+func (s store[T]) Update(object any) error { return s.Add(object) }
+
+// Delete forgets an object.
+func (s store[T]) Delete(object any) error {
+	return s.with(object, func(o T) { s.drop(s.listed, o) })
+}
+
+// Replace notes all objects, and forgets the others.
+func (s store[T]) Replace(objects []any, _ string) error {
+	these := make(map[Name]bool, len(objects))
+	for _, object := range objects {
+		o, ok := object.(T)
+		if !ok {
+			return fmt.Errorf("noting objects: one is a %T and not a %T", object, o)
+		}
+		these[s.name(o)] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, object := range objects {
+		s.set(s.listed, object.(T))
+	}
+	s.keep(s.listed, these)
+	s.complete[s.kind] = true
+	s.tell()
+	return nil
+}
+
+// Resync does nothing: what is known has been told.
+func (s store[T]) Resync() error { return nil }
+
+// Transformer makes the reflector keep little while a list is streamed to it.
+func (s store[T]) Transformer() cache.TransformFunc {
+	return func(object any) (any, error) {
+		if o, ok := object.(T); ok {
+			return s.strip(o), nil
+		}
+		return object, nil
+	}
+}
