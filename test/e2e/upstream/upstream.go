@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flatnet-cni/flatnet/test/e2e/lab"
 	"github.com/flatnet-cni/flatnet/test/e2e/report"
 )
@@ -22,12 +24,14 @@ type Suite struct {
 	Name string
 	// Focus and Skip are regexps of tests' full names.
 	Focus, Skip string
+	// SCTP says that some of the tests need it of the kernel.
+	SCTP bool
 }
 
 // Suites that are known, by what they cover.
 var (
 	Conformance = Suite{Name: "Conformance", Focus: `\[sig-network\].*\[Conformance\]`}
-	DualStack   = Suite{Name: "dual stack", Focus: `\[sig-network\].*\[Feature:IPv6DualStack\]`, Skip: `LoadBalancer`}
+	DualStack   = Suite{Name: "dual stack", Focus: `\[sig-network\].*\[Feature:IPv6DualStack\]`, Skip: `LoadBalancer`, SCTP: true}
 	// Network is everything else that needs no cloud and no enforcer of
 	// NetworkPolicies, and does not break the cluster for the tests beside it.
 	Network = Suite{
@@ -36,10 +40,32 @@ var (
 	}
 )
 
+// sctp tests are left out where the kernel has no SCTP: they could only fail.
+const sctp = `SCTP|sctp`
+
+// withoutSCTP changes a suite for a kernel that lacks it, and says so in a
+// result.
+func withoutSCTP(s Suite) (Suite, []report.Result) {
+	if !s.SCTP {
+		return s, nil
+	}
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
+	if err == nil {
+		unix.Close(socket)
+		return s, nil
+	}
+	if s.Skip != "" {
+		s.Skip += "|"
+	}
+	s.Skip += sctp
+	return s, []report.Result{{Group: s.Name, Name: "tests of SCTP", Outcome: report.Skip, Detail: "the kernel has no SCTP: " + err.Error()}}
+}
+
 // Run runs a suite on the cluster's control plane, which is connected to all
 // that tests want to reach. What ginkgo says goes to a file in the cluster's
 // directory; out gets a line now and then.
 func Run(ctx context.Context, l *lab.Lab, s Suite, out io.Writer) ([]report.Result, error) {
+	s, skipped := withoutSCTP(s)
 	name := strings.ReplaceAll(s.Name, " ", "-")
 	directory := filepath.Join(l.Directory, "upstream")
 	if err := os.MkdirAll(directory, 0o755); err != nil {
@@ -83,7 +109,7 @@ func Run(ctx context.Context, l *lab.Lab, s Suite, out io.Writer) ([]report.Resu
 	if _, failed, _ := report.Count(results); err == nil && failed == 0 && exit != nil {
 		err = fmt.Errorf("upstream's %s: %w, and no test failed (see %s)", s.Name, exit, log)
 	}
-	return results, err
+	return append(results, skipped...), err
 }
 
 // wait runs cmd; when the context is done, ginkgo is asked to clean up.
@@ -149,6 +175,10 @@ func parse(raw []byte, group string) ([]report.Result, error) {
 				r.Outcome, r.Detail = report.Skip, reason
 			case !isTest:
 				continue // what runs before and after all
+			}
+			// Ginkgo repeats the test's labels after its name.
+			if i := strings.LastIndex(r.Name, " [sig-network, "); i > 0 {
+				r.Name = r.Name[:i]
 			}
 			results = append(results, r)
 		}

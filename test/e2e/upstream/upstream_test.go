@@ -11,7 +11,7 @@ func TestParse(t *testing.T) {
 	results, err := parse([]byte(`<?xml version="1.0" encoding="UTF-8"?>
 <testsuites tests="5"><testsuite name="Kubernetes e2e suite" tests="5">
   <testcase name="[SynchronizedBeforeSuite]" status="passed" time="0.5"></testcase>
-  <testcase name="[It] [sig-network] DNS works [Conformance]" status="passed" time="1.5"></testcase>
+  <testcase name="[It] [sig-network] DNS works [Conformance] [sig-network, Conformance]" status="passed" time="1.5"></testcase>
   <testcase name="[It] [sig-network] Proxy works" status="failed" time="2"><failure message="it does not" type="failed">trace</failure></testcase>
   <testcase name="[It] [sig-network] SCTP" status="skipped" time="0.1"><skipped message="skipped - no SCTP here"></skipped></testcase>
   <testcase name="[It] [sig-node] not selected" status="skipped" time="0"><skipped message="skipped"></skipped></testcase>
