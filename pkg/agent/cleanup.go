@@ -110,10 +110,14 @@ func removeFabric(tunnel string) (removed []string, err error) {
 func removeTables() (removed []string, err error) {
 	keeper := &masquerade.Keeper{}
 	defer keeper.Close()
-	if err := keeper.Remove(); err != nil {
+	there, err := keeper.Remove()
+	if err != nil {
 		return nil, err
 	}
 	removed, err = (&rules.Rules{}).RemoveAll()
+	if there {
+		removed = append(removed, "nftables table inet flatnet")
+	}
 	return removed, err
 }
 

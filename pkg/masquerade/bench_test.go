@@ -46,7 +46,7 @@ func BenchmarkNodes(b *testing.B) {
 				begin := time.Now()
 				apply(b, k, Plan(c), -1)
 				total += time.Since(begin)
-				if err := k.Remove(); err != nil {
+				if _, err := k.Remove(); err != nil {
 					b.Fatal(err)
 				}
 				k.Close()

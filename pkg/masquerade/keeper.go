@@ -83,17 +83,18 @@ func (k *Keeper) verify(want content) (repairs int, err error) {
 	return 0, err
 }
 
-// Remove deletes the table, if it is there. Established connections stay
+// Remove deletes the table, and reports whether it was there. Established connections stay
 // translated if another table, like kube-proxy's, has a nat chain, and are cut
 // otherwise.
 // Equivalent to: `nft delete table inet flatnet`.
-func (k *Keeper) Remove() error {
+func (k *Keeper) Remove() (removed bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, err := k.verify(content{}); err != nil {
-		return fmt.Errorf("removing nftables table inet %s: %w", tableName, err)
+	differences, err := k.verify(content{})
+	if err != nil {
+		return false, fmt.Errorf("removing nftables table inet %s: %w", tableName, err)
 	}
-	return nil
+	return differences > 0, nil
 }
 
 // Close lets go of the keeper's socket and of what it knows. The table stays.

@@ -335,7 +335,7 @@ func TestRemove(t *testing.T) {
 		k := &Keeper{}
 		apply(t, k, Plan(full()), 1)
 		for _, k := range []*Keeper{k, k, {}} {
-			if err := k.Remove(); err != nil {
+			if _, err := k.Remove(); err != nil {
 				t.Error(err)
 			}
 		}

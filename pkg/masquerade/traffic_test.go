@@ -260,7 +260,8 @@ func TestConnectionsSurvive(t *testing.T) {
 					Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 				})
 			})
-			return k.Remove()
+			_, err := k.Remove()
+			return err
 		}},
 	} {
 		s.keep(t, step.do)

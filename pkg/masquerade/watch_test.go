@@ -101,7 +101,7 @@ func TestWatchTellsWhoseTransactionItWas(t *testing.T) {
 				write(t, func(c *nftables.Conn) { c.DelTable(table()) })
 			}, true, false},
 			{"second keeper removes nothing", func() {
-				if err := second.Remove(); err != nil {
+				if _, err := second.Remove(); err != nil {
 					t.Error(err)
 				}
 			}, false, false},

@@ -155,13 +155,13 @@ func elements(addresses []netip.Addr) []nftables.SetElement {
 	return all
 }
 
-func checkRule(c *nftables.Conn, f nftables.TableFamily, chain string) error {
+func checkRules(c *nftables.Conn, f nftables.TableFamily, chain string, want int) error {
 	found, err := c.GetRules(table(f), &nftables.Chain{Table: table(f), Name: chain})
 	if err != nil && !isMissing(err) {
 		return fmt.Errorf("reading nftables chain %s %s %s: %w", familyName(f), tableName, chain, err)
 	}
-	if len(found) != 1 {
-		return fmt.Errorf("nftables chain %s %s %s has %d rules instead of 1", familyName(f), tableName, chain, len(found))
+	if len(found) != want {
+		return fmt.Errorf("nftables chain %s %s %s has %d rules instead of %d", familyName(f), tableName, chain, len(found), want)
 	}
 	return nil
 }

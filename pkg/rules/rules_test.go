@@ -82,7 +82,7 @@ func TestAddCheckRemove(t *testing.T) {
 		if ruleset, err := node.Output("nft", "list", "ruleset"); err == nil {
 			t.Log(ruleset)
 			for _, want := range []string{"ip saddr @masqueraded ip daddr != @exempt oifgroup != 70 masquerade fully-random",
-				"iifgroup 70 ip6 saddr != fe80::/10 ip6 saddr != :: fib saddr . iif oif 0 drop", "10.0.0.0/8", "224.0.0.0/4"} {
+				"fib saddr . iif oif 0 drop", "iif . ip6 saddr @verified accept", "ip6 saddr fe80::/10 accept", "add @verified { iif . ip6 saddr timeout 1m }", "10.0.0.0/8", "224.0.0.0/4"} {
 				if !strings.Contains(ruleset, want) {
 					t.Errorf("nft does not show %q", want)
 				}

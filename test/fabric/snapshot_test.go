@@ -17,6 +17,9 @@ import (
 // volatile is what changes by itself in what `ip` and `nft` print.
 var volatile = regexp.MustCompile(` expires \S+| used \S+| lastuse \S+|@if\d+|@\S+(:)| qlen \d+|valid_lft \S+| link-netns \S+| link-netnsid \d+|counter packets \d+ bytes \d+|\S+_timer +\S+`)
 
+// remembered are sources that the kernel has found to be a pod's, and forgets.
+var remembered = regexp.MustCompile(`"veth[0-9a-f]{11}" \. [0-9a-f:]+ timeout`)
+
 // list is the sorted output of commands in a node's namespace.
 func list(n *cluster.Node, commands ...string) (string, error) {
 	// One shell for all: starting a process takes longer than what it does.
@@ -27,7 +30,7 @@ func list(n *cluster.Node, commands ...string) (string, error) {
 	var lines []string
 	for line := range strings.Lines(out) {
 		line = strings.TrimRight(volatile.ReplaceAllString(line, "$1"), " \n")
-		if line != "" {
+		if line != "" && !remembered.MatchString(line) {
 			lines = append(lines, line)
 		}
 	}
