@@ -247,6 +247,9 @@ func (a *Agent) masqueradeConfig() masquerade.Config {
 		IPv4: a.config.MasqueradeIPv4, IPv6: a.config.MasqueradeIPv6,
 		Own: a.plan.OwnPodCIDRs, Exempt: a.config.NonMasqueradeCIDRs, GuardIPv4: a.guard,
 	}
+	const perNode = 2 // as a rule: one of each family
+	c.Pods = make([]netip.Prefix, 0, perNode*len(a.accepted))
+	c.Nodes = make([]netip.Addr, 0, perNode*len(a.accepted))
 	for _, n := range a.accepted {
 		c.Pods = append(c.Pods, n.PodCIDRs...)
 		c.Nodes = append(c.Nodes, n.Addresses...)
@@ -336,7 +339,7 @@ func (a *Agent) install(ctx context.Context) error {
 
 // peerChange is when the way to a peer was last another.
 type peerChange struct {
-	ways []fabric.Way
+	peer *fabric.Peer // as it was planned last
 	at   time.Time
 }
 
@@ -347,31 +350,39 @@ func (a *Agent) noteChanges(result fabric.Result) {
 		return
 	}
 	now := time.Now()
-	known := make(map[string]peerChange, len(a.plan.Peers))
 	joined, left := 0, 0
 	for _, p := range a.plan.Peers {
 		before, was := a.changed[p.Name]
-		if was && slices.Equal(before.ways, p.Ways) {
-			known[p.Name] = before
+		if was && before.peer == p {
 			continue
 		}
-		known[p.Name] = peerChange{p.Ways, now}
+		if was && slices.Equal(before.peer.Ways, p.Ways) {
+			a.changed[p.Name] = peerChange{p, before.at}
+			continue
+		}
+		a.changed[p.Name] = peerChange{p, now}
 		if joined++; joined <= mostPeersLogged {
 			a.log.Info("peer joined", "peer", p.Name, "ways", describeWays(p.Ways))
 		}
 	}
-	for name := range a.changed {
-		if _, stays := known[name]; stays {
-			continue
+	if len(a.changed) > len(a.plan.Peers) {
+		present := make(map[string]bool, len(a.plan.Peers))
+		for _, p := range a.plan.Peers {
+			present[p.Name] = true
 		}
-		if left++; left <= mostPeersLogged {
-			a.log.Info("peer left", "peer", name)
+		for name := range a.changed {
+			if present[name] {
+				continue
+			}
+			delete(a.changed, name)
+			if left++; left <= mostPeersLogged {
+				a.log.Info("peer left", "peer", name)
+			}
 		}
 	}
 	if joined > mostPeersLogged || left > mostPeersLogged {
 		a.log.Info("peers changed", "joined", joined, "left", left)
 	}
-	a.changed = known
 }
 
 // mostPeersLogged bounds the lines for one change of the list of nodes.

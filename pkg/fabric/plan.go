@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -32,12 +33,14 @@ type Planner struct {
 	self     node.Node
 	underlay kernel.Underlay
 	around   *surroundings
-	peers    map[string]remembered
+	peers    map[string]*remembered
+	round    int // of planning
 }
 
 type remembered struct {
-	node node.Node
-	peer *Peer
+	node  node.Node
+	peer  *Peer
+	round int // in which the peer was last among the nodes
 }
 
 // surroundings is what the ways to all peers depend on.
@@ -58,22 +61,25 @@ func (p *Planner) Plan(self node.Node, peers []node.Node, underlay kernel.Underl
 		p.self, p.underlay = self, underlay
 		p.around = &surroundings{Config: p.Config, self: self, routes: indexRoutes(underlay.Routes), under: underlay}
 		p.around.outer = p.around.overlayAddress()
-		p.peers = map[string]remembered{}
+		p.peers = map[string]*remembered{}
 	}
 	plan := &Plan{Peers: make([]*Peer, 0, len(peers))}
-	known := make(map[string]remembered, len(peers))
+	p.round++
 	for _, n := range peers {
 		if n.Name == self.Name {
 			continue
 		}
 		r, is := p.peers[n.Name]
 		if !is || !r.node.Equal(n) {
-			r = remembered{node: n, peer: p.around.join(n)}
+			r = &remembered{node: n, peer: p.around.join(n)}
+			p.peers[n.Name] = r
 		}
-		known[n.Name] = r
+		r.round = p.round
 		plan.Peers = append(plan.Peers, r.peer)
 	}
-	p.peers = known
+	if len(p.peers) > len(plan.Peers) {
+		maps.DeleteFunc(p.peers, func(_ string, r *remembered) bool { return r.round != p.round })
+	}
 	p.around.own(plan)
 	return plan
 }
