@@ -165,7 +165,7 @@ func TestController(t *testing.T) {
 		t.Error("the Service is not there")
 	}
 	// A change, somebody's damage, a conflict.
-	web.Slices[0].Endpoints = web.Slices[0].Endpoints[:1]
+	web = worldOf(t, "web cluster=10.96.0.1 80 external=192.0.2.1 created=1\n  8080 10.244.1.5@n1")
 	r.tell(Batch{Set: []Service{web}})
 	r.await("the change", func(o Observation) bool { return o.Elements > 0 && len(o.Found) == 0 })
 	if !r.has("goto lb-tcp-1") {

@@ -39,9 +39,9 @@
 // remember leads from the mark to a chain for the timeout (one for each that
 // occurs), with `update @affinity-tcp { ip saddr . ct mark timeout … : ip daddr . tcp
 // dport }`. When an endpoint goes, the keeper deletes its clients from the map. The
-// mark replaces the connection's, but only of Services with affinity; see
-// [affinityID] for its bits. It cannot be done without: in IPv6, key and value
-// together would have more than the 64 bytes of registers that nftables has.
+// mark is what all fronts of a Service's port have in common: a client stays with
+// its endpoint by whatever address it comes. It replaces the mark that a connection
+// has, but only of those to Services with affinity; see [affinityID] for its bits.
 //
 // # Translation of the source
 //

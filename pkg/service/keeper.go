@@ -22,6 +22,7 @@ type Keeper struct {
 	Log *slog.Logger // of what is repaired; nil for none
 
 	nft    knftables.Interface
+	renew  func() (knftables.Interface, error)
 	reader reader
 	writer nativeWriter
 	forget forgetFunc
@@ -62,11 +63,12 @@ type known struct {
 
 // NewKeeper finds nft, 1.0.1 or later, and tries whether it works.
 func NewKeeper(log *slog.Logger) (*Keeper, error) {
-	nft, err := knftables.New("", "")
+	renew := func() (knftables.Interface, error) { return knftables.New("", "") }
+	nft, err := renew()
 	if err != nil {
 		return nil, fmt.Errorf("running nft, which writes the rules of Services: %w", err)
 	}
-	return &Keeper{Log: log, nft: nft, reader: tables{}, writer: native{}, forget: forgetFlows}, nil
+	return &Keeper{Log: log, nft: nft, renew: renew, reader: tables{}, writer: native{}, forget: forgetFlows}, nil
 }
 
 // Result says what a sync did.
@@ -173,7 +175,7 @@ func (d *delta) compare(f Front, before, after *Target) {
 	for _, e := range have {
 		d.deleted = append(d.deleted, e)
 	}
-	if f.Protocol == UDP {
+	if f.Protocol == UDP && staleFlows(before, after) {
 		d.stale = append(d.stale, staleFront{f, after})
 	}
 	if s, any := staleClients(f, before, after); any {
@@ -236,6 +238,7 @@ func (k *Keeper) run(ctx context.Context, tx *transaction) error {
 		k.own.Add(-1)
 		return err
 	}
+	k.release(tx)
 	if len(tx.pending) == 0 {
 		return nil
 	}
@@ -245,6 +248,17 @@ func (k *Keeper) run(ctx context.Context, tx *transaction) error {
 		return fmt.Errorf("adding rules that remember clients: %w", err)
 	}
 	return nil
+}
+
+// release lets go of the text of a large transaction, which knftables keeps for
+// the next one.
+func (k *Keeper) release(tx *transaction) {
+	if tx.elements < 2*piece || k.renew == nil {
+		return
+	}
+	if nft, err := k.renew(); err == nil {
+		k.nft = nft
+	}
 }
 
 // Remove deletes both tables. Established connections go on as long as another

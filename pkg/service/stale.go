@@ -24,6 +24,17 @@ func (s staleFront) keeps(answering netip.AddrPort) bool {
 	return serving
 }
 
+// staleFlows reports whether there may be flows of UDP to forget after a front's
+// target has changed; either target may be nil. There are none where every endpoint
+// that was still is.
+func staleFlows(before, after *Target) bool {
+	if before == nil || after == nil || len(before.serving) == 0 {
+		return true
+	}
+	s := staleFront{target: after}
+	return slices.ContainsFunc(before.serving, func(at netip.AddrPort) bool { return !s.keeps(at) })
+}
+
 // forgetFunc deletes the connection tracking entries of a protocol for which stale
 // says so.
 type forgetFunc func(protocol Protocol, stale func(kernel.Flow) bool) error

@@ -63,10 +63,16 @@ func (k *Keeper) verify(ctx context.Context, want *Ruleset, anew bool) (Result, 
 			}
 			continue
 		}
-		if wrong := have.wrong(f); wrong != "" || anew {
-			if have.exists {
-				tx.deleteTable(f)
+		if !have.exists {
+			if err := k.build(ctx, &result, f, want); err != nil {
+				return result, err
 			}
+			tx.hook(f)
+			result.Found = append(result.Found, fmt.Sprintf("table %s %s: is not there", f.name(), TableName))
+			continue
+		}
+		if wrong := have.wrong(f); wrong != "" || anew {
+			tx.deleteTable(f)
 			tx.create(f, want)
 			if wrong != "" {
 				result.Found = append(result.Found, fmt.Sprintf("table %s %s: %s", f.name(), TableName, wrong))
@@ -81,7 +87,7 @@ func (k *Keeper) verify(ctx context.Context, want *Ruleset, anew bool) (Result, 
 	if err := k.run(ctx, tx); err != nil {
 		return result, fmt.Errorf("writing nftables tables %s: %w", TableName, err)
 	}
-	result.Elements, result.Objects = tx.elements, tx.objects
+	result.Elements, result.Objects = result.Elements+tx.elements, result.Objects+tx.objects
 	if tx.objects > 0 {
 		if err := k.learnRules(wanted); err != nil {
 			return result, err
@@ -98,7 +104,53 @@ func (k *Keeper) verify(ctx context.Context, want *Ruleset, anew bool) (Result, 
 	return result, nil
 }
 
-// create writes a whole table.
+// piece is how many elements of a new table are written in one transaction: nft
+// needs three kilobytes of memory for each.
+const piece = 10_000
+
+// build writes a table that is not there, all but the base chains. No packet meets
+// it before it has these, so it may come in pieces.
+func (k *Keeper) build(ctx context.Context, result *Result, f family, want *Ruleset) error {
+	tx := k.begin()
+	var failed error
+	flush := func() {
+		if failed == nil {
+			failed = k.run(ctx, tx)
+		}
+		result.Elements, result.Objects = result.Elements+tx.elements, result.Objects+tx.objects
+		tx = k.begin()
+	}
+	tx.addTable(f)
+	chains := slices.DeleteFunc(wantedChains(f, want), func(c chain) bool { return c.hook != "" })
+	for _, c := range chains {
+		tx.declareChain(f, c)
+	}
+	for _, c := range chains {
+		tx.writeRules(f, c)
+	}
+	want.each(f, func(e element) {
+		tx.addElement(f, e)
+		if tx.elements == piece {
+			flush()
+		}
+	})
+	if flush(); failed != nil {
+		return fmt.Errorf("writing nftables table %s %s: %w", f.name(), TableName, failed)
+	}
+	return nil
+}
+
+// hook writes the base chains of a table that was built.
+func (t *transaction) hook(f family) {
+	for _, c := range f.skeleton() {
+		if c.hook != "" {
+			t.declareChain(f, c)
+			t.writeRules(f, c)
+		}
+	}
+}
+
+// create writes a whole table at once.
 func (t *transaction) create(f family, want *Ruleset) {
 	t.addTable(f)
 	chains := wantedChains(f, want)
@@ -125,9 +177,6 @@ func wantedChains(f family, want *Ruleset) []chain {
 // wrong says why a table cannot be repaired but has to be replaced; nothing if it
 // can.
 func (t found) wrong(f family) string {
-	if !t.exists {
-		return "is not there"
-	}
 	if t.dormant {
 		return "is switched off"
 	}
