@@ -21,6 +21,9 @@ func Down(directory string, out io.Writer) error {
 	l := &Lab{Directory: directory, Out: out, begin: time.Now()}
 	s, err := state.Load(directory)
 	if errors.Is(err, fs.ErrNotExist) {
+		// Up may have died before it did anything but this.
+		os.Remove(filepath.Join(directory, state.File+".new"))
+		os.Remove(directory)
 		l.say("there is no cluster in %s", directory)
 		return nil
 	}

@@ -3,12 +3,14 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -31,8 +33,6 @@ type Lab struct {
 	Directory  string
 	Repository string
 	Out        io.Writer // progress
-	// Verbose shows what kubectl says.
-	Verbose bool
 
 	begin time.Time
 	state *state.State
@@ -153,7 +153,7 @@ func (l *Lab) kill(name string) error {
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("ending machine %s (process %d): %w", name, p.PID, err)
 	}
-	return until(30*time.Second, "the end of machine "+name, func() error {
+	return until(context.Background(), 30*time.Second, "the end of machine "+name, func() error {
 		if l.state.Alive(p) {
 			return fmt.Errorf("process %d is still there", p.PID)
 		}
@@ -163,7 +163,7 @@ func (l *Lab) kill(name string) error {
 
 // until calls f until it returns nil, ten times a second: for conditions that
 // nothing announces. It fails with f's last error.
-func until(limit time.Duration, what string, f func() error) error {
+func until(ctx context.Context, limit time.Duration, what string, f func() error) error {
 	end := time.Now().Add(limit)
 	for {
 		err := f()
@@ -173,12 +173,21 @@ func until(limit time.Duration, what string, f func() error) error {
 		if time.Now().After(end) {
 			return fmt.Errorf("waiting %s for %s: %w", limit, what, err)
 		}
-		time.Sleep(100 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
 
-// output runs cmd, whose error is to say what it was.
+// output runs cmd, whose error is to say what it was. It ends with this
+// program, however that ends: the kernel looks at the thread, which has to live
+// as long.
 func output(cmd *exec.Cmd, what string) (string, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, errOut strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {

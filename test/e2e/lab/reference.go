@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -13,11 +14,11 @@ import (
 // installReference gives every node the plugins that flatnet is compared with,
 // and routes to the other nodes' pods: what an administrator without an agent
 // writes.
-func (l *Lab) installReference() error {
+func (l *Lab) installReference(ctx context.Context) error {
 	networks := map[string][]netip.Prefix{}
 	for _, m := range l.plan.Machines {
 		var err error
-		if networks[m.Name], err = l.PodCIDRs(m.Name); err != nil {
+		if networks[m.Name], err = l.PodCIDRs(ctx, m.Name); err != nil {
 			return err
 		}
 	}
@@ -52,8 +53,8 @@ func (l *Lab) installReference() error {
 
 // PodCIDRs are those that the cluster has given to a node, IPv4 first; it waits
 // for them.
-func (l *Lab) PodCIDRs(node string) (networks []netip.Prefix, err error) {
-	err = until(time.Minute, "podCIDRs of "+node, func() error {
+func (l *Lab) PodCIDRs(ctx context.Context, node string) (networks []netip.Prefix, err error) {
+	err = until(ctx, time.Minute, "podCIDRs of "+node, func() error {
 		text, err := l.Kubectl("get", "node", node, "-o", "jsonpath={.spec.podCIDRs[*]}")
 		if err != nil {
 			return err

@@ -160,15 +160,15 @@ func (l *Lab) start(spec machine.Spec, listener *net.TCPListener, connect func(p
 }
 
 // network installs what makes nodes ready.
-func (l *Lab) network(context.Context) error {
+func (l *Lab) network(ctx context.Context) error {
 	archive, err := l.archive("network")
 	if err != nil {
 		return err
 	}
-	if err := l.each(func(m plan.Machine) error { return l.importImages(m.Name, archive) }); err != nil {
+	if err := l.each(func(m plan.Machine) error { return l.importImages(ctx, m.Name, archive) }); err != nil {
 		return err
 	}
-	err = until(2*time.Minute, "the API server (see "+l.machineDirectory("control-plane")+"/log)", func() error {
+	err = until(ctx, 2*time.Minute, "the API server (see "+l.machineDirectory("control-plane")+"/log)", func() error {
 		_, err := l.Kubectl("get", "--raw", "/readyz")
 		return err
 	})
@@ -180,7 +180,7 @@ func (l *Lab) network(context.Context) error {
 	for _, m := range l.plan.Machines {
 		nodes = append(nodes, "node/"+m.Name)
 	}
-	err = until(2*time.Minute, "all nodes to register (see "+l.Directory+"/machines/*/log/kubelet.log)", func() error {
+	err = until(ctx, 2*time.Minute, "all nodes to register (see "+l.Directory+"/machines/*/log/kubelet.log)", func() error {
 		_, err := l.Kubectl(append([]string{"get", "-o", "name"}, nodes...)...)
 		return err
 	})
@@ -194,7 +194,7 @@ func (l *Lab) network(context.Context) error {
 	if l.plan.Options.CNI == "flatnet" {
 		err = l.installFlatnet()
 	} else {
-		err = l.installReference()
+		err = l.installReference(ctx)
 	}
 	if err != nil {
 		return err
@@ -245,12 +245,12 @@ func (l *Lab) installFlatnet() error {
 
 // applications gives every node the other images, and starts the cluster's DNS
 // server.
-func (l *Lab) applications(context.Context) error {
+func (l *Lab) applications(ctx context.Context) error {
 	archive, err := l.archive("applications")
 	if err != nil {
 		return err
 	}
-	if err := l.each(func(m plan.Machine) error { return l.importImages(m.Name, archive) }); err != nil {
+	if err := l.each(func(m plan.Machine) error { return l.importImages(ctx, m.Name, archive) }); err != nil {
 		return err
 	}
 	l.say("images are on all nodes")
@@ -280,8 +280,8 @@ func (l *Lab) each(f func(plan.Machine) error) error {
 }
 
 // importImages gives a machine the images of an archive.
-func (l *Lab) importImages(name, archive string) error {
-	err := until(time.Minute, "containerd on "+name, func() error {
+func (l *Lab) importImages(ctx context.Context, name, archive string) error {
+	err := until(ctx, time.Minute, "containerd on "+name, func() error {
 		_, err := l.Output(name, "ctr", "version")
 		return err
 	})

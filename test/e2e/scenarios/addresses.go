@@ -113,7 +113,7 @@ func (r *Run) source(sender, receiver pod, family int, nodeToPod bool) (netip.Ad
 	if !nodeToPod || !gateway && !r.Lab.Plan().Tunnelled(from, to) {
 		return sender.Addresses[family], nil
 	}
-	networks, err := r.Lab.PodCIDRs(sender.Node)
+	networks, err := r.Lab.PodCIDRs(r, sender.Node)
 	if err != nil {
 		return netip.Addr{}, err
 	}
