@@ -1,0 +1,36 @@
+package service
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+// TestEvents: two nodes that see the same make one event.
+func TestEvents(t *testing.T) {
+	client := fake.NewClientset()
+	list := func() []v1.Event {
+		t.Helper()
+		all, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
+		must(t, err)
+		return all.Items
+	}
+	for i, node := range []string{"n1", "n2"} {
+		e := &Events{Client: client, Node: node, Log: slog.New(slog.DiscardHandler)}
+		e.Report(t.Context(), Name{"default", "web"}, "AddressConflict", "the same")
+		if i == 1 {
+			e.Report(t.Context(), Name{"default", "web"}, "AddressConflict", "another")
+		}
+		for begin := time.Now(); len(list()) <= i && time.Since(begin) < 10*time.Second; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	all := list()
+	if len(all) != 2 || all[0].InvolvedObject.Kind != "Service" || all[0].InvolvedObject.Name != "web" || all[0].Type != v1.EventTypeWarning {
+		t.Errorf("events are %+v", all)
+	}
+}
