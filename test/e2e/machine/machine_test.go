@@ -88,6 +88,17 @@ func TestMachineIsApartFromThisOne(t *testing.T) {
 			t.Errorf("%s: %q, want %q", test.script, got, test.want)
 		}
 	}
+	// Started anew it has its disk, also what it keeps in places that were hidden.
+	output(t, m, "sh", "-c", "mkdir -p /etc/cni/net.d && echo kept > /etc/cni/net.d/kept")
+	syscall.Kill(m.PID, syscall.SIGKILL)
+	wait(t, "end", func() bool { return syscall.Kill(m.PID, 0) != nil })
+	m = start(t, m.Spec, nil)
+	if err := m.Go(); err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, m, "cat", "/etc/cni/net.d/kept"); got != "kept" {
+		t.Errorf("after a reboot: %s", got)
+	}
 	for _, path := range []string{"/etc/flatnet-test", "/opt/flatnet-test", "/var/lib/kubelet/b", "/run/c"} {
 		if _, err := os.Stat(path); err == nil {
 			t.Errorf("%s is on the real machine", path)

@@ -34,6 +34,7 @@ var onDisk = []string{"/var/lib/containerd", "/var/lib/kubelet", "/var/lib/etcd"
 
 // hidden are paths of the real machine that a machine shall not see: it would
 // take configuration of a container runtime or of a CNI plugin for its own.
+// When it is started anew, they are its own.
 var hidden = []string{"/etc/cni", "/opt/cni", "/etc/containerd", "/etc/kubernetes", "/var/lib/cni", "/etc/crictl.yaml"}
 
 // mountAll gives the process, which is alone in its mount namespace, the file
@@ -53,6 +54,8 @@ func mountAll(spec Spec) error {
 	m.unmount(cgroups)
 	m.mount("bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 
+	_, err := os.Stat(filepath.Join(spec.Directory, "overlay"))
+	fresh := errors.Is(err, fs.ErrNotExist)
 	for _, directory := range overlaid {
 		name := strings.ReplaceAll(strings.Trim(directory, "/"), "/", "-")
 		upper, work := filepath.Join(spec.Directory, "overlay", name), filepath.Join(spec.Directory, "overlay", name+".work")
@@ -60,8 +63,10 @@ func mountAll(spec Spec) error {
 		m.directory(work)
 		m.mount("overlay", directory, "overlay", 0, "lowerdir="+directory+",upperdir="+upper+",workdir="+work)
 	}
-	for _, path := range hidden {
-		m.remove(path)
+	if fresh {
+		for _, path := range hidden {
+			m.remove(path)
+		}
 	}
 	for _, directory := range onDisk {
 		real := filepath.Join(spec.Directory, "disk", filepath.Base(directory))

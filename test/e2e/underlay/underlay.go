@@ -4,6 +4,7 @@
 package underlay
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/netip"
@@ -69,7 +70,7 @@ func Connect(router, pid int, m plan.Machine, subnet plan.Subnet) error {
 		}
 		attributes := netlink.NewLinkAttrs()
 		attributes.Name, attributes.MasterIndex = name, bridge.Attrs().Index
-		veth := &netlink.Veth{LinkAttrs: attributes, PeerName: port, PeerNamespace: netlink.NsPid(pid)}
+		veth := &netlink.Veth{LinkAttrs: attributes, PeerName: port, PeerNamespace: netlink.NsPid(pid), PeerHardwareAddr: hardware(name)}
 		if err := links.LinkAdd(veth); err != nil {
 			return fmt.Errorf("making interface of %s: %w", name, err)
 		}
@@ -104,6 +105,14 @@ func Route(pid int, destination netip.Prefix, gateway netip.Addr) error {
 		}
 		return nil
 	})
+}
+
+// hardware is a machine's MAC address. It keeps it when it is started anew, as a
+// real one does: others remember it.
+func hardware(name string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(name))
+	sum[0] = sum[0]&^1 | 2 // of one interface, and administered locally
+	return sum[:6]
 }
 
 func up(links *netlink.Handle, name string) error {
