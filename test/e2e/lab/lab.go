@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/e2e/kube"
 	"github.com/flatnet-cni/flatnet/test/e2e/machine"
 	"github.com/flatnet-cni/flatnet/test/e2e/plan"
 	"github.com/flatnet-cni/flatnet/test/e2e/state"
@@ -120,6 +121,10 @@ func (l *Lab) Reboot(name string) error {
 			return errors.New("the control plane cannot be rebooted: whoever uses the cluster is connected to it")
 		}
 		if err := l.kill(name); err != nil {
+			return err
+		}
+		// The kubelet would ask after each container of the boot before.
+		if err := errors.Join(removeCgroup(kube.CgroupRoot(name)), makeCgroup(kube.CgroupRoot(name))); err != nil {
 			return err
 		}
 		spec, err := machine.Load(l.machineDirectory(name))

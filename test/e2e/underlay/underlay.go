@@ -39,7 +39,9 @@ func Router(pid int, subnets []plan.Subnet) error {
 			}
 		}
 		for _, subnet := range subnets {
-			if err := links.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: subnet.Bridge}}); err != nil {
+			// Without an address of its own, a bridge changes it with its ports.
+			attributes := netlink.LinkAttrs{Name: subnet.Bridge, HardwareAddr: hardware(subnet.Bridge)}
+			if err := links.LinkAdd(&netlink.Bridge{LinkAttrs: attributes}); err != nil {
 				return fmt.Errorf("making bridge %s: %w", subnet.Bridge, err)
 			}
 			if err := address(links, subnet.Bridge, subnet.Gateways); err != nil {
