@@ -75,6 +75,9 @@ func controlPlane(spec *machine.Spec, c plan.Cluster, s *Secrets, binaries strin
 		"--use-service-account-credentials=true",
 		"--controllers=*,bootstrapsigner,tokencleaner",
 		"--leader-elect=false",
+		// It once held itself back for two minutes at its start, for its default of
+		// 20 requests a second.
+		"--kube-api-qps=200", "--kube-api-burst=400",
 		"--profiling=false",
 	}
 	for _, network := range c.Pods {
