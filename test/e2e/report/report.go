@@ -31,12 +31,12 @@ type Result struct {
 
 // Table writes one line a result, and the sums: "N passed, N failed, N skipped".
 func Table(out io.Writer, results []Result) {
-	width := 0
 	for _, r := range results {
-		width = max(width, len(r.Group)+2+len(r.Name))
-	}
-	for _, r := range results {
-		fmt.Fprintf(out, "%s  %-*s  %6.1f s  %s\n", r.Outcome, width, r.Group+": "+r.Name, r.Duration.Seconds(), firstLine(r.Detail))
+		line := fmt.Sprintf("%s  %6.1f s  %s: %s", r.Outcome, r.Duration.Seconds(), r.Group, r.Name)
+		if detail := firstLine(r.Detail); detail != "" {
+			line += ": " + detail
+		}
+		fmt.Fprintln(out, line)
 	}
 	passed, failed, skipped := Count(results)
 	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped\n", passed, failed, skipped)

@@ -14,9 +14,9 @@ func TestTable(t *testing.T) {
 		{"no NAT", "pod to node", Fail, "10.244.1.2 was seen as 172.30.0.2\nand more", 1500 * time.Millisecond},
 		{"x", "y", Skip, "no kube-proxy", 0},
 	})
-	const want = `pass  tutorial: a pod         1.0 s  1 s
-FAIL  no NAT: pod to node     1.5 s  10.244.1.2 was seen as 172.30.0.2 …
-skip  x: y                    0.0 s  no kube-proxy
+	const want = `pass     1.0 s  tutorial: a pod: 1 s
+FAIL     1.5 s  no NAT: pod to node: 10.244.1.2 was seen as 172.30.0.2 …
+skip     0.0 s  x: y: no kube-proxy
 
 1 passed, 1 failed, 1 skipped
 `

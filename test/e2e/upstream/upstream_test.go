@@ -22,10 +22,10 @@ func TestParse(t *testing.T) {
 	}
 	var text strings.Builder
 	report.Table(&text, results)
-	const want = `pass  suite: [sig-network] DNS works [Conformance]     1.5 s  
-FAIL  suite: [sig-network] Proxy works                 2.0 s  it does not
-skip  suite: [sig-network] SCTP                        0.1 s  no SCTP here
-FAIL  suite: [sig-network] hung                        9.0 s  took too long
+	const want = `pass     1.5 s  suite: [sig-network] DNS works [Conformance]
+FAIL     2.0 s  suite: [sig-network] Proxy works: it does not
+skip     0.1 s  suite: [sig-network] SCTP: no SCTP here
+FAIL     9.0 s  suite: [sig-network] hung: took too long
 
 1 passed, 2 failed, 1 skipped
 `
