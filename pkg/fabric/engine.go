@@ -221,18 +221,13 @@ func (e *Engine) Failures() []Failure {
 // Present returns how many of the entries that are asked for are there, of how
 // many.
 func (e *Engine) Present() (present, desired int) {
-	for place, w := range e.want {
-		if h, there := e.have[place]; there && h.Object == w.Object {
-			present++
-		}
-	}
-	return present, len(e.want)
+	return e.count(func(kernel.Object) bool { return true })
 }
 
-// PresentRoutes is [Engine.Present] for routes in the main table alone.
-func (e *Engine) PresentRoutes() (present, desired int) {
+// count is Present for the objects that are meant.
+func (e *Engine) count(meant func(kernel.Object) bool) (present, desired int) {
 	for place, w := range e.want {
-		if r, isRoute := w.Object.(kernel.NodeRoute); !isRoute || r.Table != 0 || r.Unreachable {
+		if !meant(w.Object) {
 			continue
 		}
 		desired++
@@ -241,6 +236,14 @@ func (e *Engine) PresentRoutes() (present, desired int) {
 		}
 	}
 	return present, desired
+}
+
+// PresentRoutes is [Engine.Present] for routes in the main table alone.
+func (e *Engine) PresentRoutes() (present, desired int) {
+	return e.count(func(o kernel.Object) bool {
+		r, isRoute := o.(kernel.NodeRoute)
+		return isRoute && r.Table == 0 && !r.Unreachable
+	})
 }
 
 // IsConflict reports whether a failure's error says that somebody else's object

@@ -134,3 +134,11 @@ func family(a netip.Addr) int {
 	}
 	return unix.AF_INET6
 }
+
+// unspecified is the address of a family that messages leave out: 0.0.0.0 or ::.
+func unspecified(family uint8) netip.Addr {
+	if family == unix.AF_INET6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
+}

@@ -39,9 +39,8 @@ const (
 //
 // Where nothing is tracked it costs the reading of one file.
 func ForgetConnections(addresses []netip.Addr) error {
-	count, err := os.ReadFile(conntrackCountSysctl)
-	if err != nil || bytes.Equal(bytes.TrimSpace(count), []byte("0")) {
-		return nil // not loaded, or empty
+	if tracksNothing() {
+		return nil
 	}
 	s, err := openSocket(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -93,6 +92,12 @@ func forgetByReading(address netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// tracksNothing reports whether connection tracking is not loaded, or empty.
+func tracksNothing() bool {
+	count, err := os.ReadFile(conntrackCountSysctl)
+	return err != nil || bytes.Equal(bytes.TrimSpace(count), []byte("0"))
 }
 
 // Tracked returns how many connections the kernel tracks in this network

@@ -187,7 +187,7 @@ func (f *Fabric) routeMessage(v Verb, o NodeRoute) (*nl.NetlinkRequest, error) {
 	r.AddData(nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(o.table()))))
 	r.AddData(nl.NewRtAttr(unix.RTA_DST, o.Destination.Addr().AsSlice()))
 	if o.Gateway.IsValid() {
-		r.AddData(gatewayAttribute(Route{Destination: o.Destination, Gateway: o.Gateway}))
+		r.AddData(gatewayAttribute(o.Destination.Addr(), o.Gateway))
 	}
 	if o.Link != "" {
 		index, err := f.index(o.Link)

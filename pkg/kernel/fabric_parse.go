@@ -15,10 +15,7 @@ func parseRule(message []byte) (rule Rule, ours bool) {
 		return rule, false
 	}
 	rule.Table = int(header.Table)
-	source := netip.IPv4Unspecified()
-	if header.Family == unix.AF_INET6 {
-		source = netip.IPv6Unspecified()
-	}
+	source := unspecified(header.Family)
 	for _, a := range attributes {
 		switch a.Attr.Type {
 		case unix.FRA_SRC:

@@ -37,7 +37,6 @@ type Monitor struct {
 	file   *os.File
 	tunnel string
 	links  map[int]seenLink
-	names  map[int]string // of the interfaces that routes of the fabric may use
 	lookup *socket
 }
 
@@ -84,7 +83,7 @@ func NewMonitor(tunnel string) (*Monitor, error) {
 	}
 	return &Monitor{
 		file: os.NewFile(uintptr(fd), "netlink"), tunnel: tunnel,
-		links: map[int]seenLink{}, names: map[int]string{}, lookup: lookup,
+		links: map[int]seenLink{}, lookup: lookup,
 	}, nil
 }
 
@@ -190,7 +189,6 @@ func (m *Monitor) link(message []byte, gone bool, tell func(Event)) {
 	if gone {
 		delete(m.links, index)
 	}
-	delete(m.names, index)
 	switch {
 	case now.group == Group, known && !gone && before == now:
 	case now.name == m.tunnel:
@@ -237,17 +235,17 @@ func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
 		}
 		return
 	}
-	if found.link != 0 && m.names[found.link] == "" {
-		l := m.seen(found.link)
+	var l seenLink
+	if found.link != 0 {
+		l = m.seen(found.link)
 		if l.group == Group && gone {
 			tell(Event{Pods: true})
 		}
 		if l.group == Group || l.name == "" {
 			return // a pod's, or gone with its interface
 		}
-		m.names[found.link] = l.name
 	}
-	if route, ours := nodeRoute(found, m.names[found.link]); ours {
+	if route, ours := nodeRoute(found, l.name); ours {
 		tell(Event{Object: route, Gone: gone})
 	}
 }

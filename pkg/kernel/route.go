@@ -40,7 +40,7 @@ func (n *Netlink) routeMessage(o Route, message, flags int) error {
 		r.AddData(nl.NewRtAttr(unix.RTA_DST, o.Destination.Addr().AsSlice()))
 	}
 	if o.Gateway.IsValid() {
-		r.AddData(gatewayAttribute(o))
+		r.AddData(gatewayAttribute(o.Destination.Addr(), o.Gateway))
 	}
 	r.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
 	if o.Priority != 0 {
@@ -60,11 +60,11 @@ func (n *Netlink) routeMessage(o Route, message, flags int) error {
 }
 
 // gatewayAttribute is RTA_GATEWAY, or RTA_VIA for a next hop of the other family.
-func gatewayAttribute(o Route) *nl.RtAttr {
-	if family(o.Gateway) == family(o.Destination.Addr()) {
-		return nl.NewRtAttr(unix.RTA_GATEWAY, o.Gateway.AsSlice())
+func gatewayAttribute(destination, gateway netip.Addr) *nl.RtAttr {
+	if family(gateway) == family(destination) {
+		return nl.NewRtAttr(unix.RTA_GATEWAY, gateway.AsSlice())
 	}
-	via := append(nl.Uint16Attr(uint16(family(o.Gateway))), o.Gateway.AsSlice()...)
+	via := append(nl.Uint16Attr(uint16(family(gateway))), gateway.AsSlice()...)
 	return nl.NewRtAttr(unix.RTA_VIA, via)
 }
 
@@ -192,10 +192,7 @@ func parseRoute(message []byte) (foundRoute, error) {
 		onLink: header.Flags&unix.RTNH_F_ONLINK != 0, cloned: header.Flags&unix.RTM_F_CLONED != 0,
 	}
 	f.Table = int(header.Table)
-	destination := netip.IPv4Unspecified()
-	if header.Family == unix.AF_INET6 {
-		destination = netip.IPv6Unspecified()
-	}
+	destination := unspecified(header.Family)
 	for _, a := range attributes {
 		switch a.Attr.Type {
 		case unix.RTA_DST:
