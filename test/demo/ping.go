@@ -9,10 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
@@ -53,7 +50,7 @@ func startPing(from *netlab.Namespace, to netip.Addr) (*ping, error) {
 		network, p.request, p.reply = "ip6:ipv6-icmp", echoRequest6, echoReply6
 	}
 	err := from.Do(func() (err error) {
-		socket, err := (&net.ListenConfig{Control: buffered}).ListenPacket(context.Background(), network, "")
+		socket, err := (&net.ListenConfig{Control: netlab.Buffered}).ListenPacket(context.Background(), network, "")
 		if err == nil {
 			p.socket = socket.(*net.IPConn)
 		}
@@ -65,16 +62,6 @@ func startPing(from *netlab.Namespace, to netip.Addr) (*ping, error) {
 	p.receiver.Go(p.receive)
 	p.sender.Go(p.send)
 	return p, nil
-}
-
-// buffered gives a socket room for what comes while its reader has to wait for a
-// processor: the answers to all pings of its namespace. Only root may have so
-// much; for others it is what everybody has.
-func buffered(_, _ string, c syscall.RawConn) error {
-	const bytes = 4 << 20
-	return c.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes)
-	})
 }
 
 func (p *ping) send() {

@@ -12,29 +12,16 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
-// buffered gives a socket room for what comes while its reader has to wait for a
-// processor.
-func buffered(_, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) {
-		for _, option := range []int{unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, 4<<20) // as much as there is
-		}
-	})
-}
-
 // listenUDP opens a socket at an address of a namespace.
 func listenUDP(space *netlab.Namespace, address netip.Addr) (socket *net.UDPConn, err error) {
 	err = space.Do(func() error {
-		packets, err := (&net.ListenConfig{Control: buffered}).ListenPacket(context.Background(), "udp", netip.AddrPortFrom(address, 0).String())
+		packets, err := (&net.ListenConfig{Control: netlab.Buffered}).ListenPacket(context.Background(), "udp", netip.AddrPortFrom(address, 0).String())
 		if err == nil {
 			socket = packets.(*net.UDPConn)
 		}
@@ -70,7 +57,7 @@ func (p *place) ping(t *testing.T, to *place, ipv6 bool) *pinging {
 	g.server, err = listenUDP(to.Namespace, to.address(ipv6))
 	must(t, err)
 	must(t, p.Do(func() (err error) {
-		g.client, err = (&net.Dialer{Control: buffered}).Dial("udp", g.server.LocalAddr().String())
+		g.client, err = (&net.Dialer{Control: netlab.Buffered}).Dial("udp", g.server.LocalAddr().String())
 		return err
 	}))
 	t.Cleanup(g.close)
