@@ -19,11 +19,11 @@ build:
 # All tests, with the race detector where there is a C compiler. The packages
 # that need namespaces make their own, as root or in a user namespace. Those
 # that count lost packets, or crowd the machine, come last and one at a time.
-CROWDS = ./test/stress ./test/demo ./test/fabric
+CROWDS = ./test/stress ./test/demo ./test/fabric ./test/service
 test: build
 	@test/prepare.sh test
 	@race=$$(test/prepare.sh race); \
-		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric)$$'); \
+		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service)$$'); \
 		$(GO) test $$race -timeout 20m $$others && \
 		$(GO) test $$race -timeout 20m -p 1 $(CROWDS)
 
