@@ -56,10 +56,10 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, suite := range selected {
-		more, err := upstream.Run(ctx, l, suite, os.Stdout)
+	for _, suites := range selected {
+		more, err := upstream.Run(ctx, l, suites, os.Stdout)
 		if err != nil {
-			more = append(more, report.Result{Group: suite.Name, Name: "the suite", Outcome: report.Fail, Detail: err.Error()})
+			more = append(more, report.Result{Group: suites.Name(), Name: "the run", Outcome: report.Fail, Detail: err.Error()})
 		}
 		results = append(results, more...)
 	}
@@ -79,9 +79,9 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// selection are the suites of upstream's tests that the flag names.
-func selection(name, family string) ([]upstream.Suite, error) {
-	conformance := []upstream.Suite{upstream.Conformance}
+// selection are the suites of upstream's tests that the flag names, by run.
+func selection(name, family string) ([]upstream.Together, error) {
+	conformance := upstream.Together{upstream.Conformance}
 	if family == "dual" {
 		conformance = append(conformance, upstream.DualStack)
 	}
@@ -89,9 +89,9 @@ func selection(name, family string) ([]upstream.Suite, error) {
 	case "none":
 		return nil, nil
 	case "conformance":
-		return conformance, nil
+		return []upstream.Together{conformance}, nil
 	case "all":
-		return append(conformance, upstream.Network), nil
+		return []upstream.Together{conformance, {upstream.Network}}, nil
 	}
 	return nil, fmt.Errorf("-upstream %s: possible are none, conformance, all", name)
 }

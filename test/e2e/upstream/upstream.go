@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -43,30 +44,63 @@ var (
 // sctp tests are left out where the kernel has no SCTP: they could only fail.
 const sctp = `SCTP|sctp`
 
-// withoutSCTP changes a suite for a kernel that lacks it, and says so in a
-// result.
-func withoutSCTP(s Suite) (Suite, []report.Result) {
-	if !s.SCTP {
-		return s, nil
+// Together is one run of suites, which takes less time than one after the
+// other. It leaves out what any of them leaves out.
+type Together []Suite
+
+// Name of the run.
+func (t Together) Name() string { return t.join(" and ", func(s Suite) string { return s.Name }) }
+
+func (t Together) focus() string { return t.join("|", func(s Suite) string { return s.Focus }) }
+
+func (t Together) skip() string { return t.join("|", func(s Suite) string { return s.Skip }) }
+
+func (t Together) join(separator string, part func(Suite) string) string {
+	var parts []string
+	for _, s := range t {
+		if p := part(s); p != "" {
+			parts = append(parts, p)
+		}
 	}
+	return strings.Join(parts, separator)
+}
+
+// group is the name of the first suite that selects a test.
+func (t Together) group(test string) string {
+	for _, s := range t {
+		if regexp.MustCompile(s.Focus).MatchString(test) {
+			return s.Name
+		}
+	}
+	return t.Name()
+}
+
+// withoutSCTP changes suites for a kernel that lacks it, and says so in results.
+func (t Together) withoutSCTP() (Together, []report.Result) {
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
 	if err == nil {
 		unix.Close(socket)
-		return s, nil
+		return t, nil
 	}
-	if s.Skip != "" {
-		s.Skip += "|"
+	possible := make(Together, 0, len(t))
+	var skipped []report.Result
+	for _, s := range t {
+		if s.SCTP {
+			s.Skip = Together{s, {Skip: sctp}}.skip()
+			skipped = append(skipped, report.Result{Group: s.Name, Name: "tests of SCTP", Outcome: report.Skip, Detail: "the kernel has no SCTP: " + err.Error()})
+		}
+		possible = append(possible, s)
 	}
-	s.Skip += sctp
-	return s, []report.Result{{Group: s.Name, Name: "tests of SCTP", Outcome: report.Skip, Detail: "the kernel has no SCTP: " + err.Error()}}
+	return possible, skipped
 }
 
-// Run runs a suite on the cluster's control plane, which is connected to all
+// Run runs suites on the cluster's control plane, which is connected to all
 // that tests want to reach. What ginkgo says goes to a file in the cluster's
 // directory; out gets a line now and then.
-func Run(ctx context.Context, l *lab.Lab, s Suite, out io.Writer) ([]report.Result, error) {
-	s, skipped := withoutSCTP(s)
-	name := strings.ReplaceAll(s.Name, " ", "-")
+func Run(ctx context.Context, l *lab.Lab, suites Together, out io.Writer) ([]report.Result, error) {
+	suites, skipped := suites.withoutSCTP()
+	title := suites.Name()
+	name := strings.ReplaceAll(title, " ", "-")
 	directory := filepath.Join(l.Directory, "upstream")
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return nil, fmt.Errorf("making place for results of upstream's tests: %w", err)
@@ -77,7 +111,7 @@ func Run(ctx context.Context, l *lab.Lab, s Suite, out io.Writer) ([]report.Resu
 	}
 	args := []string{
 		filepath.Join(l.Binaries(), "ginkgo"), "--procs=4", "--no-color", "--timeout=2h", "--output-dir=" + directory, "--junit-report=" + name + ".xml",
-		"--focus=" + s.Focus, "--skip=" + s.Skip,
+		"--focus=" + suites.focus(), "--skip=" + suites.skip(),
 		filepath.Join(l.Binaries(), "e2e.test"), "--",
 		"--provider=skeleton", "--kubeconfig=" + l.InsideKubeconfig(), "--kubectl-path=" + filepath.Join(l.Binaries(), "kubectl"),
 		fmt.Sprintf("--num-nodes=%d", len(l.Plan().Machines)-1), "--disable-log-dump",
@@ -93,21 +127,21 @@ func Run(ctx context.Context, l *lab.Lab, s Suite, out io.Writer) ([]report.Resu
 	}
 	defer file.Close()
 	cmd.Stdout, cmd.Stderr = file, file
-	fmt.Fprintf(out, "upstream's %s: running, log in %s … ", s.Name, log)
+	fmt.Fprintf(out, "upstream's %s: running, log in %s … ", title, log)
 	begin := time.Now()
 	err = wait(ctx, cmd)
 	fmt.Fprintf(out, "%s\n", time.Since(begin).Round(time.Second))
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		return nil, fmt.Errorf("running upstream's %s: %w", s.Name, err)
+		return nil, fmt.Errorf("running upstream's %s: %w", title, err)
 	}
 	raw, err := os.ReadFile(junit)
 	if err != nil {
-		return nil, fmt.Errorf("upstream's %s came to no result (see %s): %w", s.Name, log, err)
+		return nil, fmt.Errorf("upstream's %s came to no result (see %s): %w", title, log, err)
 	}
-	results, err := parse(raw, s.Name)
+	results, err := parse(raw, suites.group)
 	if _, failed, _ := report.Count(results); err == nil && failed == 0 && exit != nil {
-		err = fmt.Errorf("upstream's %s: %w, and no test failed (see %s)", s.Name, exit, log)
+		err = fmt.Errorf("upstream's %s: %w, and no test failed (see %s)", title, exit, log)
 	}
 	return append(results, skipped...), err
 }
@@ -135,7 +169,7 @@ func wait(ctx context.Context, cmd *exec.Cmd) error {
 
 // parse reads ginkgo's JUnit report. It lists every test there is; those that
 // the suite did not select are left out.
-func parse(raw []byte, group string) ([]report.Result, error) {
+func parse(raw []byte, group func(test string) string) ([]report.Result, error) {
 	var suites struct {
 		Suites []struct {
 			Cases []struct {
@@ -161,7 +195,7 @@ func parse(raw []byte, group string) ([]report.Result, error) {
 	for _, suite := range suites.Suites {
 		for _, c := range suite.Cases {
 			name, isTest := strings.CutPrefix(c.Name, "[It] ")
-			r := report.Result{Group: group, Name: name, Outcome: report.Pass, Duration: time.Duration(c.Time * float64(time.Second))}
+			r := report.Result{Group: group(name), Name: name, Outcome: report.Pass, Duration: time.Duration(c.Time * float64(time.Second))}
 			switch {
 			case c.Failure != nil:
 				r.Outcome, r.Detail = report.Fail, c.Failure.Message

@@ -16,13 +16,13 @@ func TestParse(t *testing.T) {
   <testcase name="[It] [sig-network] SCTP" status="skipped" time="0.1"><skipped message="skipped - no SCTP here"></skipped></testcase>
   <testcase name="[It] [sig-node] not selected" status="skipped" time="0"><skipped message="skipped"></skipped></testcase>
   <testcase name="[It] [sig-network] hung" status="timedout" time="9"><error message="took too long" type="timedout"></error></testcase>
-</testsuite></testsuites>`), "suite")
+</testsuite></testsuites>`), Together{Conformance, {Name: "suite", Focus: "."}}.group)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var text strings.Builder
 	report.Table(&text, results)
-	const want = `pass     1.5 s  suite: [sig-network] DNS works [Conformance]
+	const want = `pass     1.5 s  Conformance: [sig-network] DNS works [Conformance]
 FAIL     2.0 s  suite: [sig-network] Proxy works: it does not
 skip     0.1 s  suite: [sig-network] SCTP: no SCTP here
 FAIL     9.0 s  suite: [sig-network] hung: took too long
@@ -32,7 +32,20 @@ FAIL     9.0 s  suite: [sig-network] hung: took too long
 	if text.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", text.String(), want)
 	}
-	if _, err := parse([]byte("nothing"), "suite"); err == nil {
+	if _, err := parse([]byte("nothing"), Together{}.group); err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestTogether(t *testing.T) {
+	both := Together{Conformance, DualStack}
+	for _, c := range []struct{ what, got, want string }{
+		{"name", both.Name(), "Conformance and dual stack"},
+		{"focus", both.focus(), Conformance.Focus + "|" + DualStack.Focus},
+		{"skip", both.skip(), DualStack.Skip},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: got %q, want %q", c.what, c.got, c.want)
+		}
 	}
 }
