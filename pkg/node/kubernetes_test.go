@@ -226,7 +226,7 @@ func TestKubernetesServerGone(t *testing.T) {
 		if err := r.source.Check(); !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("Check returns %v, want the reason", err)
 		}
-		s.Remove("n1")
+		s.Remove(object(t, "n1"))
 		s.Put(object(t, "n3 172.30.0.3 10.244.3.0/24"))
 		s.Compact()
 		r.silent()
@@ -299,7 +299,7 @@ func TestKubernetesZeroNodes(t *testing.T) {
 		s.Put(object(t, "n1"))
 		r.expect("n1")
 		r.checks("")
-		s.Remove("n1")
+		s.Remove(object(t, "n1"))
 		r.checks("the API server lists zero nodes")
 		time.Sleep(10 * settle) // time enough to be delivered
 		r.silent()

@@ -152,7 +152,7 @@ func TestAPIServerGoesAway(t *testing.T) {
 	if text := ours(t, n1); !strings.Contains(text, "10.245.2.0/24") {
 		t.Errorf("n1 has no route to the podCIDR that n2 got meanwhile:\n%s", text)
 	}
-	control.Remove("n3")
+	control.Remove(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n3"}})
 	for _, n := range []*cluster.Node{n1, n2} {
 		awaitPeers(t, n, 1)
 	}

@@ -1,0 +1,167 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// ServeHTTP implements [http.Handler]. Without Serve, watches end at once.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	watching, streaming := query.Get("watch") != "", query.Get("sendInitialEvents") != ""
+	of := resourceAt(r.URL.Path)
+	selected, err := parseSelection(query.Get("labelSelector"), query.Get("fieldSelector"))
+	call := r.Method + " " + r.URL.Path
+	if watching {
+		call += " watch"
+	}
+	s.mu.Lock()
+	s.calls = append(s.calls, call)
+	refusal, version, server := s.refusal, s.version, s.server
+	var there []Object
+	for _, o := range s.objects[of] {
+		if err == nil && selected.has(o) {
+			there = append(there, o)
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case refusal != nil:
+		refuse(w, refusal)
+	case err != nil:
+		refuse(w, &metav1.Status{Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: call + ": " + err.Error()})
+	case r.Method == http.MethodPost && isEvents(r.URL.Path):
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.Copy(w, r.Body) // as it is stored
+	case r.Method != http.MethodGet || of == nil:
+		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + " is not list or watch of what is known here"})
+	case !watching:
+		s.writer(w, r, of, false).list(there, version)
+	case streaming && !s.Streams:
+		refuse(w, &metav1.Status{Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"})
+	default:
+		out := s.writer(w, r, of, true)
+		from, _ := strconv.Atoi(query.Get("resourceVersion"))
+		if streaming {
+			for _, o := range there {
+				out.event(watch.Added, o)
+			}
+			from = version
+			end := of.one.DeepCopyObject().(Object)
+			end.SetResourceVersion(strconv.Itoa(version))
+			end.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+			out.event(watch.Bookmark, end)
+		}
+		s.follow(out, server, selected, from)
+	}
+}
+
+// follow sends the events after a version until the server goes away.
+func (s *Server) follow(out *writer, server *http.Server, selected selection, from int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.server == server && s.server != nil {
+		if from < s.compacted {
+			out.event(watch.Error, &metav1.Status{Status: metav1.StatusFailure, Code: http.StatusGone, Reason: metav1.StatusReasonExpired, Message: "too old resource version"})
+			out.flush()
+			return
+		}
+		fresh := s.events
+		if len(fresh) > 0 {
+			fresh = fresh[max(0, from+1-fresh[0].version):] // versions have no gaps
+		}
+		// Who reads slowly does not keep others waiting.
+		s.mu.Unlock()
+		for _, e := range fresh {
+			from = e.version
+			if e.of != out.of {
+				continue
+			}
+			if kind, o := selected.told(e); o != nil {
+				out.event(kind, o)
+			}
+		}
+		out.flush()
+		s.mu.Lock()
+		for s.server == server && s.version == from {
+			s.more.Wait()
+		}
+	}
+}
+
+// writer answers one call in the format that was asked for.
+type writer struct {
+	http.ResponseWriter
+	of     *resource
+	format runtime.SerializerInfo
+}
+
+func (s *Server) writer(w http.ResponseWriter, r *http.Request, of *resource, watching bool) *writer {
+	mediaType := runtime.ContentTypeJSON
+	if s.Protobuf && strings.Contains(r.Header.Get("Accept"), runtime.ContentTypeProtobuf) {
+		mediaType = runtime.ContentTypeProtobuf
+	}
+	format, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), mediaType)
+	if watching && mediaType != runtime.ContentTypeJSON {
+		mediaType += ";stream=watch"
+	}
+	w.Header().Set("Content-Type", mediaType)
+	return &writer{w, of, format}
+}
+
+func (w *writer) list(objects []Object, version int) {
+	list := w.of.list.DeepCopyObject()
+	items := make([]runtime.Object, len(objects))
+	for i, o := range objects {
+		items[i] = o
+	}
+	if err := meta.SetList(list, items); err != nil {
+		panic(fmt.Sprintf("apiserver: making a %T: %v", list, err))
+	}
+	reflect.ValueOf(list).Elem().FieldByName("ListMeta").Set(reflect.ValueOf(metav1.ListMeta{ResourceVersion: strconv.Itoa(version)}))
+	// An answer that cannot be written is missed by who waits for it.
+	_ = w.encoder(w.format.Serializer, list).Encode(list, w)
+}
+
+func (w *writer) event(kind watch.EventType, object runtime.Object) {
+	raw, err := runtime.Encode(w.encoder(w.format.Serializer, object), object)
+	if err != nil {
+		panic(fmt.Sprintf("apiserver: encoding %T: %v", object, err))
+	}
+	frames := w.format.StreamSerializer.NewFrameWriter(w)
+	e := &metav1.WatchEvent{Type: string(kind), Object: runtime.RawExtension{Raw: raw}}
+	_ = w.encoder(w.format.StreamSerializer.Serializer, e).Encode(e, frames)
+}
+
+func (w *writer) flush() { w.ResponseWriter.(http.Flusher).Flush() }
+
+// encoder encodes an object in the version of its group.
+func (w *writer) encoder(s runtime.Encoder, o runtime.Object) runtime.Encoder {
+	version := v1.SchemeGroupVersion
+	if t := reflect.TypeOf(o); t == reflect.TypeOf(w.of.one) || t == reflect.TypeOf(w.of.list) {
+		version = w.of.group
+	}
+	return scheme.Codecs.EncoderForVersion(s, version)
+}
+
+// refuse answers in JSON, which every client reads.
+func refuse(w http.ResponseWriter, status *metav1.Status) {
+	w.Header().Set("Content-Type", runtime.ContentTypeJSON)
+	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+	status.Status = metav1.StatusFailure
+	w.WriteHeader(int(status.Code))
+	json.NewEncoder(w).Encode(status)
+}
