@@ -25,6 +25,7 @@ test: build
 	@race=$$(test/prepare.sh race); \
 		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service)$$'); \
 		$(GO) test $$race -timeout 20m $$others && \
+		(cd test/e2e && $(GO) test $$race -timeout 10m ./...) && \
 		$(GO) test $$race -timeout 20m -p 1 $(CROWDS)
 
 # gofmt, vet and staticcheck over everything.
@@ -32,8 +33,8 @@ lint:
 	@test/prepare.sh lint
 	@unformatted=$$(gofmt -l cmd ipam pkg test); \
 		if [ -n "$$unformatted" ]; then echo "gofmt wants to change:"; echo "$$unformatted"; exit 1; fi
-	@$(GO) vet ./...
-	@$(GO) tool staticcheck ./...
+	@staticcheck=$$($(GO) tool -n staticcheck); for module in . test/e2e; do \
+		(cd $$module && $(GO) vet ./... && $$staticcheck ./...) || exit 1; done
 
 # Compares with Debian's containernetworking-plugins, and writes
 # docs/benchmarks.md. Takes minutes and a quiet machine.
