@@ -26,6 +26,7 @@ func upCommand(ctx context.Context, args []string) error {
 	flags.IntVar(&o.Subnets, "subnets", 1, "`number` of networks that the nodes are on, 1 or 2; a router joins two")
 	flags.StringVar(&o.CNI, "cni", "flatnet", "flatnet, or reference: ptp, host-local and static routes")
 	flags.StringVar(&o.Fabric, "fabric", "auto", "flatnet's fabric: auto, direct or vxlan")
+	flags.StringVar(&o.Node, "node", "debian", "what nodes are like: debian (containerd of Debian), or kind (containerd 2, and the settings of kind's nodes)")
 	flags.Parse(args)
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %s", flags.Arg(0))
@@ -46,7 +47,11 @@ func upCommand(ctx context.Context, args []string) error {
 			return fmt.Errorf("bin/%s is missing: run `make build` first", name)
 		}
 	}
-	if err := build(ctx, root, programs.Cluster); err != nil {
+	wanted := programs.Cluster
+	if o.Node == "kind" {
+		wanted = append(wanted[:len(wanted):len(wanted)], programs.Containerd...)
+	}
+	if err := build(ctx, root, wanted); err != nil {
 		return err
 	}
 	l, err := lab.Up(ctx, lab.Directory, root, o, os.Stdout)

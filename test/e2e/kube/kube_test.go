@@ -85,6 +85,33 @@ func TestMachines(t *testing.T) {
 	}
 }
 
+func TestNodesLikeThoseOfKind(t *testing.T) {
+	o := plan.Options{Workers: 1, Family: "dual", Proxy: "iptables", Subnets: 1, CNI: "flatnet", Fabric: "auto", Node: "kind"}
+	s := spec(t, o, 1)
+	var lines []string
+	for path, target := range s.Links {
+		lines = append(lines, path+" -> "+target)
+	}
+	for name, value := range s.Sysctls {
+		lines = append(lines, name+" = "+value)
+	}
+	slices.Sort(lines)
+	const want = `/usr/local/bin/containerd -> /bin/containerd
+/usr/local/bin/containerd-shim-runc-v2 -> /bin/containerd-shim-runc-v2
+/usr/local/bin/ctr -> /bin/ctr
+ipv4/conf/all/arp_ignore = 0
+ipv4/conf/all/route_localnet = 1
+ipv4/conf/all/rp_filter = 1
+ipv4/conf/default/rp_filter = 1`
+	if got := strings.Join(lines, "\n"); got != want {
+		t.Errorf("nodes have\n%s\nwant\n%s", got, want)
+	}
+	o.Node = "debian"
+	if s := spec(t, o, 1); len(s.Links)+len(s.Sysctls) > 0 {
+		t.Errorf("Debian's nodes have links %v and sysctls %v", s.Links, s.Sysctls)
+	}
+}
+
 // A worker has no key but its own two.
 func TestWorkersKnowNoSecretsOfTheCluster(t *testing.T) {
 	s := spec(t, plan.Options{Workers: 1, Family: "dual", Proxy: "nftables", Subnets: 1}, 1)

@@ -25,6 +25,9 @@ const PauseImage = "registry.k8s.io/pause:3.10.1"
 // machine's own directory, binaries the one with Kubernetes' programs.
 func Machine(c plan.Cluster, m plan.Machine, s *Secrets, dir, binaries string) (machine.Spec, error) {
 	spec := machine.Spec{Name: m.Name, Directory: dir, Disk: true, Files: map[string]string{}, Copies: map[string]string{}}
+	if c.Options.Node == "kind" {
+		likeKind(&spec, binaries)
+	}
 	if m.ControlPlane {
 		if err := controlPlane(&spec, c, s, binaries); err != nil {
 			return spec, err
@@ -73,6 +76,23 @@ func node(spec *machine.Spec, c plan.Cluster, m plan.Machine, s *Secrets, binari
 			filepath.Join(binaries, "kube-proxy"), "--config=/etc/kubernetes/kube-proxy.yaml"}})
 	}
 	return nil
+}
+
+// likeKind gives a machine what nodes of kind have and Debian's machines have not:
+// containerd 2 in the place where kind has it, and the settings of the network
+// that kind's node image comes with (images/base/files/etc/sysctl.d in kind's
+// source). The CNI plugins in kind's nodes are those of all machines here.
+func likeKind(spec *machine.Spec, binaries string) {
+	spec.Links = map[string]string{}
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+		spec.Links["/usr/local/bin/"+name] = filepath.Join(binaries, name)
+	}
+	spec.Sysctls = map[string]string{
+		"ipv4/conf/all/rp_filter":      "1",
+		"ipv4/conf/default/rp_filter":  "1",
+		"ipv4/conf/all/route_localnet": "1",
+		"ipv4/conf/all/arp_ignore":     "0",
+	}
 }
 
 // hosts lets machines find each other by name.

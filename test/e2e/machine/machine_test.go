@@ -68,6 +68,9 @@ func TestMachineIsApartFromThisOne(t *testing.T) {
 		Name: "apart", Directory: dir, Disk: true,
 		Files:  map[string]string{"/etc/flatnet-test/a": "file", "/var/lib/kubelet/b": "on the disk", "/run/c": "c"},
 		Copies: map[string]string{"/opt/flatnet-test/true": "/bin/true"},
+		Links:  map[string]string{"/usr/local/bin/flatnet-test-echo": "/bin/echo"},
+		// Not the value of a new namespace, nor likely that of the real machine.
+		Sysctls: map[string]string{"ipv4/ip_default_ttl": "61"},
 	}, nil)
 	if err := m.Go(); err != nil {
 		t.Fatal(err)
@@ -78,6 +81,8 @@ func TestMachineIsApartFromThisOne(t *testing.T) {
 		{"cat /proc/1/comm | cut -c1-3", strings.TrimSpace(mustRead(t, fmt.Sprintf("/proc/%d/comm", m.PID)))[:3]},
 		{"ls /sys/class/net", "lo"},
 		{"/opt/flatnet-test/true && echo runs", "runs"},
+		{"flatnet-test-echo linked", "linked"},
+		{"cat /proc/sys/net/ipv4/ip_default_ttl", "61"},
 		{"cat /proc/sys/vm/overcommit_memory /proc/sys/kernel/panic", "1\n10"},
 		{"test -d /etc/cni || echo hidden", "hidden"},
 		{"stat -f -c %T /etc /run", "overlayfs\ntmpfs"},
@@ -99,7 +104,13 @@ func TestMachineIsApartFromThisOne(t *testing.T) {
 	if got := output(t, m, "cat", "/etc/cni/net.d/kept"); got != "kept" {
 		t.Errorf("after a reboot: %s", got)
 	}
-	for _, path := range []string{"/etc/flatnet-test", "/opt/flatnet-test", "/var/lib/kubelet/b", "/run/c"} {
+	if got := output(t, m, "sh", "-c", "flatnet-test-echo linked; cat /proc/sys/net/ipv4/ip_default_ttl"); got != "linked\n61" {
+		t.Errorf("after a reboot: %s", got)
+	}
+	if got := strings.TrimSpace(mustRead(t, "/proc/sys/net/ipv4/ip_default_ttl")); got == "61" {
+		t.Error("a sysctl of the real machine was set")
+	}
+	for _, path := range []string{"/etc/flatnet-test", "/opt/flatnet-test", "/usr/local/bin/flatnet-test-echo", "/var/lib/kubelet/b", "/run/c"} {
 		if _, err := os.Stat(path); err == nil {
 			t.Errorf("%s is on the real machine", path)
 		}

@@ -58,6 +58,9 @@ func run(directory string, ready func()) error {
 	if err := writeFiles(spec); err != nil {
 		return err
 	}
+	if err := writeSysctls(spec); err != nil {
+		return err
+	}
 	if spec.Forward != "" {
 		unix.CloseOnExec(listenerFD)
 		listener, err := net.FileListener(os.NewFile(listenerFD, "listener"))

@@ -25,7 +25,7 @@ var kubeletSysctls = map[string]string{
 
 // overlaid are directories of the real machine that a machine sees and changes
 // for itself.
-var overlaid = []string{"/etc", "/opt", "/var/lib", "/var/log"}
+var overlaid = []string{"/etc", "/opt", "/usr/local/bin", "/var/lib", "/var/log"}
 
 // onDisk are directories of the machine that have to be on a real file system:
 // containerd's snapshots are overlays, which cannot lie on one, and the kubelet
@@ -122,7 +122,7 @@ func (m *mounts) write(path, content string) {
 	m.do("writing file", func() error { return os.WriteFile(path, []byte(content), 0o644) })
 }
 
-// writeFiles puts the spec's files and copies in their places.
+// writeFiles puts the spec's files, copies and links in their places.
 func writeFiles(spec Spec) error {
 	for path, content := range spec.Files {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -150,6 +150,26 @@ func writeFiles(spec Spec) error {
 		}
 		if err := os.WriteFile(path, content, 0o755); err != nil {
 			return fmt.Errorf("copying %s: %w", source, err)
+		}
+	}
+	for path, target := range spec.Links {
+		// One of the boot before, or a file of the real machine that it hides.
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("linking %s: %w", path, err)
+		}
+		if err := os.Symlink(target, path); err != nil {
+			return fmt.Errorf("linking %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// writeSysctls sets the spec's values.
+// Equivalent to: `sysctl -w net.NAME=VALUE`.
+func writeSysctls(spec Spec) error {
+	for name, value := range spec.Sysctls {
+		if err := os.WriteFile(filepath.Join("/proc/sys/net", name), []byte(value), 0); err != nil {
+			return fmt.Errorf("setting sysctl: %w", err)
 		}
 	}
 	return nil

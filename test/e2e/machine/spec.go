@@ -28,6 +28,11 @@ type Spec struct {
 	Files map[string]string `json:"files,omitempty"`
 	// Copies are files of the real machine that are copied, by path of the copy.
 	Copies map[string]string `json:"copies,omitempty"`
+	// Links are symbolic links, by path, and what they lead to.
+	Links map[string]string `json:"links,omitempty"`
+	// Sysctls are of the machine's network namespace, by path below /proc/sys/net,
+	// and written before anything starts.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
 	// Services run for as long as the machine, in this order of start.
 	Services []Service `json:"services,omitempty"`
 	// Forward is an address to which the machine passes the connections of the

@@ -24,6 +24,9 @@ type Options struct {
 	CNI string `json:"cni"`
 	// Fabric is flatnet's: auto, direct or vxlan.
 	Fabric string `json:"fabric"`
+	// Node is what nodes are like: debian, with Debian's container runtime, or
+	// kind, with that of kind's nodes, and their settings.
+	Node string `json:"node"`
 }
 
 // Validate says which option is wrong, and what it may be.
@@ -42,6 +45,7 @@ func (o Options) Validate() error {
 		{"proxy", o.Proxy, []string{"nftables", "iptables", "none"}},
 		{"cni", o.CNI, []string{"flatnet", "reference"}},
 		{"fabric", o.Fabric, []string{"auto", "direct", "vxlan"}},
+		{"node", o.Node, []string{"debian", "kind"}},
 	} {
 		if !slices.Contains(choice.of, choice.value) {
 			return fmt.Errorf("-%s %s: possible are %s", choice.name, choice.value, strings.Join(choice.of, ", "))

@@ -41,7 +41,7 @@ https://172.30.0.1:6443`},
 }
 
 func TestValidate(t *testing.T) {
-	valid := Options{Workers: 3, Family: "dual", Proxy: "nftables", Subnets: 1, CNI: "flatnet", Fabric: "auto"}
+	valid := Options{Workers: 3, Family: "dual", Proxy: "nftables", Subnets: 1, CNI: "flatnet", Fabric: "auto", Node: "debian"}
 	for _, test := range []struct {
 		change func(*Options)
 		want   string
@@ -51,6 +51,8 @@ func TestValidate(t *testing.T) {
 		{func(o *Options) { o.Family = "six" }, "-family six: possible are dual, ipv4, ipv6"},
 		{func(o *Options) { o.Proxy = "ipvs" }, "-proxy ipvs: possible are nftables, iptables, none"},
 		{func(o *Options) { o.Subnets = 3 }, "-subnets 3: 1 or 2 are possible"},
+		{func(o *Options) { o.Node = "kind" }, ""},
+		{func(o *Options) { o.Node = "minikube" }, "-node minikube: possible are debian, kind"},
 		{func(o *Options) { o.Subnets, o.Fabric = 2, "vxlan" }, ""},
 		{func(o *Options) { o.Subnets, o.Fabric = 2, "direct" }, "-subnets 2 -fabric direct: the router between the subnets knows no routes to pods; use auto or vxlan"},
 	} {

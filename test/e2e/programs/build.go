@@ -1,5 +1,6 @@
 // Package programs provides what a cluster runs: Kubernetes and CoreDNS, built
-// as Go modules and kept, and Debian's containerd, runc and etcd.
+// as Go modules and kept, and Debian's containerd, runc and etcd. Nodes like
+// those of kind have a containerd that is built as well.
 package programs
 
 import (
@@ -41,6 +42,14 @@ var Cluster = []Program{
 	{Name: "regression-issue-74839", Module: "kubernetes", Package: "k8s.io/kubernetes/test/images/regression-issue-74839"},
 	{Name: "coredns", Module: "coredns", Package: "github.com/coredns/coredns"},
 	{Name: "pause", Module: ".", Package: "github.com/flatnet-cni/flatnet/test/e2e/pause"},
+}
+
+// Containerd are the programs of the container runtime, for nodes like those of
+// kind.
+var Containerd = []Program{
+	{Name: "containerd", Module: "containerd", Package: "github.com/containerd/containerd/v2/cmd/containerd"},
+	{Name: "containerd-shim-runc-v2", Module: "containerd", Package: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},
+	{Name: "ctr", Module: "containerd", Package: "github.com/containerd/containerd/v2/cmd/ctr"},
 }
 
 // Tests are Kubernetes' own tests, and what runs them.
