@@ -106,6 +106,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tables, err := a.watchTables()
+	if err != nil {
+		return err
+	}
 	var running sync.WaitGroup
 	start := func(name string, f func() error) {
 		running.Go(func() {
@@ -116,17 +120,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	start("source of nodes", func() error { return a.source.Run(ctx, a.news.nodes) })
 	start("kernel's notifications", func() error { return monitor.Run(ctx, a.news.event) })
-	start("nftables' notifications", func() error {
-		return masquerade.Watch(ctx, func() {
-			a.news.ask(masqueradeTask)
-			a.news.ask(podsTask)
-		}, a.keeper)
-	})
+	start("nftables' notifications", func() error { return tables.Run(ctx) })
 	start("notifications of settings", func() error {
 		return host.Watch(ctx, func() { a.news.ask(hostTask) })
-	})
-	start("notifications of FORWARD chains", func() error {
-		return host.WatchForward(ctx, func() { a.news.ask(hostTask) })
 	})
 	start("directories of the plugin", func() error {
 		return a.installer.Watch(ctx, func() { a.news.ask(installTask) })
@@ -145,6 +141,18 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.Info("flatnetd ends; what it made stays")
 	return nil
+}
+
+// watchTables begins to watch nftables for all who have to know.
+func (a *Agent) watchTables() (*kernel.NftablesMonitor, error) {
+	masquerading, err := masquerade.NewWatcher(func() {
+		a.news.ask(masqueradeTask)
+		a.news.ask(podsTask)
+	}, a.keeper)
+	if err != nil {
+		return nil, err
+	}
+	return kernel.NewNftablesMonitor(masquerading, &host.ForwardWatcher{Changed: func() { a.news.ask(hostTask) }})
 }
 
 func (a *Agent) sourceName() string {

@@ -1,11 +1,14 @@
 package masquerade
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
 const (
@@ -83,9 +86,15 @@ func (c *connection) generation() (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
+	const header = 4 // struct nfgenmsg
 	for _, answer := range answers {
-		if g, ok := generationFrom(answer); ok {
-			return g.number, nil
+		if len(answer.Data) < header {
+			continue
+		}
+		for kind, value := range kernel.NetlinkAttributes(answer.Data[header:]) {
+			if kind == unix.NFTA_GEN_ID && len(value) == 4 {
+				return binary.BigEndian.Uint32(value), nil
+			}
 		}
 	}
 	return 0, fmt.Errorf("no generation in %d answers", len(answers))

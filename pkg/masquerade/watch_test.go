@@ -2,71 +2,97 @@ package masquerade
 
 import (
 	"context"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
-// ear is a watcher whose messages the test itself passes on, so that it knows
-// when all have been seen.
+// ear is a watcher that knows up to which generation it has been told.
 type ear struct {
-	*watcher
-	conn *netlink.Conn
-	ask  *connection
-	last uint32
+	*Watcher
+	ask *connection
+
+	mu    sync.Mutex
+	last  uint32
+	more  *sync.Cond
+	calls int
 }
 
 func newEar(t *testing.T, keepers ...*Keeper) *ear {
 	t.Helper()
-	w, conn, err := listen(keepers)
+	e := &ear{}
+	e.more = sync.NewCond(&e.mu)
+	var err error
+	if e.Watcher, err = NewWatcher(func() { e.calls++ }, keepers...); err != nil {
+		t.Fatal(err)
+	}
+	if e.ask, err = connect(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.ask.close)
+	m, err := kernel.NewNftablesMonitor(e)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	ask, err := connect()
-	if err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.calls == 0 {
+		e.more.Wait()
 	}
-	t.Cleanup(ask.close)
-	e := &ear{watcher: w, conn: conn, ask: ask}
-	if e.last, err = ask.generation(); err != nil {
-		t.Fatal(err)
-	}
+	e.calls = 0
+	e.last = e.generation(t)
 	return e
 }
 
-// heard reports whether anything that happened up to now is worth a call.
-func (e *ear) heard(t *testing.T) bool {
+func (e *ear) generation(t *testing.T) uint32 {
 	t.Helper()
 	now, err := e.ask.generation()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	return now
+}
+
+func (e *ear) Missed() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.Watcher.Missed()
+	e.more.Broadcast()
+}
+
+func (e *ear) Commit(c kernel.NftablesCommit) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.Watcher.Commit(c)
+	e.last = c.Generation
+	e.more.Broadcast()
+}
+
+// heard reports whether anything that happened up to now was worth a call.
+func (e *ear) heard(t *testing.T) bool {
+	t.Helper()
+	now := e.generation(t)
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for e.last != now {
-		messages, err := e.conn.Receive()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range messages {
-			e.see(m)
-			if g, ok := generationFrom(m); ok {
-				e.last = g.number
-			}
-		}
+		e.more.Wait()
 	}
-	select {
-	case <-e.dirty:
-		return true
-	default:
-		return false
-	}
+	called := e.calls > 0
+	e.calls = 0
+	return called
 }
 
 func TestWatchTellsWhoseTransactionItWas(t *testing.T) {
@@ -115,108 +141,4 @@ func TestWatchTellsWhoseTransactionItWas(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestWatchAfterLostNotifications(t *testing.T) {
-	inNode(t, func(node *netlab.Node) {
-		e := newEar(t)
-		if err := e.conn.SetReadBuffer(1); err != nil {
-			t.Fatal(err)
-		}
-		other(t, node, "somebody", "unrelated")
-		go e.receive(e.conn)
-		select {
-		case <-e.dirty:
-		case <-time.After(30 * time.Second):
-			t.Error("nobody was told")
-		}
-	})
-}
-
-func TestWatch(t *testing.T) {
-	inNode(t, func(node *netlab.Node) {
-		keeper := &Keeper{}
-		want := Plan(full())
-		apply(t, keeper, want, 1)
-		ctx, cancel := context.WithCancel(context.Background())
-		calls, ended := make(chan struct{}, 100), make(chan error, 1)
-		go func() {
-			ended <- node.Do(func() error {
-				return Watch(ctx, func() { calls <- struct{}{} }, keeper)
-			})
-		}()
-		for _, what := range []string{"", "flush ruleset", "delete table"} {
-			if what != "" {
-				other(t, node, "somebody", what)
-			}
-			select {
-			case <-calls:
-			case err := <-ended:
-				t.Fatalf("ended: %v", err)
-			case <-time.After(30 * time.Second):
-				t.Fatalf("no call after %q", what)
-			}
-			if _, err := keeper.Verify(want); err != nil {
-				t.Error(err)
-			}
-		}
-		cancel()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(30 * time.Second):
-			t.Fatal("Watch does not end")
-		}
-	})
-}
-
-// A transaction of many objects is one call, and what comes during a call is
-// one more.
-func TestWatchCoalesces(t *testing.T) {
-	inNode(t, func(node *netlab.Node) {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		entered, leave := make(chan struct{}), make(chan struct{})
-		ended := make(chan error, 1)
-		go func() {
-			ended <- node.Do(func() error {
-				return Watch(ctx, func() { entered <- struct{}{}; <-leave })
-			})
-		}()
-		<-entered // it listens
-		for range 5 {
-			other(t, node, "somebody", "add plugin's table")
-			other(t, node, "somebody", "flush ruleset")
-		}
-		leave <- struct{}{}
-		<-entered
-		cancel()
-		leave <- struct{}{}
-		select {
-		case <-entered:
-			t.Error("called again, though nothing happened")
-		case err := <-ended:
-			if err != nil {
-				t.Error(err)
-			}
-		}
-	})
-}
-
-func TestWatchSaysWhatItCannotDo(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := Watch(ctx, func() {}); err != nil {
-		t.Errorf("a context that has ended: %v", err)
-	}
-	w, conn, err := listen(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Close()
-	if err := w.receive(conn); err == nil {
-		t.Error("receiving from a closed socket is no error")
-	}
 }

@@ -28,7 +28,8 @@ type Controller struct {
 
 	nodes    chan Node
 	requests chan func()
-	synced   atomic.Bool // the tables are what was last wanted
+	touched  chan struct{} // has an element where somebody has changed the tables
+	synced   atomic.Bool   // the tables are what was last wanted
 
 	// What follows belongs to the goroutine of Run.
 	planner   *Planner
@@ -62,7 +63,7 @@ type Reporter interface {
 func NewController(source Source, keeper *Keeper, log *slog.Logger) *Controller {
 	return &Controller{
 		Source: source, Keeper: keeper, Log: log, Resync: 5 * time.Minute,
-		nodes: make(chan Node, 1), requests: make(chan func()), conflicts: map[Front]string{},
+		nodes: make(chan Node, 1), requests: make(chan func()), touched: make(chan struct{}, 1), conflicts: map[Front]string{},
 	}
 }
 
@@ -100,38 +101,28 @@ const (
 	healthRetry = 10 * time.Second
 )
 
+// Watcher returns what has to be told of nftables' transactions, so that what others
+// change is made right at once and not at the next resync.
+func (c *Controller) Watcher() *Watcher {
+	return NewWatcher(c.Keeper, func() {
+		select {
+		case c.touched <- struct{}{}:
+		default:
+		}
+	})
+}
+
 // Run balances until ctx ends, in the network namespace of the calling thread. What
-// it has written stays: connections go on finding their way. An error means that it
-// cannot work at all.
-func (c *Controller) Run(ctx context.Context) error {
-	watch, err := listen(c.Keeper)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// it has written stays: connections go on finding their way.
+func (c *Controller) Run(ctx context.Context) {
 	c.health = newHealth(c.Log, func() bool { return c.Check() == nil })
 	defer c.health.close()
-	touched := make(chan struct{}, 1)
-	go func() {
-		err := watch.run(ctx, func() {
-			select {
-			case touched <- struct{}{}:
-			default:
-			}
-		})
-		cancel(err)
-	}()
 	go c.Source.Run(ctx)
-	c.loop(ctx, touched)
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
-	}
-	return nil
+	c.loop(ctx)
 }
 
 // loop waits for reasons to sync.
-func (c *Controller) loop(ctx context.Context, touched <-chan struct{}) {
+func (c *Controller) loop(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	var resync <-chan time.Time
@@ -156,7 +147,7 @@ func (c *Controller) loop(ctx context.Context, touched <-chan struct{}) {
 			changed = true
 		case <-c.Source.Changed():
 			changed = true
-		case <-touched:
+		case <-c.touched:
 			verify = true
 		case <-resync:
 			verify = true

@@ -107,12 +107,14 @@ func run(t *testing.T) *running {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- r.ns.Do(func() error { return r.Controller.Run(ctx) }) }()
+	go func() { ended <- r.ns.Do(func() error { r.Controller.Run(ctx); return nil }) }()
+	watched := monitor(t, r.ns, r.Watcher())
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("controller ended with %v", err)
 		}
+		watched()
 		if all, err := registry.Gather(); err != nil || len(all) != 9 {
 			t.Errorf("%d metrics, %v", len(all), err)
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // setID identifies a set or map of a table.
@@ -29,6 +30,7 @@ const (
 	setAffinityTCP // address . mark : address . port; the kernel fills it
 	setAffinityUDP
 	setAffinitySCTP
+	setStamps // number of a transaction; see [Watcher]
 	numberOfSets
 )
 
@@ -53,15 +55,19 @@ type schema struct {
 	shape    shape
 	kind     string // type or typeof
 	key      string
-	value    string // empty for a set
-	flags    string // empty for none
-	size     uint64 // 0: without limit
+	value    string        // empty for a set
+	flags    string        // empty for none
+	size     uint64        // 0: without limit
+	timeout  time.Duration // of elements that do not have their own; 0: for ever
 	protocol Protocol
 }
 
 // affinitySize is how many pairs of a client and a Service are remembered at
 // most, for each family and protocol. Beyond it new clients are not remembered.
 const affinitySize = 1 << 20
+
+// stampTimeout is more than enough for a stamp to be seen by who waits for it.
+const stampTimeout = time.Second
 
 const typeFront = "$addr . inet_proto . inet_service"
 
@@ -79,6 +85,7 @@ func schemas() [numberOfSets]schema {
 		setHairpin:      {name: "hairpin", shape: shapeTwice, kind: "type", key: "$addr . $addr"},
 		setOwn:          {name: "own", shape: shapePrefix, kind: "type", key: "$addr", flags: "interval"},
 		setServiceCIDRs: {name: "service-cidrs", shape: shapePrefix, kind: "type", key: "$addr", flags: "interval"},
+		setStamps:       {name: "stamps", shape: shapeMark, kind: "type", key: "mark", flags: "timeout", timeout: stampTimeout},
 	}
 	for i, p := range protocols {
 		s[setEndpointsTCP+setID(i)] = schema{
@@ -99,7 +106,7 @@ var sets = schemas()
 // schema returns the set's declaration.
 func (s setID) schema() *schema { return &sets[s] }
 
-// dynamic reports whether the kernel fills the set.
+// dynamic reports whether elements come and go by themselves.
 func (s setID) dynamic() bool { return s >= setAffinityTCP }
 
 // byProtocol returns the set of a protocol, of those that follow the one of TCP.

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"sigs.k8s.io/knftables"
 )
@@ -30,8 +29,7 @@ type Keeper struct {
 	known    *known
 	verified bool                            // once: what is found after that was changed by somebody
 	rules    map[tableName][sha256.Size]byte // of chains, as the kernel tells what was written
-	// own counts the transactions that this keeper has begun; see [Watch].
-	own atomic.Int64
+	stamps   *stamps                         // of its transactions; see [Watcher]
 }
 
 // reader reads what is in the kernel.
@@ -42,8 +40,8 @@ type reader interface {
 
 // nativeWriter writes what nft cannot.
 type nativeWriter interface {
-	writeRules(rules []nativeRule) error
-	deleteElements(f family, id setID, keys [][]byte) error
+	writeRules(rules []nativeRule, stamp uint32) error
+	deleteElements(f family, id setID, keys [][]byte, stamp uint32) error
 }
 
 // tableName is something's name in one of the tables.
@@ -68,7 +66,7 @@ func NewKeeper(log *slog.Logger) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("running nft, which writes the rules of Services: %w", err)
 	}
-	return &Keeper{Log: log, nft: nft, renew: renew, reader: tables{}, writer: native{}, forget: forgetFlows}, nil
+	return &Keeper{Log: log, nft: nft, renew: renew, reader: tables{}, writer: native{}, forget: forgetFlows, stamps: newStamps()}, nil
 }
 
 // Result says what a sync did.
@@ -233,18 +231,17 @@ func (k *Keeper) run(ctx context.Context, tx *transaction) error {
 	if tx.empty() {
 		return nil
 	}
-	k.own.Add(1)
+	if k.stamps != nil {
+		tx.stamp(k.stamps)
+	}
 	if err := k.nft.Run(ctx, tx.Transaction); err != nil {
-		k.own.Add(-1)
 		return err
 	}
 	k.release(tx)
 	if len(tx.pending) == 0 {
 		return nil
 	}
-	k.own.Add(1)
-	if err := k.writer.writeRules(tx.pending); err != nil {
-		k.own.Add(-1)
+	if err := k.writer.writeRules(tx.pending, k.stamps.issue()); err != nil {
 		return fmt.Errorf("adding rules that remember clients: %w", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -20,7 +21,7 @@ func (f family) table() *nftables.Table {
 }
 
 // writeRules appends rules to their chains, in one transaction.
-func (native) writeRules(rules []nativeRule) error {
+func (native) writeRules(rules []nativeRule, stamp uint32) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -28,6 +29,9 @@ func (native) writeRules(rules []nativeRule) error {
 	for _, r := range rules {
 		t := r.family.table()
 		conn.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: r.chain, Table: t}, Exprs: r.code(r.family)})
+	}
+	if err := addStamp(conn, rules[0].family, stamp); err != nil {
+		return err
 	}
 	return conn.Flush()
 }
@@ -65,7 +69,7 @@ func (r *remembering) code(f family) []expr.Any {
 }
 
 // deleteElements deletes elements by key, in one transaction.
-func (native) deleteElements(f family, id setID, keys [][]byte) error {
+func (native) deleteElements(f family, id setID, keys [][]byte, stamp uint32) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -85,5 +89,18 @@ func (native) deleteElements(f family, id setID, keys [][]byte) error {
 			return fmt.Errorf("deleting elements: %w", err)
 		}
 	}
+	if err := addStamp(conn, f, stamp); err != nil {
+		return err
+	}
 	return conn.Flush()
+}
+
+// addStamp is the stamp of [transaction.stamp].
+func addStamp(conn *nftables.Conn, f family, stamp uint32) error {
+	set := &nftables.Set{Table: f.table(), Name: setStamps.schema().name}
+	key := binary.NativeEndian.AppendUint32(nil, stamp)
+	if err := conn.SetAddElements(set, []nftables.SetElement{{Key: key}}); err != nil {
+		return fmt.Errorf("adding stamp: %w", err)
+	}
+	return nil
 }

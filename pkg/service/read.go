@@ -5,12 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"net/netip"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
 // found is one table as the kernel has it, without elements.
@@ -149,7 +150,7 @@ func (tables) elements(f family, id setID, yield func(foundElement)) error {
 	defer s.close()
 	about := append(attribute(1, text(TableName)), attribute(2, text(id.schema().name))...)
 	return s.dump(f, messageGetElement, about, func(a *attributes) error {
-		for _, raw := range eachAttribute(a.raw(3)) {
+		for _, raw := range kernel.NetlinkAttributes(a.raw(3)) {
 			e := parseAttributes(raw)
 			begin, end := e.nested(1), e.nested(10)
 			one := foundElement{key: begin.raw(1), end: end.raw(1), comment: commentOf(e.raw(6)), last: e.number(3)&elementFlagEnd != 0}
@@ -401,26 +402,12 @@ func (s *netfilter) dump(f family, message uint16, about []byte, yield func(*att
 type attributes [16][]byte
 
 func parseAttributes(raw []byte) (a attributes) {
-	for kind, value := range eachAttribute(raw) {
+	for kind, value := range kernel.NetlinkAttributes(raw) {
 		if int(kind) < len(a) {
 			a[kind] = value
 		}
 	}
 	return a
-}
-
-// eachAttribute goes through attributes, up to one that cannot be.
-func eachAttribute(raw []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(kind uint16, value []byte) bool) {
-		const header = 4
-		for len(raw) >= header {
-			length := int(binary.NativeEndian.Uint16(raw))
-			if length < header || length > len(raw) || !yield(binary.NativeEndian.Uint16(raw[2:])&0x3fff, raw[header:length]) {
-				return
-			}
-			raw = raw[min((length+3)&^3, len(raw)):]
-		}
-	}
 }
 
 func (a *attributes) has(kind uint16) bool { return a[kind] != nil }

@@ -203,11 +203,9 @@ func (k *Keeper) deleteClients(f family, p Protocol, stale func(id uint32, at ne
 		if len(keys) == 0 {
 			return nil
 		}
-		k.own.Add(1)
-		if err = k.writer.deleteElements(f, id, keys); err == nil {
+		if err = k.writer.deleteElements(f, id, keys, k.stamps.issue()); err == nil {
 			return nil
 		}
-		k.own.Add(-1)
 		if attempt == 9 {
 			return fmt.Errorf("forgetting clients of %s: %w", id.schema().name, err)
 		}

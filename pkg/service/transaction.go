@@ -2,6 +2,7 @@ package service
 
 import (
 	"strconv"
+	"time"
 
 	"sigs.k8s.io/knftables"
 )
@@ -14,6 +15,8 @@ type transaction struct {
 	pending  []nativeRule
 	elements int // added and deleted
 	objects  int // chains and tables written
+	// tables that will be there after it
+	tables [len(families)]bool
 }
 
 // nativeRule is a rule that is written after the transaction, by [remembering].
@@ -26,6 +29,7 @@ type nativeRule struct {
 func (t *transaction) empty() bool { return t.NumOperations() == 0 }
 
 func (t *transaction) addTable(f family) {
+	t.tables[f] = true
 	t.objects++
 	t.Add(&knftables.Table{Family: f.knftables(), Name: TableName, Comment: knftables.PtrTo("flatnet balances Services here")})
 	for id := range numberOfSets {
@@ -43,6 +47,10 @@ func (t *transaction) addSet(f family, id setID) {
 	if s.size > 0 {
 		size = &s.size
 	}
+	var timeout *time.Duration
+	if s.timeout > 0 {
+		timeout = &s.timeout
+	}
 	kind := f.declared(s.key)
 	if s.isMap() {
 		kind += " : " + f.declared(s.value)
@@ -52,13 +60,14 @@ func (t *transaction) addSet(f family, id setID) {
 		plain, typeof = "", kind
 	}
 	if s.isMap() {
-		t.Add(&knftables.Map{Family: f.knftables(), Table: TableName, Name: s.name, Type: plain, TypeOf: typeof, Flags: flags, Size: size})
+		t.Add(&knftables.Map{Family: f.knftables(), Table: TableName, Name: s.name, Type: plain, TypeOf: typeof, Flags: flags, Size: size, Timeout: timeout})
 	} else {
-		t.Add(&knftables.Set{Family: f.knftables(), Table: TableName, Name: s.name, Type: plain, TypeOf: typeof, Flags: flags, Size: size})
+		t.Add(&knftables.Set{Family: f.knftables(), Table: TableName, Name: s.name, Type: plain, TypeOf: typeof, Flags: flags, Size: size, Timeout: timeout})
 	}
 }
 
 func (t *transaction) deleteTable(f family) {
+	t.tables[f] = false
 	t.objects++
 	// Adding first makes deleting one that is not there no error.
 	t.Add(&knftables.Table{Family: f.knftables(), Name: TableName})
@@ -67,6 +76,7 @@ func (t *transaction) deleteTable(f family) {
 
 // declareChain makes a chain without rules, unless it is there.
 func (t *transaction) declareChain(f family, c chain) {
+	t.tables[f] = true
 	object := &knftables.Chain{Family: f.knftables(), Table: TableName, Name: c.name}
 	if c.hook != "" {
 		object.Type = knftables.PtrTo(knftables.NATType)
@@ -78,6 +88,7 @@ func (t *transaction) declareChain(f family, c chain) {
 
 // writeRules gives a chain its rules, and no others.
 func (t *transaction) writeRules(f family, c chain) {
+	t.tables[f] = true
 	t.objects++
 	t.Flush(&knftables.Chain{Family: f.knftables(), Table: TableName, Name: c.name})
 	for _, r := range c.rules {
@@ -90,12 +101,14 @@ func (t *transaction) writeRules(f family, c chain) {
 }
 
 func (t *transaction) deleteChain(f family, name string) {
+	t.tables[f] = true
 	t.objects++
 	t.Flush(&knftables.Chain{Family: f.knftables(), Table: TableName, Name: name})
 	t.Delete(&knftables.Chain{Family: f.knftables(), Table: TableName, Name: name})
 }
 
 func (t *transaction) addElement(f family, e element) {
+	t.tables[f] = true
 	t.elements++
 	object := t.element(f, e.set, e.key)
 	object.Value = e.value.text()
@@ -106,11 +119,23 @@ func (t *transaction) addElement(f family, e element) {
 }
 
 func (t *transaction) deleteElement(f family, e element) {
+	t.tables[f] = true
 	t.elements++
 	object := t.element(f, e.set, e.key)
 	// Elements of maps are known by key alone, but knftables wants both.
 	object.Value = e.value.text()
 	t.Delete(object)
+}
+
+// stamp says whose transaction it is. One that leaves no table has no place for that,
+// and will be taken for somebody else's.
+func (t *transaction) stamp(s *stamps) {
+	for _, f := range families {
+		if t.tables[f] {
+			t.Add(t.element(f, setStamps, key{index: s.issue()}))
+			return
+		}
+	}
 }
 
 func (t *transaction) element(f family, id setID, k key) *knftables.Element {
@@ -125,6 +150,7 @@ func (t *transaction) element(f family, id setID, k key) *knftables.Element {
 }
 
 func (t *transaction) flushSet(f family, id setID) {
+	t.tables[f] = true
 	t.elements++
 	s := id.schema()
 	if s.isMap() {

@@ -1,138 +1,103 @@
 package service
 
 import (
-	"context"
-	"errors"
-	"fmt"
+	"encoding/binary"
+	"math/rand/v2"
+	"sync/atomic"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
-// Watch calls changed when somebody else's transaction has touched the tables in
-// the caller's network namespace, and when it cannot be known whether one has:
-// once when it begins to listen, and when notifications were lost. What happens
-// while changed runs leads to one more call. Watch returns nil when ctx ends, and
-// an error when it cannot listen.
+// Watcher calls a function when somebody else's transaction has touched the tables,
+// and when that may have happened unseen. It is a [kernel.NftablesListener].
 //
-// Transactions have no owner that can be relied on: those of a keeper are made by
-// a process `nft`, of which others may run too. So they are counted. More that
-// touch the tables than the keeper has begun are somebody else's.
-// Equivalent to: `nft monitor`.
-func Watch(ctx context.Context, k *Keeper, changed func()) error {
-	w, err := listen(k)
-	if err != nil {
-		return err
-	}
-	return w.run(ctx, changed)
+// Who made a transaction cannot be told by what the kernel says of it: those of a
+// keeper are made by a process `nft`, of which others may run too, and by sockets
+// that live for one transaction. So the keeper puts a stamp into each of its own: an
+// element of the set stamps that no transaction had before, which the kernel tells
+// of with the rest. Where there is none, or an old one, as when somebody restores
+// what he had listed before, it was somebody else.
+type Watcher struct {
+	changed func()
+	stamps  *stamps
+	touched bool   // by the transaction that is being told
+	stamped bool   // by the keeper
+	last    uint32 // stamp that was seen
 }
 
-// listen begins to count transactions in the caller's network namespace.
-func listen(k *Keeper) (*watcher, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return nil, fmt.Errorf("watching nftables: %w", err)
-	}
-	// The first transaction of a large cluster does not fit in any case.
-	const bufferBytes = 4 << 20
-	_ = conn.SetReadBuffer(bufferBytes)
-	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("watching nftables: %w", err)
-	}
-	w := &watcher{own: k, conn: conn, seen: k.own.Load(), dirty: make(chan struct{}, 1)}
-	w.mark()
-	return w, nil
+// NewWatcher returns a watcher that calls changed, which must not wait.
+func NewWatcher(k *Keeper, changed func()) *Watcher {
+	return &Watcher{changed: changed, stamps: k.stamps, last: k.stamps.issued()}
 }
 
-// run calls changed until ctx ends.
-func (w *watcher) run(ctx context.Context, changed func()) error {
-	defer w.conn.Close()
-	// The receiver is a goroutine of its own so that a changed that takes its
-	// time does not let notifications pile up. The end of ctx closes the socket,
-	// and that ends the receiver.
-	ended := make(chan error, 1)
-	go func() { ended <- w.receive() }()
-	stop := context.AfterFunc(ctx, func() { w.conn.Close() })
-	defer stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-ended:
-			if ctx.Err() != nil {
-				return nil
+// Missed implements [kernel.NftablesListener].
+func (w *Watcher) Missed() {
+	w.touched, w.stamped = false, false
+	w.changed()
+}
+
+// Change implements [kernel.NftablesListener].
+func (w *Watcher) Change(c kernel.NftablesChange) {
+	if !c.InTable(TableName) {
+		return
+	}
+	w.touched = true
+	if c.Message != unix.NFT_MSG_NEWSETELEM {
+		return
+	}
+	if stamp, is := stampOf(c); is && w.stamps.isNew(stamp, w.last) {
+		w.last, w.stamped = stamp, true
+	}
+}
+
+// Commit implements [kernel.NftablesListener].
+func (w *Watcher) Commit(kernel.NftablesCommit) {
+	if w.touched && !w.stamped {
+		w.changed()
+	}
+	w.touched, w.stamped = false, false
+}
+
+// stamps are the numbers that a keeper marks its transactions with. Each is one more
+// than the one before; the first is random, since those of another process may not
+// have expired yet.
+type stamps struct{ last atomic.Uint32 }
+
+func newStamps() *stamps {
+	s := &stamps{}
+	s.last.Store(rand.Uint32())
+	return s
+}
+
+// issue returns the stamp of a transaction that is about to be run.
+func (s *stamps) issue() uint32 { return s.last.Add(1) }
+
+// issued returns the last stamp.
+func (s *stamps) issued() uint32 { return s.last.Load() }
+
+// isNew reports whether a stamp was issued after another.
+func (s *stamps) isNew(stamp, after uint32) bool {
+	return int32(stamp-after) > 0 && int32(s.issued()-stamp) >= 0
+}
+
+// stampOf returns the stamp that a new element is.
+func stampOf(c kernel.NftablesChange) (stamp uint32, is bool) {
+	if unix.ByteSliceToString(c.Attribute(unix.NFTA_SET_ELEM_LIST_SET)) != setStamps.schema().name {
+		return 0, false
+	}
+	for _, element := range kernel.NetlinkAttributes(c.Attribute(unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		for kind, key := range kernel.NetlinkAttributes(element) {
+			if kind != unix.NFTA_SET_ELEM_KEY {
+				continue
 			}
-			return fmt.Errorf("watching nftables: %w", err)
-		case <-w.dirty:
-			changed()
+			for kind, raw := range kernel.NetlinkAttributes(key) {
+				if kind == unix.NFTA_DATA_VALUE && len(raw) == 4 {
+					return binary.NativeEndian.Uint32(raw), true
+				}
+			}
 		}
 	}
-}
-
-// watcher counts transactions as they are told: one message for each object, and at
-// the end one that says that it ends.
-type watcher struct {
-	own     *Keeper
-	conn    *netlink.Conn
-	seen    int64 // transactions that touched the tables
-	touched bool  // the one that is being told does
-	dirty   chan struct{}
-}
-
-// mark has changed called.
-func (w *watcher) mark() {
-	select {
-	case w.dirty <- struct{}{}:
-	default:
-	}
-}
-
-func (w *watcher) receive() error {
-	for {
-		messages, err := w.conn.Receive()
-		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			// Those of the keeper may have been lost, or be still to come, and
-			// would then be taken for somebody else's. Better so than the
-			// other way round.
-			w.touched, w.seen = false, w.own.own.Load()
-			w.mark()
-			continue
-		case err != nil:
-			return err
-		}
-		for _, m := range messages {
-			w.see(m)
-		}
-	}
-}
-
-func (w *watcher) see(m netlink.Message) {
-	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < 4 {
-		return
-	}
-	if m.Header.Type&0xff != unix.NFT_MSG_NEWGEN {
-		w.touched = w.touched || aboutTable(m.Data)
-		return
-	}
-	if !w.touched {
-		return
-	}
-	w.touched = false
-	if w.seen++; w.seen > w.own.own.Load() {
-		w.own.own.Add(1)
-		w.mark()
-	}
-}
-
-// aboutTable reports whether a message is about one of the tables. The name is
-// the attribute of number 1 in all of them, and the first.
-func aboutTable(data []byte) bool {
-	for kind, value := range eachAttribute(data[4:]) {
-		if kind == unix.NFTA_TABLE_NAME {
-			return unix.ByteSliceToString(value) == TableName
-		}
-	}
-	return false
+	return 0, false
 }

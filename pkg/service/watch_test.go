@@ -2,11 +2,37 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/knftables"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/test/netlab"
 )
+
+// monitor tells a listener of the namespace's nftables, until the function that it
+// returns is called.
+func monitor(t *testing.T, ns *netlab.Namespace, listener kernel.NftablesListener) (end func()) {
+	t.Helper()
+	var m *kernel.NftablesMonitor
+	must(t, ns.Do(func() (err error) {
+		m, err = kernel.NewNftablesMonitor(listener)
+		return err
+	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
 
 // TestWatch: what others do is told, and what the keeper does is not.
 func TestWatch(t *testing.T) {
@@ -26,16 +52,10 @@ func TestWatch(t *testing.T) {
 	sync()
 	var told atomic.Int64
 	signal := make(chan struct{}, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- ns.Do(func() error {
-			return Watch(ctx, k, func() {
-				told.Add(1)
-				signal <- struct{}{}
-			})
-		})
-	}()
+	ended := monitor(t, ns, NewWatcher(k, func() {
+		told.Add(1)
+		signal <- struct{}{}
+	}))
 	await := func(what string) {
 		t.Helper()
 		select {
@@ -82,9 +102,94 @@ func TestWatch(t *testing.T) {
 			return err
 		}))
 	}
-	cancel()
-	must(t, <-ended)
+	ended()
 	if told.Load() != 4 {
 		t.Errorf("told %d times", told.Load())
+	}
+}
+
+// meddling is an nft that has something done before it runs, or instead of it.
+type meddling struct {
+	knftables.Interface
+	before func() error
+	run    bool
+}
+
+func (m *meddling) Run(ctx context.Context, tx *knftables.Transaction) error {
+	if err := m.before(); err != nil {
+		return err
+	}
+	if !m.run {
+		return errors.New("refused")
+	}
+	return m.Interface.Run(ctx, tx)
+}
+
+// TestWatchWhileTheKeeperIsAtWork: what others do is told, whatever the keeper is
+// doing meanwhile: a transaction that fails, one that changes nothing and so is not
+// told, one that is told; and so is what restores a former state, with the keeper's
+// own marks.
+func TestWatchWhileTheKeeperIsAtWork(t *testing.T) {
+	k, ns := labKeeper(t)
+	p := NewPlanner(nodeN(1))
+	for _, s := range many(5, 3) {
+		p.Set(s)
+	}
+	sync := func() (err error) { _, err = k.Sync(t.Context(), p.Ruleset()); return err }
+	must(t, ns.Do(sync))
+	signal := make(chan struct{}, 100)
+	defer monitor(t, ns, NewWatcher(k, func() { signal <- struct{}{} }))()
+	await := func(what string) {
+		t.Helper()
+		select {
+		case <-signal:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s was not told", what)
+		}
+	}
+	await("the beginning")
+	nft := k.nft
+	damage := func() error {
+		_, err := ns.Output("nft", "insert rule ip flatnet-services dispatch drop")
+		return err
+	}
+	for _, c := range []struct {
+		what string
+		tx   func(tx *transaction)
+		run  bool
+	}{
+		{"while a transaction fails", func(tx *transaction) {
+			tx.addElement(ipv4, element{set: setClusterIPs, key: key{front: Front{Address: addresses([]string{"10.96.9.1"})[0]}}})
+		}, false},
+		{"while a transaction changes nothing", func(tx *transaction) { tx.flushSet(ipv4, setServiceCIDRs) }, true},
+		{"while a transaction changes something", func(tx *transaction) {
+			tx.addElement(ipv4, element{set: setClusterIPs, key: key{front: Front{Address: addresses([]string{"10.96.9.2"})[0]}}})
+		}, true},
+	} {
+		k.nft = &meddling{nft, damage, c.run}
+		must(t, ns.Do(func() error {
+			tx := k.begin()
+			c.tx(tx)
+			if err := k.run(t.Context(), tx); (err == nil) != c.run {
+				return fmt.Errorf("%s: %w", c.what, err)
+			}
+			return nil
+		}))
+		await(c.what)
+		k.nft = nft
+		must(t, ns.Do(func() error {
+			_, err := k.Verify(t.Context(), p.Ruleset())
+			return err
+		}))
+	}
+	// Restored as it was, stamps and all.
+	p.Set(many(5, 4)[0])
+	must(t, ns.Do(sync))
+	if _, err := ns.Output("sh", "-c", "(echo flush ruleset; nft list ruleset) | nft -f -"); err != nil {
+		t.Fatal(err)
+	}
+	await("what restores a former state")
+	if len(signal) > 0 {
+		t.Errorf("told %d times too often", len(signal))
 	}
 }

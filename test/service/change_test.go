@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
@@ -173,14 +174,33 @@ func TestRepair(t *testing.T) {
 	must(t, err)
 	defer established.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	watched := make(chan error, 1)
+	touched, watched := make(chan struct{}, 1), make(chan error, 1)
+	must(t, b.node.Do(func() error {
+		m, err := kernel.NewNftablesMonitor(service.NewWatcher(b.keeper, func() {
+			select {
+			case touched <- struct{}{}:
+			default:
+			}
+		}))
+		if err == nil {
+			go func() { watched <- m.Run(ctx) }()
+		}
+		return err
+	}))
+	repairer := make(chan struct{})
 	go func() {
-		watched <- b.node.Do(func() error {
-			return service.Watch(ctx, b.keeper, func() {
+		defer close(repairer)
+		b.node.Do(func() error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-touched:
+				}
 				if _, err := b.keeper.Verify(ctx, b.planner.Ruleset()); err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
-			})
+			}
 		})
 	}()
 	for _, damage := range []string{
@@ -211,6 +231,7 @@ func TestRepair(t *testing.T) {
 	}
 	cancel()
 	must(t, <-watched)
+	<-repairer
 }
 
 // TestStaleFlows: who goes on sending UDP from the same port reaches another

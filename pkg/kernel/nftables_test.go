@@ -1,0 +1,139 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+// told writes down what a monitor tells.
+type told chan string
+
+func (t told) Missed() { t <- "missed" }
+
+func (t told) Change(c NftablesChange) {
+	t <- fmt.Sprintf("%d of family %d in table web: %t", c.Message, c.Family, c.InTable("web"))
+}
+
+func (t told) Commit(c NftablesCommit) { t <- fmt.Sprint("commit by ", c.Process) }
+
+func (t told) expect(test *testing.T, want string) {
+	test.Helper()
+	select {
+	case got := <-t:
+		if got != want {
+			test.Errorf("told %q, want %q", got, want)
+		}
+	case <-time.After(30 * time.Second):
+		test.Fatalf("not told %q", want)
+	}
+}
+
+// monitored calls f while a monitor of the node's nftables runs.
+func monitored(t *testing.T, listener NftablesListener, f func(m *NftablesMonitor, node *netlab.Node)) {
+	node := netlab.Start(t).Node("node")
+	var m *NftablesMonitor
+	if err := node.Do(func() (err error) {
+		m, err = NewNftablesMonitor(listener)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	f(m, node)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNftablesMonitor(t *testing.T) {
+	all := make(told, 100)
+	monitored(t, all, func(_ *NftablesMonitor, node *netlab.Node) {
+		all.expect(t, "missed")
+		if err := node.Do(func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: "web"})
+			c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "webs"})
+			return c.Flush()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		all.expect(t, fmt.Sprintf("%d of family %d in table web: true", unix.NFT_MSG_NEWTABLE, unix.NFPROTO_IPV6))
+		all.expect(t, fmt.Sprintf("%d of family %d in table web: false", unix.NFT_MSG_NEWTABLE, unix.NFPROTO_IPV4))
+		all.expect(t, "commit by kernel.test")
+	})
+}
+
+// slow is a listener that keeps the monitor from reading.
+type slow struct {
+	told
+	wait chan struct{}
+}
+
+func (s slow) Missed() {
+	<-s.wait
+	s.told.Missed()
+}
+
+func TestNftablesMonitorSaysThatItMissedSomething(t *testing.T) {
+	s := slow{make(told, 10_000), make(chan struct{}, 2)}
+	monitored(t, s, func(m *NftablesMonitor, node *netlab.Node) {
+		if err := m.conn.SetReadBuffer(1); err != nil {
+			t.Fatal(err)
+		}
+		if err := node.Do(func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			for i := range 200 {
+				c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: fmt.Sprint("table-with-a-name-", i)})
+			}
+			return c.Flush()
+		}); err != nil {
+			t.Fatal(err)
+		}
+		s.wait <- struct{}{}
+		s.expect(t, "missed")
+		s.wait <- struct{}{}
+		for deadline := time.After(30 * time.Second); ; {
+			select {
+			case got := <-s.told:
+				if got == "missed" {
+					return
+				}
+			case <-deadline:
+				t.Fatal("what was lost was not told")
+			}
+		}
+	})
+}
+
+func TestNftablesMonitorThatCannotRead(t *testing.T) {
+	node := netlab.Start(t).Node("node")
+	if err := node.Do(func() error {
+		m, err := NewNftablesMonitor()
+		if err != nil {
+			return err
+		}
+		m.conn.Close()
+		if err := m.Run(context.Background()); err == nil {
+			t.Error("reading from a closed socket is no error")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
