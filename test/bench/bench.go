@@ -26,7 +26,15 @@ type amount struct {
 	clusters   []int         // nodes
 	changes    int           // of one node
 	idle       time.Duration // while nothing happens
+
+	supplies        []size // of Services
+	firstSyncs      int    // of everybody's agent, in turn
+	endpointChanges int    // in turn
+	connections     int    // of everybody, in turn
 }
+
+// size is so many Services, of so many endpoints each.
+type size struct{ services, endpoints int }
 
 var (
 	full = amount{
@@ -34,12 +42,14 @@ var (
 		few: 10, many: 2000, manyPeer: 500, manyDual: 500, reservations: 50000, peerRecords: 10000,
 		pathRounds: 9, window: 300 * time.Millisecond,
 		clusters: []int{10, 100, 1000, 5000}, changes: 21, idle: 65 * time.Second,
+		supplies: []size{{10, 10}, {1000, 10}, {10000, 10}, {1, 5000}}, firstSyncs: 3, endpointChanges: 41, connections: 2000,
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
 		few: 2, many: 20, manyPeer: 20, manyDual: 20, reservations: 1000, peerRecords: 1000,
 		pathRounds: 1, window: 10 * time.Millisecond,
 		clusters: []int{10, 20}, changes: 2, idle: 200 * time.Millisecond,
+		supplies: []size{{2, 3}, {20, 3}}, firstSyncs: 1, endpointChanges: 2, connections: 50,
 	}
 )
 
@@ -67,6 +77,7 @@ var sections = []outline{
 	{"path-direct", "Data path: pods of two nodes, direct", measurePath(direct)},
 	{"path-vxlan", "Data path: pods of two nodes, vxlan", measurePath(vxlan)},
 	{"scale", "Many nodes", measureScale},
+	{"services", "Services", measureServices},
 }
 
 // present returns those contenders whose programs are there; the others' are

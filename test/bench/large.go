@@ -82,9 +82,14 @@ func (l *large) fromKubernetes(streams bool) error {
 		return begin, nil
 	}
 	l.live = func(ctx context.Context) { l.heartbeats(ctx, server) }
-	return os.WriteFile(kubeconfig, fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+	return writeKubeconfig(kubeconfig, listener.Addr())
+}
+
+// writeKubeconfig writes a file that leads to an API server.
+func writeKubeconfig(path string, server net.Addr) error {
+	return os.WriteFile(path, fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
 		"clusters": [{"name": "c", "cluster": {"server": "http://%s"}}],
-		"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "users": [{"name": "u"}]}`, listener.Addr()), 0o600)
+		"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "users": [{"name": "u"}]}`, server), 0o600)
 }
 
 // heartbeats has every node report its status every five minutes, as kubelets do

@@ -3,6 +3,8 @@
 //
 //	load meter KIND ADDRESS:PORT CPU WARM-UP WINDOW   listens, and counts
 //	load partner KIND ADDRESS:PORT CPU                connects, and never ends by itself
+//	load serve ADDRESS:PORT CPU                       listens, and answers each connection's byte with one
+//	load ask CPU                                      connects to what it is told, and says how long that takes
 //
 // The meter says "ready" once it listens, and at the end how many there were a
 // second. KIND is what is counted:
@@ -10,6 +12,10 @@
 //	stream      bytes that arrive on one TCP connection
 //	pingpong    round trips of one byte on a TCP connection
 //	datagrams   UDP packets that arrive, 64 bytes long with IPv4's header
+//
+// Who asks reads lines of addresses from standard input, and answers each line with
+// the nanoseconds that a new connection to each address took: to connect, send a
+// byte, receive one and close.
 //
 // Each process keeps to one CPU, in real time where it may, and makes system calls
 // itself: in what Go has for sockets, its scheduler and poller would be measured too.
@@ -52,53 +58,88 @@ var kinds = map[string]kind{
 	"datagrams": {unix.SOCK_DGRAM, receiveDatagram, sendDatagrams},
 }
 
+const usage = "usage: load meter|partner KIND ADDRESS:PORT CPU [WARM-UP WINDOW] | load serve ADDRESS:PORT CPU | load ask CPU"
+
 func run(arguments []string) error {
-	if len(arguments) < 4 {
-		return errors.New("usage: load meter|partner KIND ADDRESS:PORT CPU [WARM-UP WINDOW]")
+	role, rest := "", arguments
+	if len(rest) > 0 {
+		role, rest = rest[0], rest[1:]
 	}
-	k, known := kinds[arguments[1]]
-	if !known {
-		return fmt.Errorf("%q is not stream, pingpong or datagrams", arguments[1])
+	switch {
+	case role == "meter" && len(rest) == 5 || role == "partner" && len(rest) == 3:
+		k, known := kinds[rest[0]]
+		if !known {
+			return fmt.Errorf("%q is not stream, pingpong or datagrams", rest[0])
+		}
+		at, err := place(rest[1], rest[2])
+		if err != nil {
+			return err
+		}
+		if role == "partner" {
+			return k.partner(at)
+		}
+		return k.meter(at, rest[3], rest[4])
+	case role == "serve" && len(rest) == 2:
+		at, err := place(rest[0], rest[1])
+		if err != nil {
+			return err
+		}
+		return serve(at)
+	case role == "ask" && len(rest) == 1:
+		if err := keepToText(rest[0]); err != nil {
+			return err
+		}
+		return ask(os.Stdin, os.Stdout)
 	}
-	at, err := netip.ParseAddrPort(arguments[2])
+	return errors.New(usage)
+}
+
+// place parses an address and a CPU, and keeps to that.
+func place(address, cpu string) (netip.AddrPort, error) {
+	at, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return fmt.Errorf("parsing address: %w", err)
+		return at, fmt.Errorf("parsing address: %w", err)
 	}
-	cpu, err := strconv.Atoi(arguments[3])
+	return at, keepToText(cpu)
+}
+
+func keepToText(cpu string) error {
+	number, err := strconv.Atoi(cpu)
 	if err != nil {
 		return fmt.Errorf("parsing CPU: %w", err)
 	}
-	if err := keepTo(cpu); err != nil {
+	return keepTo(number)
+}
+
+// partner connects, and never ends by itself.
+func (k kind) partner(at netip.AddrPort) error {
+	fd, err := connect(k.socketType, at)
+	if err != nil {
 		return err
 	}
-	switch {
-	case arguments[0] == "partner":
-		fd, err := connect(k.socketType, at)
-		if err != nil {
-			return err
-		}
-		return k.forever(fd)
-	case arguments[0] == "meter" && len(arguments) == 6:
-		warmUp, err := time.ParseDuration(arguments[4])
-		if err != nil {
-			return fmt.Errorf("parsing warm-up: %w", err)
-		}
-		window, err := time.ParseDuration(arguments[5])
-		if err != nil {
-			return fmt.Errorf("parsing window: %w", err)
-		}
-		fd, err := listen(k.socketType, at, func() { fmt.Println("ready") })
-		if err != nil {
-			return err
-		}
-		rate, err := k.measure(fd, warmUp, window)
-		if err != nil {
-			return err
-		}
-		fmt.Println(rate)
-		return nil
+	return k.forever(fd)
+}
+
+// meter listens, and says how many there were a second.
+func (k kind) meter(at netip.AddrPort, warmUp, window string) error {
+	before, err := time.ParseDuration(warmUp)
+	if err != nil {
+		return fmt.Errorf("parsing warm-up: %w", err)
 	}
-	return fmt.Errorf("%q is not meter or partner, or has too few arguments", arguments[0])
+	during, err := time.ParseDuration(window)
+	if err != nil {
+		return fmt.Errorf("parsing window: %w", err)
+	}
+	fd, err := listen(k.socketType, at, func() { fmt.Println("ready") })
+	if err != nil {
+		return err
+	}
+	rate, err := k.measure(fd, before, during)
+	if err != nil {
+		return err
+	}
+	fmt.Println(rate)
+	return nil
 }
 
 // keepTo has the thread run on one CPU, and before everybody else there: what the

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/cluster"
+)
+
+// The contenders that balance Services.
+const (
+	oursBalancing   = "flatnet"
+	theirsBalancing = "kube-proxy"
+	theirsByDefault = "kube-proxy, as by default"
+)
+
+// shortPeriod is minSyncPeriod where kube-proxy is compared by what it has to do; by
+// default it waits until a second has passed since the last time.
+const shortPeriod = 10 * time.Millisecond
+
+// measureServices runs flatnetd and kube-proxy with Services of several numbers and
+// sizes. They take turns in everything.
+func measureServices(ctx context.Context, b *bench) (section, error) {
+	var all []*balanced
+	for _, size := range b.amount.supplies {
+		done, err := b.balance(ctx, size.services, size.endpoints)
+		if err != nil {
+			return section{}, err
+		}
+		if len(done.by) == 0 {
+			continue
+		}
+		all = append(all, done)
+	}
+	return section{table: agentTable(all), compared: connectionTable(all), ratios: balanceRatios(all)}, nil
+}
+
+// balanced is what was measured with one supply.
+type balanced struct {
+	supply *supply
+	by     []*balancer
+}
+
+// balancers are those whose programs are there.
+func (b *bench) balancers(services, endpoints int) ([]*balancer, error) {
+	ours, err := filepath.Abs("/tmp/benchbin") // XXX
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := filepath.Abs("bin/e2e/bin")
+	if err != nil {
+		return nil, err
+	}
+	var all []*balancer
+	for _, c := range []struct {
+		name, directory, program string
+		arguments                func(*cluster.Node, string) ([]string, error)
+	}{
+		{oursBalancing, ours, "flatnetd", flatnetArguments},
+		{theirsBalancing, theirs, "kube-proxy", kubeProxyArguments(shortPeriod)},
+		{theirsByDefault, theirs, "kube-proxy", kubeProxyArguments(0)},
+	} {
+		if len(b.present([]contender{{name: c.name, directory: c.directory, programs: []string{c.program}}})) == 0 {
+			continue
+		}
+		all = append(all, &balancer{
+			name: c.name, program: filepath.Join(c.directory, c.program), arguments: c.arguments,
+			supply: newSupply(services, endpoints), bench: b,
+		})
+	}
+	return all, nil
+}
+
+// flatnetArguments are flatnetd's. It does nothing for pods here but balance: these
+// are made by hand, as for everybody.
+func flatnetArguments(n *cluster.Node, kubeconfig string) ([]string, error) {
+	return append(n.Flags(), "--nodes-file", "", "--kubeconfig", kubeconfig, "--fabric", "none",
+		"--masquerade-ipv4=false", "--masquerade-ipv6=false", "--services"), nil
+}
+
+// kubeProxyArguments are kube-proxy's, with minSyncPeriod, or without one where that
+// is 0.
+func kubeProxyArguments(minSyncPeriod time.Duration) func(n *cluster.Node, kubeconfig string) ([]string, error) {
+	return func(n *cluster.Node, kubeconfig string) ([]string, error) {
+		path := filepath.Join(n.Directory, "kube-proxy.yaml")
+		text := fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+clusterCIDR: 10.244.0.0/16
+hostnameOverride: %s
+clientConnection: {kubeconfig: %s}
+conntrack: {maxPerCore: 0, min: 0}
+`, n.Name, kubeconfig)
+		if minSyncPeriod > 0 {
+			text += fmt.Sprintf("nftables: {minSyncPeriod: %s}\n", minSyncPeriod)
+		}
+		return []string{"--config", path}, os.WriteFile(path, []byte(text), 0o600)
+	}
+}
+
+// balance measures everybody with one supply.
+func (b *bench) balance(ctx context.Context, services, endpoints int) (done *balanced, err error) {
+	all, err := b.balancers(services, endpoints)
+	if err != nil {
+		return nil, err
+	}
+	done = &balanced{newSupply(services, endpoints), all}
+	for _, one := range all {
+		defer func() { err = errors.Join(err, one.close()) }()
+		if err := one.place(); err != nil {
+			return nil, err
+		}
+	}
+	dice := rand.New(rand.NewPCG(70, 70))
+	inTurn := func(f func(*balancer) error) error {
+		for _, i := range dice.Perm(len(all)) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := f(all[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	a := b.amount
+	rounds := a.firstSyncs
+	for round := range rounds {
+		err := inTurn(func(one *balancer) error {
+			if err := one.start(ctx); err != nil || round == rounds-1 {
+				return err
+			}
+			return one.stop()
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := inTurn((*balancer).count); err != nil {
+		return nil, err
+	}
+	for n := range a.endpointChanges {
+		err := inTurn(func(one *balancer) error {
+			const seldom = 5 // because it takes a second
+			if one.name == theirsByDefault && n%seldom != 0 {
+				return nil
+			}
+			pause(dice)
+			return one.change(n)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := inTurn((*balancer).rest); err != nil {
+		return nil, err
+	}
+	for range a.connections / connectionsAtOnce {
+		if err := inTurn(func(one *balancer) error { return one.connect(dice, connectionsAtOnce) }); err != nil {
+			return nil, err
+		}
+	}
+	return done, nil
+}
+
+// connectionsAtOnce are opened one after the other before it is another's turn.
+const connectionsAtOnce = 50
+
+func agentTable(all []*balanced) table {
+	t := table{head: []string{
+		"Services × endpoints", "first sync, s", "a change, ms", "p90", "its CPU, ms",
+		"MB after first sync", "after changes", "most", "most of nft", "rules", "chains",
+	}}
+	for _, s := range all {
+		for _, one := range s.by {
+			f := one.figures
+			t.rows = append(t.rows, []string{
+				s.supply.String() + ", " + one.name, fmt.Sprintf("%.2f", f.first.median().Seconds()),
+				milliseconds(f.change.median()), milliseconds(f.change.quantile(0.9)), milliseconds(f.cpu),
+				f.began.String(), f.changed.String(), f.most.String(), f.nft.String(), thousands(f.rules), thousands(f.chains),
+			})
+		}
+	}
+	return t
+}
+
+func connectionTable(all []*balanced) table {
+	t := table{head: []string{"a new connection, µs", "by ClusterIP", "p90", "to the pod's address", "p90", "difference"}}
+	shown := func(d time.Duration) string { return digits(float64(d) / float64(time.Microsecond)) }
+	for _, s := range all {
+		for _, one := range s.by {
+			f := one.figures
+			t.rows = append(t.rows, []string{
+				s.supply.String() + ", " + one.name, shown(f.connect.median()), shown(f.connect.quantile(0.9)),
+				shown(f.connectDirectly.median()), shown(f.connectDirectly.quantile(0.9)), shown(f.connect.median() - f.connectDirectly.median()),
+			})
+		}
+	}
+	return t
+}
+
+// find returns the figures of one contender; there are none of one that is not there.
+func (s *balanced) find(name string) figures {
+	for _, one := range s.by {
+		if one.name == name {
+			return one.figures
+		}
+	}
+	return figures{}
+}
+
+// lighter compares memory with a limit.
+func lighter(what string, ours, theirs memory, limit float64) ratio {
+	r := ratio{what: what, target: fmt.Sprintf("≤ %g", limit)}
+	if ours > 0 && theirs > 0 {
+		quotient := float64(ours / theirs)
+		r.shown, r.met = figure(quotient), quotient <= limit
+	}
+	return r
+}
+
+// balanceRatios compares flatnet with kube-proxy, and with itself.
+func balanceRatios(all []*balanced) []ratio {
+	var ratios []ratio
+	for _, s := range all {
+		ours, theirs, slow := s.find(oursBalancing), s.find(theirsBalancing), s.find(theirsByDefault)
+		what := s.supply.String() + ": "
+		ratios = append(ratios,
+			atMost(what+"first sync", ours.first, theirs.first, 0.5),
+			atMost(what+"a change", ours.change, theirs.change, 0.3),
+			informative(what+"a change, kube-proxy as by default", ours.change, slow.change),
+			informative(what+"CPU of a change", sample{ours.cpu}, sample{theirs.cpu}),
+			lighter(what+"memory after first sync", ours.began, theirs.began, 0.5),
+			lighter(what+"memory after changes", ours.changed, theirs.changed, 0.5),
+			lighter(what+"memory at most", ours.most, theirs.most, 0.5),
+			atMost(what+"a new connection", ours.connect, theirs.connect, 1),
+		)
+	}
+	for _, name := range []string{oursBalancing, theirsBalancing} {
+		for i := 1; i < len(all); i++ {
+			least, more := all[0].find(name), all[i].find(name)
+			what := fmt.Sprintf("%s, %s / %s: ", name, all[i].supply, all[0].supply)
+			connection := informative(what+"a new connection", more.connect, least.connect)
+			rules := ratio{what: what + "rules", shown: fmt.Sprintf("%s / %s", thousands(more.rules), thousands(least.rules))}
+			if name == oursBalancing {
+				connection = atMost(what+"a new connection", more.connect, least.connect, 1.1)
+				rules.target, rules.met = "the same", more.rules == least.rules
+			}
+			ratios = append(ratios, connection, rules)
+		}
+	}
+	return ratios
+}
