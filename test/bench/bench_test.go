@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/bench/page"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
@@ -65,7 +66,7 @@ func TestDocumentKeepsExplanations(t *testing.T) {
 		table:   table{head: []string{"", "ms"}, rows: [][]string{{"größer", "1.00"}}},
 		ratios:  []ratio{{what: "b", shown: "2", target: "≤ 3", met: true}},
 	}}
-	first := document("", machine{cores: 2}, machine{cores: 2}, sections)
+	first := document("", page.Machine{Cores: 2}, page.Machine{Cores: 2}, sections)
 	const want = `
 ## Colour
 
@@ -85,11 +86,15 @@ func TestDocumentKeepsExplanations(t *testing.T) {
 	}
 	const mark = "<!-- explanation: colour -->\n"
 	edited := strings.Replace(first, mark, mark+"\nBecause it is blue.\n\n", 1)
-	if again := document(edited, machine{cores: 2}, machine{cores: 2}, sections); again != edited {
+	if again := document(edited, page.Machine{Cores: 2}, page.Machine{Cores: 2}, sections); again != edited {
 		t.Errorf("got %s\nwant %s", again, edited)
 	}
+	measured := edited + "\n" + page.ClusterMark + "\n## Elsewhere\n"
+	if again := document(measured, page.Machine{Cores: 2}, page.Machine{Cores: 2}, sections); again != measured {
+		t.Errorf("got %s\nwant %s", again, measured)
+	}
 	// A mark without its end takes nothing along.
-	if again := document(mark+"lost", machine{cores: 2}, machine{cores: 2}, sections); again != first {
+	if again := document(mark+"lost", page.Machine{Cores: 2}, page.Machine{Cores: 2}, sections); again != first {
 		t.Errorf("got %s\nwant %s", again, first)
 	}
 }
@@ -215,11 +220,11 @@ func TestSectionsCanBeMeasuredOnTheirOwn(t *testing.T) {
 	for _, o := range sections[:2] {
 		all = append(all, section{outline: o, table: table{head: []string{"old " + o.name}}})
 	}
-	old := document("", machine{cores: 2}, machine{cores: 2}, all)
+	old := document("", page.Machine{Cores: 2}, page.Machine{Cores: 2}, all)
 	old = strings.Replace(old, "<!-- explanation: size -->\n", "<!-- explanation: size -->\nby hand\n", 1)
 	again := all[0]
 	again.table.head = []string{"new"}
-	got, err := amended(old, machine{cores: 2, load: 7}, machine{cores: 2}, []section{again})
+	got, err := amended(old, page.Machine{Cores: 2, Load: 7}, page.Machine{Cores: 2}, []section{again})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +233,7 @@ func TestSectionsCanBeMeasuredOnTheirOwn(t *testing.T) {
 			t.Errorf("%q is in it: %v\n%s", text, !want, got)
 		}
 	}
-	if _, err := amended("", machine{}, machine{}, all); err == nil {
+	if _, err := amended("", page.Machine{}, page.Machine{}, all); err == nil {
 		t.Error("what is not there was amended")
 	}
 }

@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"strings"
+
+	"github.com/flatnet-cni/flatnet/test/bench/page"
 )
 
 const introduction = `# Benchmarks
 
 This page is written by ` + "`make bench`" + ` (` + "`go run ./test/bench -o docs/benchmarks.md`" + `). What stands between
-the marks "explanation" is written by hand, and kept.
+the marks "explanation" is written by hand, and kept. So are the last sections, which ` + "`make bench-cluster`" + ` writes.
 
 Everything happens in network namespaces that the benchmark makes. Plugins are executed by libcni, everybody's in the
 same way: a node for each contender, a fresh pod for each attachment. They take turns in every round, in random order
@@ -28,7 +31,7 @@ path-direct, path-vxlan, scale.
 
 // writeDocument writes the report, with the explanations of the one that was there,
 // and unless it is complete with its other sections.
-func writeDocument(path string, before, after machine, sections []section, complete bool) error {
+func writeDocument(path string, before, after page.Machine, sections []section, complete bool) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading the last report: %w", err)
@@ -45,20 +48,25 @@ func writeDocument(path string, before, after machine, sections []section, compl
 	return nil
 }
 
-// document is the whole report in Markdown; it takes the explanations from old.
-func document(old string, before, after machine, sections []section) string {
+// document is the whole report in Markdown; it takes the explanations from old,
+// and what was measured on a cluster.
+func document(old string, before, after page.Machine, sections []section) string {
 	var text strings.Builder
-	text.WriteString(introduction + "\n" + explanation(old, "introduction"))
-	text.WriteString("\n## The machine\n\n" + before.String() + after.since(before))
+	text.WriteString(introduction + "\n" + page.Explanation(old, "introduction"))
+	text.WriteString("\n## The machine\n\n" + before.String() + after.Since(before))
+	text.WriteString("- peers: containernetworking-plugins " + peerVersion() + "\n")
 	for _, s := range sections {
-		fmt.Fprintf(&text, "\n## %s\n\n%s\n%s", s.title, s, explanation(old, s.name))
+		fmt.Fprintf(&text, "\n## %s\n\n%s\n%s", s.title, s, page.Explanation(old, s.name))
+	}
+	if cluster := page.Cluster(old); cluster != "" {
+		text.WriteString("\n" + cluster)
 	}
 	return text.String()
 }
 
 // amended is a report in which some sections are new. They say by themselves in
 // what state the machine was.
-func amended(old string, before, after machine, sections []section) (string, error) {
+func amended(old string, before, after page.Machine, sections []section) (string, error) {
 	for _, s := range sections {
 		heading, mark := "\n## "+s.title+"\n\n", "<!-- explanation: "+s.name+" -->\n"
 		head, rest, found := strings.Cut(old, heading)
@@ -66,18 +74,16 @@ func amended(old string, before, after machine, sections []section) (string, err
 		if !found || !explained {
 			return "", fmt.Errorf("the report has no section %q with an explanation: make all of it, without -run", s.title)
 		}
-		old = fmt.Sprintf("%s%s%s\nMeasured on its own. %s\n%s%s", head, heading, s, before.state(after), mark, tail)
+		old = fmt.Sprintf("%s%s%s\nMeasured on its own. %s\n%s%s", head, heading, s, before.State(after), mark, tail)
 	}
 	return old, nil
 }
 
-// explanation is the part of a document between the marks of a name, with the marks.
-func explanation(document, name string) string {
-	start, end := "<!-- explanation: "+name+" -->\n", "<!-- end of explanation -->\n"
-	_, rest, _ := strings.Cut(document, start)
-	kept, _, found := strings.Cut(rest, end)
-	if !found {
-		kept = ""
+// peerVersion is that of Debian's plugins.
+func peerVersion() string {
+	out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins").Output()
+	if err != nil {
+		return "of unknown version"
 	}
-	return start + kept + end
+	return string(out)
 }

@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"syscall"
 
+	"github.com/flatnet-cni/flatnet/test/bench/page"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -57,7 +58,7 @@ func run(ctx context.Context, output, only string, quick bool) error {
 	if quick {
 		b.amount = smoke
 	}
-	before, err := lookAtMachine()
+	before, err := page.Look()
 	if err != nil {
 		return err
 	}
@@ -76,11 +77,11 @@ func run(ctx context.Context, output, only string, quick bool) error {
 		fmt.Println(result)
 		done = append(done, result)
 	}
-	after, err := lookAtMachine()
+	after, err := page.Look()
 	if err != nil {
 		return err
 	}
-	fmt.Println(after.since(before))
+	fmt.Println(after.Since(before))
 	if output != "" {
 		if err := writeDocument(output, before, after, done, len(done) == len(sections)); err != nil {
 			return err

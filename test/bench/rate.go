@@ -15,20 +15,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatnet-cni/flatnet/test/bench/page"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 // rates are measurements of how many there are a second, one a round.
 type rates []float64
 
-func (r rates) median() float64 { return quantile(r, 0.5) }
+func (r rates) median() float64 { return page.Quantile(r, 0.5) }
 
 // shown are median, least and most, each by way of show.
 func (r rates) shown(show func(float64) float64) string {
 	if len(r) == 0 {
 		return ""
 	}
-	least, most := show(quantile(r, 0)), show(quantile(r, 1))
+	least, most := show(page.Quantile(r, 0)), show(page.Quantile(r, 1))
 	return fmt.Sprintf("%s (%s–%s)", digits(show(r.median())), digits(min(least, most)), digits(max(least, most)))
 }
 

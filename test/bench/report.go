@@ -2,8 +2,8 @@ package main
 
 import (
 	"fmt"
-	"strings"
-	"unicode/utf8"
+
+	"github.com/flatnet-cni/flatnet/test/bench/page"
 )
 
 // section is a part of the report that has been measured.
@@ -81,38 +81,5 @@ type table struct {
 	rows [][]string
 }
 
-// String is the table in Markdown, padded to be read as it is; the first column is
-// text and the others are figures.
-func (t table) String() string {
-	widths := make([]int, len(t.head))
-	for _, row := range append([][]string{t.head}, t.rows...) {
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell), 2)
-		}
-	}
-	var text strings.Builder
-	line := func(cells []string) {
-		for i, cell := range cells {
-			space := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
-			if i == 0 {
-				text.WriteString("| " + cell + space + " |")
-			} else {
-				text.WriteString(" " + space + cell + " |")
-			}
-		}
-		text.WriteString("\n")
-	}
-	line(t.head)
-	for i, width := range widths {
-		if i == 0 {
-			text.WriteString("|" + strings.Repeat("-", width+2) + "|")
-		} else {
-			text.WriteString(strings.Repeat("-", width+1) + ":|")
-		}
-	}
-	text.WriteString("\n")
-	for _, row := range t.rows {
-		line(row)
-	}
-	return text.String()
-}
+// String is the table in Markdown.
+func (t table) String() string { return page.Table(t.head, t.rows) }

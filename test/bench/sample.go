@@ -1,11 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
-	"math"
-	"slices"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/test/bench/page"
 )
 
 // sample is a set of measurements of the same thing.
@@ -17,17 +16,7 @@ func (s sample) median() time.Duration { return s.quantile(0.5) }
 // quantile returns the smallest measurement that a fraction q of the sample does not
 // exceed (the nearest rank), 0 if the sample is empty.
 func (s sample) quantile(q float64) time.Duration {
-	return quantile(s, q)
-}
-
-func quantile[T cmp.Ordered](s []T, q float64) T {
-	if len(s) == 0 {
-		var zero T
-		return zero
-	}
-	sorted := slices.Sorted(slices.Values(s))
-	rank := int(math.Ceil(q*float64(len(sorted)))) - 1
-	return sorted[max(rank, 0)]
+	return page.Quantile(s, q)
 }
 
 // milliseconds shows a duration with the digits that mean something.

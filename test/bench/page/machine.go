@@ -1,10 +1,9 @@
-package main
+package page
 
 import (
 	"bufio"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -12,27 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine is what the figures depend on, at one moment.
-type machine struct {
-	kernel, processor string
-	cores             int
-	peers             string  // version of Debian's plugins
-	load              float64 // of the last minute
-	ticks, stolen     float64 // of all cores since boot, and how many of them went to other machines
+// Machine is what figures depend on, at one moment.
+type Machine struct {
+	Kernel, Processor string
+	Cores             int
+	Load              float64 // of the last minute
+
+	ticks, stolen float64 // of all cores since boot, and how many of them went to other machines
 }
 
-func lookAtMachine() (machine, error) {
-	m := machine{cores: runtime.NumCPU(), processor: processor(), peers: peerVersion()}
+// Look asks the kernel for the machine's state.
+func Look() (Machine, error) {
+	m := Machine{Cores: runtime.NumCPU(), Processor: processor()}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return m, fmt.Errorf("asking for the kernel's version: %w", err)
 	}
-	m.kernel = unix.ByteSliceToString(name.Release[:])
+	m.Kernel = unix.ByteSliceToString(name.Release[:])
 	raw, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return m, fmt.Errorf("asking for the load: %w", err)
 	}
-	if m.load, err = strconv.ParseFloat(strings.Fields(string(raw))[0], 64); err != nil {
+	if m.Load, err = strconv.ParseFloat(strings.Fields(string(raw))[0], 64); err != nil {
 		return m, fmt.Errorf("reading the load: %w", err)
 	}
 	return m, m.readTicks()
@@ -40,7 +40,7 @@ func lookAtMachine() (machine, error) {
 
 // readTicks reads the first line of /proc/stat (proc_stat(5)): user, nice, system,
 // idle, iowait, irq, softirq, steal.
-func (m *machine) readTicks() error {
+func (m *Machine) readTicks() error {
 	raw, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return fmt.Errorf("asking for the time of the cores: %w", err)
@@ -64,17 +64,17 @@ func (m *machine) readTicks() error {
 }
 
 // String describes the machine in Markdown.
-func (m machine) String() string {
-	text := fmt.Sprintf("- Linux %s, %d cores (%s), %s\n- peers: containernetworking-plugins %s\n- load before: %.2f",
-		m.kernel, m.cores, m.processor, runtime.Version(), m.peers, m.load)
-	if m.load > 0.25*float64(m.cores) {
+func (m Machine) String() string {
+	text := fmt.Sprintf("- Linux %s, %d cores (%s), %s\n- load before: %.2f",
+		m.Kernel, m.Cores, m.Processor, runtime.Version(), m.Load)
+	if m.Load > 0.25*float64(m.Cores) {
 		text += " — the machine was busy with something else, take the figures with care"
 	}
 	return text + "\n"
 }
 
-// since describes in Markdown what happened on the machine during a run.
-func (m machine) since(before machine) string {
+// Since describes in Markdown what happened on the machine during a run.
+func (m Machine) Since(before Machine) string {
 	stolen := 100 * (m.stolen - before.stolen) / max(m.ticks-before.ticks, 1)
 	return fmt.Sprintf("- time that the hypervisor gave to others while measuring: %.1f %%\n", stolen)
 }
@@ -94,18 +94,10 @@ func processor() string {
 	return runtime.GOARCH
 }
 
-func peerVersion() string {
-	out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", "containernetworking-plugins").Output()
-	if err != nil {
-		return "of unknown version"
-	}
-	return string(out)
-}
-
-// state says in a sentence how busy the machine was.
-func (m machine) state(after machine) string {
-	text := fmt.Sprintf("Load before: %.2f, after: %.2f.", m.load, after.load)
-	if m.load > 0.25*float64(m.cores) {
+// State says in a sentence how busy the machine was.
+func (m Machine) State(after Machine) string {
+	text := fmt.Sprintf("Load before: %.2f, after: %.2f.", m.Load, after.Load)
+	if m.Load > 0.25*float64(m.Cores) {
 		text += " The machine was busy with something else; take the figures with care."
 	}
 	return text + "\n"
