@@ -7,14 +7,21 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 // pinged is a ping from one pod to another, while flatnetd is killed.
 type pinged struct {
 	from, to *cluster.Pod
 	family   int
-	*ping
+	*netlab.Ping
 }
+
+// pingInterval is the time between two requests.
+const pingInterval = time.Millisecond
+
+// patience is how long an answer may take when the requests have ended.
+const patience = time.Second
 
 // whileItLasts is how many requests are sent before flatnetd is killed, while
 // it is dead, and after it is back.
@@ -79,7 +86,7 @@ func (d *demo) startPings() (pings []pinged, err error) {
 				continue
 			}
 			for f, address := range addresses(to) {
-				p, err := startPing(from.Namespace, address)
+				p, err := from.Namespace.Ping(address, pingInterval)
 				if err != nil {
 					stopAll(pings)
 					return nil, err
@@ -94,7 +101,7 @@ func (d *demo) startPings() (pings []pinged, err error) {
 
 func stopAll(pings []pinged) {
 	for _, p := range pings {
-		p.stop()
+		p.Stop(patience)
 	}
 }
 
@@ -102,16 +109,16 @@ func stopAll(pings []pinged) {
 func awaitRequests(ctx context.Context, pings []pinged, more int) error {
 	var enough []int
 	for _, p := range pings {
-		sent, _, _ := p.counts() // an error stays, and is seen below
-		enough = append(enough, sent+more)
+		echoes, _ := p.Echoes() // an error stays, and is seen below
+		enough = append(enough, echoes.Sent+more)
 	}
 	for i, p := range pings {
 		for {
-			sent, _, err := p.counts()
+			echoes, err := p.Echoes()
 			if err := errors.Join(err, ctx.Err()); err != nil {
 				return err
 			}
-			if sent >= enough[i] {
+			if echoes.Sent >= enough[i] {
 				break
 			}
 			time.Sleep(pingInterval)
@@ -149,12 +156,12 @@ func (d *demo) attachWithoutAgent(ctx context.Context, n *cluster.Node) (*latePo
 func summarize(pings []pinged) (rows [][]string, sent, lost int, err error) {
 	rows = [][]string{{"from", "to", "way", "", "sent", "answered", "lost"}}
 	for _, p := range pings {
-		requests, answers, failure := p.stop()
+		e, failure := p.Stop(patience)
 		err = errors.Join(err, failure)
-		sent, lost = sent+requests, lost+requests-answers
+		sent, lost = sent+e.Sent, lost+e.Lost()
 		rows = append(rows, []string{
 			p.from.Name, p.to.Name, mode(p.from.Node, p.to.Node), families[p.family],
-			fmt.Sprint(requests), fmt.Sprint(answers), fmt.Sprint(requests - answers),
+			fmt.Sprint(e.Sent), fmt.Sprint(e.Answered), fmt.Sprint(e.Lost()),
 		})
 	}
 	return rows, sent, lost, err

@@ -54,7 +54,7 @@ func NewNamespace(name string) (*Namespace, error) {
 		os.Remove(path)
 		return nil, fmt.Errorf("making network namespace %s: %w", name, err)
 	}
-	n, err := open(name, path)
+	n, err := Open(name, path)
 	if err != nil {
 		return nil, errors.Join(err, unbind(path))
 	}
@@ -66,10 +66,12 @@ func NewNamespace(name string) (*Namespace, error) {
 
 // Current returns the network namespace that the caller runs in.
 func Current() (*Namespace, error) {
-	return open("self", threadNamespace())
+	return Open("self", threadNamespace())
 }
 
-func open(name, path string) (*Namespace, error) {
+// Open returns the network namespace at a path, which may be that of a process
+// (/proc/PID/ns/net). The name is for messages.
+func Open(name, path string) (*Namespace, error) {
 	handle, err := netns.GetFromPath(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening network namespace %s: %w", name, err)
