@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd
 
-.PHONY: all build test race lint bench demo fuzz clean cluster cluster-down e2e e2e-full
+.PHONY: all build test race lint bench demo fuzz clean cluster cluster-down e2e e2e-full bench-cluster
 
 all: build
 
@@ -65,8 +65,14 @@ e2e: bin/e2e/e2e
 e2e-full: bin/e2e/e2e
 	@bin/e2e/e2e -upstream all $(E2E)
 
-.PHONY: bin/e2e/cluster bin/e2e/e2e
-bin/e2e/cluster bin/e2e/e2e:
+# How long a pod waits for its network, on the cluster that runs, beside ptp and
+# host-local; into docs/benchmarks.md. Takes minutes and a quiet machine.
+BENCH_CLUSTER ?= -o docs/benchmarks.md
+bench-cluster: bin/e2e/podtime
+	@bin/e2e/podtime $(BENCH_CLUSTER)
+
+.PHONY: bin/e2e/cluster bin/e2e/e2e bin/e2e/podtime
+bin/e2e/cluster bin/e2e/e2e bin/e2e/podtime:
 	@cd test/e2e && $(GO) build -o ../../$@ ./$(@F)
 
 # Each fuzz target for a while: make fuzz FUZZTIME=10m

@@ -17,7 +17,9 @@ type Machine struct {
 	Cores             int
 	Load              float64 // of the last minute
 
-	ticks, stolen float64 // of all cores since boot, and how many of them went to other machines
+	// Of all cores since boot: all, those in which nothing ran, and those that went
+	// to other machines.
+	ticks, idle, stolen float64
 }
 
 // Look asks the kernel for the machine's state.
@@ -56,7 +58,10 @@ func (m *Machine) readTicks() error {
 			return fmt.Errorf("reading the time of the cores: %w", err)
 		}
 		m.ticks += ticks
-		if i == 7 {
+		switch i {
+		case 3, 4:
+			m.idle += ticks
+		case 7:
 			m.stolen = ticks
 		}
 	}
@@ -77,6 +82,12 @@ func (m Machine) String() string {
 func (m Machine) Since(before Machine) string {
 	stolen := 100 * (m.stolen - before.stolen) / max(m.ticks-before.ticks, 1)
 	return fmt.Sprintf("- time that the hypervisor gave to others while measuring: %.1f %%\n", stolen)
+}
+
+// Idle is the share of the time since before in which the cores had nothing to
+// do, 0 to 1.
+func (m Machine) Idle(before Machine) float64 {
+	return (m.idle - before.idle) / max(m.ticks-before.ticks, 1)
 }
 
 func processor() string {

@@ -42,7 +42,7 @@ func (l *Lab) installReference(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		cmd.Stdin = strings.NewReader(conflist(networks[m.Name]))
+		cmd.Stdin = strings.NewReader(ReferenceConflist(networks[m.Name]))
 		if output, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("configuring the reference plugins on %s: %w: %s", m.Name, err, output)
 		}
@@ -54,7 +54,7 @@ func (l *Lab) installReference(ctx context.Context) error {
 // PodCIDRs are those that the cluster has given to a node, IPv4 first; it waits
 // for them.
 func (l *Lab) PodCIDRs(ctx context.Context, node string) (networks []netip.Prefix, err error) {
-	err = until(ctx, time.Minute, "podCIDRs of "+node, func() error {
+	err = Until(ctx, time.Minute, "podCIDRs of "+node, func() error {
 		text, err := l.Kubectl("get", "node", node, "-o", "jsonpath={.spec.podCIDRs[*]}")
 		if err != nil {
 			return err
@@ -75,8 +75,12 @@ func (l *Lab) PodCIDRs(ctx context.Context, node string) (networks []netip.Prefi
 	return networks, err
 }
 
-// conflist of ptp and host-local, as kind has it.
-func conflist(networks []netip.Prefix) string {
+// ReferenceNetwork is the name of the reference plugins' network.
+const ReferenceNetwork = "reference"
+
+// ReferenceConflist is a configuration of ptp, host-local and portmap, as kind
+// has it, with one of the networks a family.
+func ReferenceConflist(networks []netip.Prefix) string {
 	var ranges, routes []string
 	for _, network := range networks {
 		ranges = append(ranges, fmt.Sprintf(`[{"subnet": "%s"}]`, network))
@@ -87,7 +91,7 @@ func conflist(networks []netip.Prefix) string {
 		routes = append(routes, fmt.Sprintf(`{"dst": "%s"}`, everywhere))
 	}
 	return fmt.Sprintf(`{
-  "cniVersion": "0.3.1", "name": "reference",
+  "cniVersion": "0.3.1", "name": "`+ReferenceNetwork+`",
   "plugins": [
     {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "dataDir": "/run/cni-ipam-state", "ranges": [%s], "routes": [%s]}},
     {"type": "portmap", "capabilities": {"portMappings": true}}
