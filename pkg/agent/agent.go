@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/host"
 	"github.com/flatnet-cni/flatnet/pkg/install"
@@ -17,6 +19,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/plugin"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
+	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // Agent is flatnetd on one node.
@@ -38,6 +41,7 @@ type Agent struct {
 	host      *host.Keeper
 	installer *install.Installer
 	plugin    *plugin.Plugin
+	services  *services // nil where they are not balanced
 
 	// What follows belongs to the goroutine that does the work.
 	schedule schedule
@@ -64,6 +68,7 @@ type Agent struct {
 	errors    [numberOfTasks]error // of the last run
 	changed   map[string]peerChange
 	problems  map[string]bool // that were logged
+	told      service.Node    // to the controller of Services
 }
 
 // networkName is that of the configuration that is installed.
@@ -72,21 +77,29 @@ const networkName = "flatnet"
 // hostInterfacePrefix is the plugin's default.
 const hostInterfacePrefix = "veth"
 
-// New prepares an agent that works in the caller's network namespace. Close ends it.
-func New(c Config, source node.Source, log *slog.Logger) (*Agent, error) {
+// New prepares an agent that works in the caller's network namespace. The client is
+// not used where nodes come from a file and Services are not balanced.
+func New(c Config, client kubernetes.Interface, log *slog.Logger) (*Agent, error) {
 	k, err := kernel.NewFabric(c.Fabric.Tunnel)
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{
-		config: c, log: log, source: source, began: time.Now(),
+	a := &Agent{
+		config: c, log: log, source: c.nodes(client, log), began: time.Now(),
 		news: newNews(), requests: make(chan func()), metrics: newMetrics(c),
 		kernel: k, engine: fabric.NewEngine(k), planner: &fabric.Planner{Config: c.Fabric},
 		keeper: &masquerade.Keeper{Log: log}, rules: &rules.Rules{}, host: &host.Keeper{Log: log, Sysctls: c.SysctlDir},
 		installer: &install.Installer{Log: log, SourceDir: c.PluginsDir, BinDir: c.BinDir, ConfDir: c.ConfDir},
 		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true,
 		changed: map[string]peerChange{}, problems: map[string]bool{},
-	}, nil
+	}
+	if c.Services {
+		if a.services, err = a.newServices(client); err != nil {
+			k.Close()
+			return nil, err
+		}
+	}
+	return a, nil
 }
 
 // Run does the agent's work until ctx ends. What it has made stays: pods go on
@@ -106,6 +119,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if a.services == nil {
+		if err := a.removeServices(); err != nil {
+			return err
+		}
+	}
 	tables, err := a.watchTables()
 	if err != nil {
 		return err
@@ -124,6 +142,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	start("notifications of settings", func() error {
 		return host.Watch(ctx, func() { a.news.ask(hostTask) })
 	})
+	if a.services != nil {
+		start("Services", func() error { return a.services.run(ctx) })
+		if a.config.ServicesHealth != "" {
+			start("health of Services", func() error { return a.services.serveHealth(ctx) })
+		}
+	}
 	start("directories of the plugin", func() error {
 		return a.installer.Watch(ctx, func() { a.news.ask(installTask) })
 	})
@@ -133,7 +157,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else {
 		start("server", func() error { return listener.serve(ctx) })
 	}
-	a.log.Info("flatnetd begins", "version", a.config.Version, "fabric", a.config.Fabric.Mode, "source", a.sourceName())
+	a.log.Info("flatnetd begins", "version", a.config.Version, "fabric", a.config.Fabric.Mode, "source", a.sourceName(), "services", a.config.Services)
 	a.work(ctx)
 	running.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -152,7 +176,11 @@ func (a *Agent) watchTables() (*kernel.NftablesMonitor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kernel.NewNftablesMonitor(masquerading, &host.ForwardWatcher{Changed: func() { a.news.ask(hostTask) }})
+	all := []kernel.NftablesListener{masquerading, &host.ForwardWatcher{Changed: func() { a.news.ask(hostTask) }}}
+	if a.services != nil {
+		all = append(all, a.services.Watcher())
+	}
+	return kernel.NewNftablesMonitor(all...)
 }
 
 func (a *Agent) sourceName() string {

@@ -16,6 +16,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/masquerade"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
+	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // Cleanup removes everything that flatnet ever made on the node, pods'
@@ -46,6 +47,7 @@ func Cleanup(ctx context.Context, c Config, log *slog.Logger) (removed []string,
 	note(removePods(c.StateDir))
 	note(removeFabric(c.Fabric.Tunnel))
 	note(removeTables())
+	note(service.Remove())
 	hostKeeper := &host.Keeper{Log: log, Sysctls: c.SysctlDir}
 	errs = append(errs, hostKeeper.Remove(ctx))
 	note(removeState(c.StateDir))

@@ -20,6 +20,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
+	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // Config is what flatnetd's flags say.
@@ -36,6 +37,10 @@ type Config struct {
 	StateDir                       string
 	SysctlDir                      string // where sysctls are files
 	Listen                         string // address:port; "" listens nowhere
+	Services                       bool   // balance Kubernetes Services
+	NodePortAddresses              service.NodePortAddresses
+	ServiceCIDRs                   []netip.Prefix
+	ServicesHealth                 string // address:port; "" listens nowhere
 	LogLevel                       slog.Level
 	LogFormat                      string        // "text" or "json"
 	Resync                         time.Duration // between full comparisons
@@ -49,6 +54,9 @@ const EnvironmentPrefix = "FLATNETD_"
 
 // DefaultListen is where health, readiness and metrics are served.
 const DefaultListen = "127.0.0.1:9370"
+
+// DefaultServicesHealth is where load balancers ask kube-proxy.
+const DefaultServicesHealth = ":10256"
 
 // Flags declares flatnetd's flags, and returns what makes a Config of them
 // once they are parsed. getenv supplies defaults.
@@ -74,6 +82,10 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.StringVar(&c.StateDir, "state-dir", netconf.DefaultStateDirectory, "`directory` of state, on a tmpfs")
 	set.StringVar(&c.SysctlDir, "sysctl-dir", "/proc/sys", "`directory` of sysctls; in a container /proc/sys may be read-only, and the machine's be mounted elsewhere")
 	set.StringVar(&c.Listen, "listen", DefaultListen, "`address` of /healthz, /readyz and /metrics; empty: not served")
+	set.BoolVar(&c.Services, "services", false, "balance the traffic to Kubernetes Services, instead of kube-proxy")
+	nodePorts := set.String("nodeport-addresses", "", "comma-separated `networks` in which the node's addresses serve NodePorts, or primary, its first address of each family; with --services")
+	serviceCIDRs := set.String("service-cidrs", "", "comma-separated `networks` of ClusterIPs: what goes to one that no Service has is dropped on the node; with --services")
+	set.StringVar(&c.ServicesHealth, "services-health", DefaultServicesHealth, "`address` where load balancers ask whether the node balances Services; empty: not served; with --services")
 	set.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "lowest `level` that is logged: debug, info, warn or error")
 	set.StringVar(&c.LogFormat, "log-format", "text", "`form` of the log: text or json")
 	set.DurationVar(&c.Resync, "resync", time.Minute, "`time` between full comparisons with the kernel and the disk")
@@ -95,6 +107,12 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 		}
 		if c.NonMasqueradeCIDRs, err = parsePrefixes(*exempt); err != nil {
 			return c, fmt.Errorf("--non-masquerade-cidrs: %w", err)
+		}
+		if c.NodePortAddresses, err = service.ParseNodePortAddresses(*nodePorts); err != nil {
+			return c, err
+		}
+		if c.ServiceCIDRs, err = parsePrefixes(*serviceCIDRs); err != nil {
+			return c, fmt.Errorf("--service-cidrs: %w", err)
 		}
 		return c, errors.Join(append(environment, c.validate())...)
 	}
@@ -135,7 +153,7 @@ func (c *Config) validate() error {
 		}
 	}
 	check(c.NodeName != "", "--node-name is empty: give the node's name in the source of nodes")
-	check(c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
+	check(c.Services || c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
 	check(c.Fabric.VNI >= 1 && c.Fabric.VNI <= maximumVNI, "--vxlan-id %d is not within 1 to %d", c.Fabric.VNI, maximumVNI)
 	check(c.Fabric.Port >= 1 && c.Fabric.Port <= maximumPort, "--vxlan-port %d is not within 1 to %d", c.Fabric.Port, maximumPort)
 	check(c.Fabric.MTU == 0 || c.Fabric.MTU >= minimumMTU && c.Fabric.MTU <= maximumMTU, "--mtu %d is not 0 or within %d to %d", c.Fabric.MTU, minimumMTU, maximumMTU)

@@ -67,6 +67,9 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 		{nil, []string{"--log-format=xml"}, []string{`"xml"`}},
 		{nil, []string{"--log-level=loud"}, []string{"loud"}},
 		{nil, []string{"--resync=1ms"}, []string{"--resync 1ms"}},
+		{nil, []string{"--nodeport-addresses=eth0"}, []string{"--nodeport-addresses", `"eth0"`, "primary", "192.0.2.0/24"}},
+		{nil, []string{"--service-cidrs=10.96.0.1/12"}, []string{"--service-cidrs", `"10.96.0.1/12"`, "10.96.0.0/12"}},
+		{map[string]string{"FLATNETD_SERVICES": "yes please"}, nil, []string{"FLATNETD_SERVICES=yes please"}},
 		{map[string]string{"FLATNETD_VXLAN_PORT": "many"}, nil, []string{"FLATNETD_VXLAN_PORT=many"}},
 	} {
 		_, err := parse(c.environment, c.arguments...)
@@ -97,5 +100,30 @@ func TestWrongUseIsExplained(t *testing.T) {
 		if status != c.status || !strings.Contains(out.String(), c.want) {
 			t.Errorf("flatnetd %v: status %d, %s", c.arguments, status, out.String())
 		}
+	}
+}
+
+func TestFlagsOfServices(t *testing.T) {
+	c, err := parse(nil)
+	if err != nil || c.Services || !c.NodePortAddresses.Primary || c.ServicesHealth != ":10256" {
+		t.Errorf("defaults: %+v, %v", c, err)
+	}
+	c, err = parse(map[string]string{"FLATNETD_SERVICES": "true"}, "--nodes-file=/a", "--kubeconfig=/b", "--nodeport-addresses=192.0.2.0/24,primary", "--service-cidrs=10.96.0.0/12", "--services-health=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Services || !c.NodePortAddresses.Primary || len(c.NodePortAddresses.Prefixes) != 1 || len(c.ServiceCIDRs) != 1 || c.ServicesHealth != "" {
+		t.Errorf("flags: %+v", c)
+	}
+}
+
+// TestServicesNeedTheAPI: where there is none, the error says what to do.
+func TestServicesNeedTheAPI(t *testing.T) {
+	var out bytes.Buffer
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	arguments := []string{"--services", "--nodes-file=/nonexistent", "--state-dir=" + t.TempDir()}
+	status := Main(context.Background(), "1.2.3", arguments, func(string) string { return "" }, &out, &out)
+	if status != exitFailed || !strings.Contains(out.String(), "Services come from the Kubernetes API: outside of a cluster, give --kubeconfig") {
+		t.Errorf("status %d, %s", status, out.String())
 	}
 }

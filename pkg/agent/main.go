@@ -12,7 +12,10 @@ import (
 	"runtime/debug"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // Exit statuses of flatnetd.
@@ -26,6 +29,8 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
 
   flatnetd [flags]                   run the agent
   flatnetd status [-o json] [flags]  ask the running agent how the node is joined
+  flatnetd status services [-o json] [flags]
+                                     ask it who serves what Service
   flatnetd cleanup [flags]           remove all that flatnet made on this node, pods' interfaces included
   flatnetd version
 
@@ -38,6 +43,10 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	command := ""
 	if len(arguments) > 0 && arguments[0] != "" && arguments[0][0] != '-' {
 		command, arguments = arguments[0], arguments[1:]
+	}
+	about := ""
+	if command == "status" && len(arguments) > 0 && arguments[0] == "services" {
+		about, arguments = arguments[0], arguments[1:]
 	}
 	set := flag.NewFlagSet("flatnetd", flag.ContinueOnError)
 	set.SetOutput(errOut)
@@ -72,7 +81,7 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	case "":
 		err = serve(ctx, c, errOut)
 	case "status":
-		err = printStatus(ctx, c, output, out)
+		err = printStatus(ctx, c, about, output, out)
 	case "cleanup":
 		err = cleanup(ctx, c, out, errOut)
 	case "version":
@@ -98,42 +107,61 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 		debug.SetGCPercent(collectorPercent)
 	}
 	log := c.Logger(errOut)
-	source, err := c.source(log)
-	if err != nil {
-		return err
+	var client kubernetes.Interface
+	if c.NodesFile == "" || c.Services {
+		var err error
+		if client, err = node.NewClient(c.Kubeconfig); err != nil {
+			return fmt.Errorf("%w: %s", err, c.withoutAPI())
+		}
 	}
-	a, err := New(c, source, log)
+	a, err := New(c, client, log)
 	if err != nil {
 		return fmt.Errorf("%w: flatnetd needs CAP_NET_ADMIN in the node's network namespace", err)
 	}
 	return a.Run(ctx)
 }
 
-// source returns where the nodes come from.
-func (c Config) source(log *slog.Logger) (node.Source, error) {
-	if c.NodesFile != "" {
-		return node.NewFile(c.NodesFile, log), nil
+// withoutAPI says what to do where there is no Kubernetes API.
+func (c Config) withoutAPI() string {
+	if c.NodesFile == "" {
+		return "outside of a cluster, give --nodes-file or --kubeconfig"
 	}
-	client, err := node.NewClient(c.Kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("%w: outside of a cluster, give --nodes-file or --kubeconfig", err)
-	}
-	return node.NewKubernetes(client, log), nil
+	return "Services come from the Kubernetes API: outside of a cluster, give --kubeconfig, or leave --services out"
 }
 
-func printStatus(ctx context.Context, c Config, output string, out io.Writer) error {
+// nodes returns where the nodes come from.
+func (c Config) nodes(client kubernetes.Interface, log *slog.Logger) node.Source {
+	if c.NodesFile != "" {
+		return node.NewFile(c.NodesFile, log)
+	}
+	return node.NewKubernetes(client, log)
+}
+
+// printStatus prints the status of the node, or about what else is asked.
+func printStatus(ctx context.Context, c Config, about, output string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout+time.Second)
 	defer cancel()
-	status, err := AskStatus(ctx, c.StateDir)
-	if err != nil {
-		return err
+	var status any
+	var text func()
+	var err error
+	if about == "services" {
+		var s service.Status
+		s, err = AskServices(ctx, c.StateDir)
+		status, text = s, func() { s.Print(out) }
+	} else {
+		var s Status
+		s, err = AskStatus(ctx, c.StateDir)
+		status, text = s, func() { s.Print(out, time.Now()) }
 	}
-	if output == "json" {
+	switch {
+	case err != nil:
+		return err
+	case output == "json":
 		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(status)
 	}
-	status.Print(out, time.Now())
+	text()
 	return nil
 }
 

@@ -131,6 +131,7 @@ var (
 	descriptionHealthy = prometheus.NewDesc("flatnet_source_healthy", "1 where the source of nodes is up to date, else 0.", nil, nil)
 	descriptionProblem = prometheus.NewDesc("flatnet_problems", "Problems that `flatnetd status` lists.", nil, nil)
 	descriptionReady   = prometheus.NewDesc("flatnet_ready", "1 where /readyz says yes, else 0.", nil, nil)
+	descriptionService = prometheus.NewDesc("flatnet_service_source_healthy", "1 where the source of Services is up to date, else 0.", nil, nil)
 	descriptionTracked = prometheus.NewDesc("flatnet_conntrack_entries", "Connections that the kernel tracks.", nil, nil)
 	descriptionLimit   = prometheus.NewDesc("flatnet_conntrack_limit", "Connections that the kernel tracks at most; beyond it new ones are dropped.", nil, nil)
 	descriptionInsert  = prometheus.NewDesc("flatnet_conntrack_insert_failed_total", "Connections whose first packet was dropped because their translation collided with another's.", nil, nil)
@@ -139,7 +140,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (scrape) Describe(all chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descriptionObjects, descriptionRoutes, descriptionUsage, descriptionHealthy, descriptionProblem, descriptionReady, descriptionTracked, descriptionLimit, descriptionInsert,
+		descriptionObjects, descriptionRoutes, descriptionUsage, descriptionHealthy, descriptionProblem, descriptionReady, descriptionService, descriptionTracked, descriptionLimit, descriptionInsert,
 	} {
 		all <- d
 	}
@@ -170,6 +171,9 @@ func (s scrape) Collect(all chan<- prometheus.Metric) {
 		gauge(descriptionProblem, float64(len(s.agent.currentProblems())))
 		truth(descriptionReady, s.agent.unready() == nil)
 		truth(descriptionHealthy, s.agent.source.Check() == nil)
+		if s.agent.services != nil {
+			truth(descriptionService, s.agent.services.source.Check() == nil)
+		}
 		usages, err := s.agent.usages(ctx)
 		if err != nil {
 			return

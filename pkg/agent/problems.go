@@ -25,6 +25,9 @@ func (a *Agent) currentProblems() []fabric.Problem {
 	for _, r := range a.refused {
 		add(fabric.Problem{Node: r.Node, Object: r.Field + " " + r.Value, Reason: r.Reason, Hint: r.Hint})
 	}
+	if a.services != nil {
+		add(a.services.problems()...)
+	}
 	if a.plan == nil {
 		return all
 	}
@@ -116,6 +119,9 @@ func (a *Agent) unready() error {
 	}
 	if err := a.source.Check(); err != nil {
 		return fmt.Errorf("nodes may have changed since: %w", err)
+	}
+	if a.services != nil {
+		return a.services.unready()
 	}
 	return nil
 }

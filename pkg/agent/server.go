@@ -42,13 +42,8 @@ func (a *Agent) listen() (*server, error) {
 	}
 	// Who may read the state directory may ask; the status is for the node's
 	// administrator alone.
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		if r.Context().Value(http.LocalAddrContextKey).(net.Addr).Network() != "unix" {
-			http.NotFound(w, r)
-			return
-		}
-		a.serveStatus(w, r)
-	})
+	mux.HandleFunc("GET /status", privately(a.serveStatus))
+	mux.HandleFunc("GET /status/services", privately(a.serveServices))
 	s.listeners = append(s.listeners, local)
 	if a.config.Listen != "" {
 		l, err := net.Listen("tcp", a.config.Listen)
@@ -77,6 +72,17 @@ func (s *server) serve(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// privately answers over the socket only.
+func privately(f http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Context().Value(http.LocalAddrContextKey).(net.Addr).Network() != "unix" {
+			http.NotFound(w, r)
+			return
+		}
+		f(w, r)
+	}
 }
 
 // ask calls f between two tasks of the agent; it answers the request itself
@@ -115,9 +121,28 @@ func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
 	if !a.ask(w, r, func() { s = a.status(r.Context()) }) {
 		return
 	}
+	answer(w, s)
+}
+
+func (a *Agent) serveServices(w http.ResponseWriter, r *http.Request) {
+	if a.services == nil {
+		http.Error(w, "Services are not balanced by this flatnetd: it runs without --services", http.StatusNotFound)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+	defer cancel()
+	s, err := a.services.Status(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	answer(w, s)
+}
+
+func answer(w http.ResponseWriter, with any) {
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	// The reader may have gone away.
-	_ = encoder.Encode(s)
+	_ = encoder.Encode(with)
 }

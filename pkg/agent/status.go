@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // Status is what `flatnetd status -o json` prints.
@@ -34,7 +35,9 @@ type Status struct {
 	Pods       []Usage        `json:"pods"`
 	Objects    Objects        `json:"objects"`
 	Peers      []PeerStatus   `json:"peers"`
-	Problems   []Trouble      `json:"problems"`
+	// Services is how they are balanced; nil where they are not.
+	Services *service.Summary `json:"services,omitempty"`
+	Problems []Trouble        `json:"problems"`
 }
 
 // Objects counts what the fabric consists of.
@@ -85,6 +88,10 @@ func (a *Agent) status(ctx context.Context) Status {
 	if len(s.Masquerade) == 2 {
 		s.Masquerade = []string{"IPv4", "IPv6"}
 	}
+	if a.services != nil {
+		summary := a.services.Summary()
+		s.Services = &summary
+	}
 	if usages, err := a.usages(ctx); err == nil && usages != nil {
 		s.Pods = usages
 	}
@@ -113,34 +120,45 @@ func (a *Agent) status(ctx context.Context) Status {
 }
 
 // AskStatus asks the flatnetd of a state directory.
-func AskStatus(ctx context.Context, stateDir string) (Status, error) {
-	var s Status
+func AskStatus(ctx context.Context, stateDir string) (s Status, err error) {
+	err = askAgent(ctx, stateDir, "/status", &s)
+	return s, err
+}
+
+// AskServices asks the flatnetd of a state directory who serves what Service.
+func AskServices(ctx context.Context, stateDir string) (s service.Status, err error) {
+	err = askAgent(ctx, stateDir, "/status/services", &s)
+	return s, err
+}
+
+// askAgent reads a JSON answer into what to points to.
+func askAgent(ctx context.Context, stateDir, question string, to any) error {
 	path := SocketPath(stateDir)
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		},
 	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://flatnetd/status", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://flatnetd"+question, nil)
 	if err != nil {
-		return s, err
+		return err
 	}
 	answer, err := client.Do(request)
 	if err != nil {
 		if errors.Is(err, os.ErrPermission) {
-			return s, fmt.Errorf("asking flatnetd: %w: root may ask", err)
+			return fmt.Errorf("asking flatnetd: %w: root may ask", err)
 		}
-		return s, fmt.Errorf("asking flatnetd: %w: no flatnetd runs with --state-dir %s; look at its log (journalctl -u flatnetd, or kubectl -n flatnet logs)", err, stateDir)
+		return fmt.Errorf("asking flatnetd: %w: no flatnetd runs with --state-dir %s; look at its log (journalctl -u flatnetd, or kubectl -n flatnet logs)", err, stateDir)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<10))
-		return s, fmt.Errorf("asking flatnetd: %s", strings.TrimSpace(string(text)))
+		return fmt.Errorf("asking flatnetd: %s", strings.TrimSpace(string(text)))
 	}
-	if err := json.NewDecoder(answer.Body).Decode(&s); err != nil {
-		return s, fmt.Errorf("reading flatnetd's answer: %w", err)
+	if err := json.NewDecoder(answer.Body).Decode(to); err != nil {
+		return fmt.Errorf("reading flatnetd's answer: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 // Print writes the status for people.
@@ -166,6 +184,13 @@ func (s Status) Print(w io.Writer, now time.Time) {
 		row(u.Family+" addresses", fmt.Sprintf("%d of %s used, %d cooling", u.Used, amount(u.Total), u.Cooling))
 	}
 	row("fabric objects", fmt.Sprintf("%d of %d present", s.Objects.Present, s.Objects.Desired))
+	if s.Services != nil {
+		state := "rules as wanted"
+		if !s.Services.Synced {
+			state = "rules NOT as wanted"
+		}
+		row("Services", fmt.Sprintf("%d at %d addresses and ports, %s", s.Services.Services, s.Services.Fronts, state))
+	}
 	table.Flush()
 	if len(s.Peers) > 0 {
 		fmt.Fprintln(w)

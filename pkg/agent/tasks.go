@@ -38,7 +38,7 @@ func (a *Agent) run(ctx context.Context, t task) {
 	a.done[t] = a.done[t] || err == nil
 	a.schedule.end(t, err != nil, end)
 	switch t {
-	case verifyTask, masqueradeTask, podsTask, hostTask, installTask:
+	case verifyTask, masqueradeTask, podsTask, hostTask, installTask, servicesTask:
 		a.schedule.by(t, end.Add(a.config.Resync))
 	case collectTask:
 		a.schedule.by(t, end.Add(a.config.Collect))
@@ -73,6 +73,11 @@ func (a *Agent) perform(ctx context.Context, t task) error {
 		return a.keepHost(ctx)
 	case installTask:
 		return a.install(ctx)
+	case servicesTask:
+		if a.services == nil {
+			return errNotYet
+		}
+		return a.services.look()
 	case collectTask:
 		return a.collect(ctx)
 	case restTask:
@@ -105,6 +110,7 @@ func (a *Agent) join() error {
 	if err := a.readUnderlay(); err != nil {
 		return err
 	}
+	a.tellServices()
 	plan := a.planner.Plan(self, a.accepted, a.underlay)
 	result, err := a.engine.Sync(plan)
 	first := a.plan == nil
@@ -178,6 +184,7 @@ func (a *Agent) follow(first bool) {
 	}
 	if first {
 		a.schedule.soon(podsTask, now)
+		a.schedule.soon(servicesTask, now)
 		a.schedule.soon(collectTask, now)
 		a.schedule.by(verifyTask, now.Add(a.config.Resync))
 		a.schedule.by(masqueradeTask, now.Add(a.config.Resync))

@@ -39,6 +39,7 @@ const (
 //
 //	nodes:
 //	- name: n1
+//	  zone: a # may be left out
 //	  addresses: [172.30.0.1, "fd00:30::1"]
 //	  podCIDRs: [10.244.1.0/24, "fd00:244:1::/64"]
 //

@@ -259,6 +259,7 @@ func (j *judgement) accepted() []Node {
 		// In the order of the input: that of the sources is sorted already.
 		accepted[j.order[rank]] = Node{
 			Name:      n.Name,
+			Zone:      n.Zone,
 			Addresses: addresses[fromA:a:a],
 			PodCIDRs:  prefixes[fromP:p:p],
 			Created:   n.Created,

@@ -50,6 +50,9 @@ func textOf(accepted []Node, refused []Refusal) string {
 	var b strings.Builder
 	for _, n := range accepted {
 		b.WriteString(n.Name)
+		if n.Zone != "" {
+			b.WriteString(" zone=" + n.Zone)
+		}
 		for _, a := range n.Addresses {
 			b.WriteString(" " + a.String())
 		}

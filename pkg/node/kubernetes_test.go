@@ -54,6 +54,12 @@ func object(t testing.TB, line string) *v1.Node {
 	return o
 }
 
+// inZone returns the Node with the label of its zone.
+func inZone(o *v1.Node, zone string) *v1.Node {
+	o.Labels[v1.LabelTopologyZone] = zone
+	return o
+}
+
 // heartbeat returns the Node as its kubelet reports it some minutes later.
 func heartbeat(o *v1.Node, i int) *v1.Node {
 	o = o.DeepCopy()
@@ -74,7 +80,7 @@ func TestNodeOf(t *testing.T) {
 		object *v1.Node
 		want   string
 	}{
-		{"dual stack", object(t, "n1 @2026 172.30.0.1 fd00:30::1 10.244.1.0/24 fd00:244:1::/64"), "n1 172.30.0.1 fd00:30::1 10.244.1.0/24 fd00:244:1::/64"},
+		{"dual stack, in a zone", inZone(object(t, "n1 @2026 172.30.0.1 fd00:30::1 10.244.1.0/24 fd00:244:1::/64"), "eu-1a"), "n1 zone=eu-1a 172.30.0.1 fd00:30::1 10.244.1.0/24 fd00:244:1::/64"},
 		{"nothing assigned yet", &v1.Node{}, ""},
 		{"of an old API server", &v1.Node{Spec: v1.NodeSpec{PodCIDR: "10.244.1.0/24"}}, " 10.244.1.0/24"},
 		{"malformed", &v1.Node{
@@ -109,15 +115,17 @@ func TestNodeOf(t *testing.T) {
 }
 
 func TestStrip(t *testing.T) {
-	o := object(t, "n1 @2026 172.30.0.1 fd00:30::1 10.244.1.0/24")
+	o := inZone(object(t, "n1 @2026 172.30.0.1 fd00:30::1 10.244.1.0/24"), "eu-1a")
 	o.ResourceVersion = "7"
 	got, err := strip(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n1", ResourceVersion: "7", CreationTimestamp: o.CreationTimestamp},
-		Spec:       v1.NodeSpec{PodCIDR: "10.244.1.0/24", PodCIDRs: []string{"10.244.1.0/24"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "n1", ResourceVersion: "7", CreationTimestamp: o.CreationTimestamp, Labels: map[string]string{v1.LabelTopologyZone: "eu-1a"},
+		},
+		Spec: v1.NodeSpec{PodCIDR: "10.244.1.0/24", PodCIDRs: []string{"10.244.1.0/24"}},
 		Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
 			{Type: v1.NodeInternalIP, Address: "172.30.0.1"}, {Type: v1.NodeInternalIP, Address: "fd00:30::1"},
 		}},

@@ -125,12 +125,21 @@ func strip(obj any) (any, error) {
 	return &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              n.Name,
+			Labels:            zoneOnly(n.Labels),
 			ResourceVersion:   n.ResourceVersion,
 			CreationTimestamp: n.CreationTimestamp,
 		},
 		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
 		Status: v1.NodeStatus{Addresses: internal(n.Status.Addresses)},
 	}, nil
+}
+
+// zoneOnly returns the label of the zone, if there is one.
+func zoneOnly(labels map[string]string) map[string]string {
+	if zone := labels[v1.LabelTopologyZone]; zone != "" {
+		return map[string]string{v1.LabelTopologyZone: zone}
+	}
+	return nil
 }
 
 // internal returns the addresses by which nodes reach each other.
@@ -147,7 +156,7 @@ func internal(addresses []v1.NodeAddress) []v1.NodeAddress {
 // nodeOf returns the Node that the network sees. Text that cannot be read is no
 // reason to leave out the rest.
 func nodeOf(object *v1.Node) Node {
-	n := Node{Name: object.Name, Created: object.CreationTimestamp.Time}
+	n := Node{Name: object.Name, Zone: object.Labels[v1.LabelTopologyZone], Created: object.CreationTimestamp.Time}
 	for i, a := range internal(object.Status.Addresses) {
 		addr, err := netip.ParseAddr(a.Address)
 		if err != nil {

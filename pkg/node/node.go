@@ -21,6 +21,9 @@ type Node struct {
 	// PodCIDRs are the prefixes of the node's pods, any number of either
 	// family. There may be none yet.
 	PodCIDRs []netip.Prefix
+	// Zone is where the node is, as topology-aware Services go by it: the label
+	// topology.kubernetes.io/zone. Empty if it is not said.
+	Zone string
 	// Created is when the node joined the cluster; zero where the source
 	// does not know.
 	Created time.Time
@@ -32,7 +35,7 @@ type Node struct {
 
 // Equal reports whether nothing about the node differs.
 func (n Node) Equal(o Node) bool {
-	return n.Name == o.Name && n.Created.Equal(o.Created) &&
+	return n.Name == o.Name && n.Zone == o.Zone && n.Created.Equal(o.Created) &&
 		slices.Equal(n.Addresses, o.Addresses) &&
 		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(n.Malformed, o.Malformed)

@@ -69,7 +69,7 @@ var errNoNodes = errors.New("a list of zero nodes is taken for a mistake: list t
 
 // parseNode reads one node; place names it until its name is known.
 func parseNode(item *yaml.Node, place string) (Node, error) {
-	f, err := fields(item, place, "name", "addresses", "podCIDRs")
+	f, err := fields(item, place, "name", "addresses", "podCIDRs", "zone")
 	if err != nil {
 		return Node{}, err
 	}
@@ -86,6 +86,9 @@ func parseNode(item *yaml.Node, place string) (Node, error) {
 	}
 	n := Node{Name: strings.Clone(name.Value)}
 	place = "node " + n.Name
+	if n.Zone, err = parseZone(f["zone"], place); err != nil {
+		return Node{}, err
+	}
 	if n.Addresses, err = parseList(f["addresses"], place, "addresses", parseAddress); err != nil {
 		return Node{}, err
 	}
@@ -93,6 +96,20 @@ func parseNode(item *yaml.Node, place string) (Node, error) {
 		return Node{}, err
 	}
 	return n, nil
+}
+
+// parseZone reads a zone; none is empty.
+func parseZone(zone *yaml.Node, place string) (string, error) {
+	const longest = 63 // of a label's value
+	switch {
+	case zone == nil:
+		return "", nil
+	case zone.Kind != yaml.ScalarNode || zone.ShortTag() != "!!str":
+		return "", fault(zone, "%s: zone must be a text, not %s", place, kind(zone))
+	case zone.Value == "" || len(zone.Value) > longest || strings.ContainsFunc(zone.Value, notInName):
+		return "", fault(zone, "%s: zone %q must be 1 to %d letters, digits, -, _ and .", place, zone.Value, longest)
+	}
+	return strings.Clone(zone.Value), nil
 }
 
 // notInName reports whether a rune cannot be in a node's name. Kubernetes has

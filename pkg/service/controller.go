@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,6 +23,9 @@ type Controller struct {
 	// Observe is called by the controller's goroutine after every sync; nil for
 	// nobody. It must not take long.
 	Observe func(Observation)
+	// Changed is called by the controller's goroutine when the summary has changed
+	// in more than numbers; nil for nobody. It must not wait.
+	Changed func()
 	// Reporter tells users of conflicts; nil for nobody but the log.
 	Reporter Reporter
 	Log      *slog.Logger
@@ -31,11 +35,15 @@ type Controller struct {
 	touched  chan struct{} // has an element where somebody has changed the tables
 	synced   atomic.Bool   // the tables are what was last wanted
 
+	mu      sync.Mutex
+	summary Summary
+
 	// What follows belongs to the goroutine of Run.
 	planner   *Planner
 	health    *health
 	conflicts map[Front]string // that were told
 	failures  int              // in a row
+	last      Observation
 }
 
 // Observation is what happened in a sync.
@@ -154,6 +162,7 @@ func (c *Controller) loop(ctx context.Context) {
 		case <-health.C:
 			if len(c.health.failed) > 0 {
 				c.health.apply(wantedHealth(&c.planner.node, c.planner.services))
+				c.summarize()
 			}
 		case f := <-c.requests:
 			f()
@@ -224,6 +233,8 @@ func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Tim
 		c.health.apply(wantedHealth(&c.planner.node, c.planner.services))
 		c.tellConflicts(ctx)
 	}
+	c.last = o
+	c.summarize()
 	if c.Observe != nil {
 		c.Observe(o)
 	}

@@ -258,27 +258,6 @@ func (k *Keeper) release(tx *transaction) {
 	}
 }
 
-// Remove deletes both tables. Established connections go on as long as another
-// table translates addresses, and are cut otherwise.
-// Equivalent to: `nft delete table ip flatnet-services; nft delete table ip6 flatnet-services`.
-func (k *Keeper) Remove(ctx context.Context) error {
-	k.known = nil
-	tx := k.begin()
-	for _, f := range families {
-		t, err := k.reader.read(f)
-		if err != nil {
-			return fmt.Errorf("reading nftables table %s %s: %w", f.name(), TableName, err)
-		}
-		if t.exists {
-			tx.deleteTable(f)
-		}
-	}
-	if err := k.run(ctx, tx); err != nil {
-		return fmt.Errorf("removing nftables tables %s: %w", TableName, err)
-	}
-	return nil
-}
-
 func (k *Keeper) log() *slog.Logger {
 	if k.Log == nil {
 		return slog.New(slog.DiscardHandler)

@@ -96,6 +96,7 @@ type kustomization struct {
 	APIVersion string   `json:"apiVersion"`
 	Kind       string   `json:"kind"`
 	Resources  []string `json:"resources"`
+	Components []string `json:"components"`
 	Patches    []struct {
 		Path string `json:"path"`
 	} `json:"patches"`
@@ -173,19 +174,39 @@ func TestOverlaysChangeTheModeOnly(t *testing.T) {
 	}
 }
 
+// The overlay of Services is the base with the component, and that is one key.
+func TestServicesAreOneKey(t *testing.T) {
+	overlay := readKustomization(t, "overlays", "services")
+	if !slices.Equal(overlay.Resources, []string{"../../base"}) || !slices.Equal(overlay.Components, []string{"../../components/services"}) || len(overlay.Patches) > 0 {
+		t.Errorf("overlay services has resources %v, components %v and patches %v", overlay.Resources, overlay.Components, overlay.Patches)
+	}
+	k := readKustomization(t, "components", "services")
+	if k.Kind != "Component" || len(k.Resources) > 0 || len(k.Patches) != 1 {
+		t.Fatalf("component services is a %s with resources %v and patches %v", k.Kind, k.Resources, k.Patches)
+	}
+	patch := only[*corev1.ConfigMap](t, decode(t, read(t, "components", "services", k.Patches[0].Path)))
+	of := only[*corev1.ConfigMap](t, base(t))
+	if patch.Name != of.Name || patch.Namespace != of.Namespace || !maps.Equal(patch.Data, map[string]string{"FLATNETD_SERVICES": "true"}) || of.Data["FLATNETD_SERVICES"] != "false" {
+		t.Errorf("component services patches %s/%s with %v", patch.Namespace, patch.Name, patch.Data)
+	}
+}
+
 // What kustomize itself makes of it, where kubectl is installed.
 func TestKustomize(t *testing.T) {
 	kubectl, err := exec.LookPath("kubectl")
 	if err != nil {
 		t.Skip("kubectl, which has kustomize in it, is not installed")
 	}
-	for directory, mode := range map[string]string{"base": "auto", "overlays/direct": "direct", "overlays/vxlan": "vxlan"} {
+	for directory, set := range map[string]map[string]string{
+		"base": {}, "overlays/direct": {"FLATNETD_FABRIC": "direct"}, "overlays/vxlan": {"FLATNETD_FABRIC": "vxlan"},
+		"overlays/services": {"FLATNETD_SERVICES": "true"},
+	} {
 		text, err := exec.Command(kubectl, "kustomize", path(t, directory)).Output()
 		if err != nil {
 			t.Fatalf("building %s: %v", directory, err)
 		}
 		want := base(t)
-		only[*corev1.ConfigMap](t, want).Data["FLATNETD_FABRIC"] = mode
+		maps.Copy(only[*corev1.ConfigMap](t, want).Data, set)
 		got := byName(decode(t, text))
 		if !reflect.DeepEqual(got, byName(want)) {
 			t.Errorf("kustomize makes of %s:\n%s", directory, text)
@@ -203,11 +224,16 @@ func byName(all []runtime.Object) map[string]runtime.Object {
 	return named
 }
 
-// Nodes are read, and that is all.
+// What is read, and that nothing but Events is written.
 func TestRights(t *testing.T) {
 	all := base(t)
 	role := only[*rbacv1.ClusterRole](t, all)
-	want := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "list", "watch"}}}
+	want := []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+	}
 	if !reflect.DeepEqual(role.Rules, want) || role.AggregationRule != nil {
 		t.Errorf("the role is %v, want %v", role.Rules, want)
 	}

@@ -215,7 +215,7 @@ func (l *Lab) Kustomization() (string, error) {
 	if l.plan.Options.Proxy != "none" {
 		return directory, nil
 	}
-	// The agent asks for the API server's ClusterIP, which nothing serves.
+	// Nothing serves the API server's ClusterIP before the agent does.
 	here := filepath.Join(l.Directory, "flatnet")
 	if err := os.MkdirAll(here, 0o755); err != nil {
 		return "", err
@@ -224,7 +224,11 @@ func (l *Lab) Kustomization() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return here, os.WriteFile(filepath.Join(here, "kustomization.yaml"), []byte(manifests.WithoutProxy(l.plan, base)), 0o644)
+	component, err := filepath.Rel(here, filepath.Join(l.Repository, "deploy", "components", "services"))
+	if err != nil {
+		return "", err
+	}
+	return here, os.WriteFile(filepath.Join(here, "kustomization.yaml"), []byte(manifests.WithoutProxy(l.plan, base, component)), 0o644)
 }
 
 func (l *Lab) installFlatnet() error {

@@ -37,23 +37,20 @@ func apiEnvironment(c plan.Cluster) string {
 	return fmt.Sprintf(`[{name: KUBERNETES_SERVICE_HOST, value: "%s"}, {name: KUBERNETES_SERVICE_PORT, value: "%d"}]`, c.API(), plan.APIPort)
 }
 
-// WithoutProxy is a kustomization over the one in the directory base, whose
-// agent finds the API server without kube-proxy.
-func WithoutProxy(c plan.Cluster, base string) string {
+// WithoutProxy is a kustomization over the one in the directory base: flatnet
+// balances Services, and is told where the API server is.
+func WithoutProxy(c plan.Cluster, base, component string) string {
 	return fmt.Sprintf(`apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources:
 - %s
+components:
+- %s
 patches:
 - patch: |
-    apiVersion: apps/v1
-    kind: DaemonSet
-    metadata: {name: flatnetd, namespace: flatnet}
-    spec:
-      template:
-        spec:
-          containers:
-          - name: flatnetd
-            env: %s
-`, base, apiEnvironment(c))
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: flatnet, namespace: flatnet}
+    data: {KUBERNETES_SERVICE_HOST: "%s", KUBERNETES_SERVICE_PORT: "%d"}
+`, base, component, c.API(), plan.APIPort)
 }

@@ -112,8 +112,8 @@ spec:
 
 // service returns the ClusterIPs of my-service.
 func (r *Run) service() ([]netip.Addr, error) {
-	if r.Lab.Plan().Options.Proxy == "none" {
-		return nil, skipped("the cluster has no kube-proxy")
+	if o := r.Lab.Plan().Options; o.Proxy == "none" && o.CNI != "flatnet" {
+		return nil, skipped("nothing balances Services: no kube-proxy, and no flatnet")
 	}
 	text, err := r.kubectl("get", "service", "my-service", "-o", "jsonpath={.spec.clusterIPs[*]}")
 	if err != nil {

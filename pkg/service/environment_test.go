@@ -1,0 +1,62 @@
+package service
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+func TestRemove(t *testing.T) {
+	k, ns := labKeeper(t)
+	remove := func(want string) {
+		t.Helper()
+		must(t, ns.Do(func() error {
+			removed, err := Remove()
+			if got := strings.Join(removed, ", "); got != want {
+				t.Errorf("removed %q, want %q", got, want)
+			}
+			return err
+		}))
+	}
+	remove("")
+	if _, err := ns.Output("nft", "add table ip other"); err != nil {
+		t.Fatal(err)
+	}
+	must(t, ns.Do(func() error {
+		_, err := k.Sync(t.Context(), Plan(nodeN(1), many(3, 3)))
+		return err
+	}))
+	remove("nftables table ip flatnet-services, nftables table ip6 flatnet-services")
+	remove("")
+	if out, err := ns.Output("nft", "list ruleset"); err != nil || strings.TrimSpace(out) != "table ip other {\n}" {
+		t.Errorf("left: %s, %v", out, err)
+	}
+}
+
+func TestKubeProxy(t *testing.T) {
+	for script, want := range map[string]string{
+		"":                          "",
+		"add table ip nat":          "",
+		"add table inet kube-proxy": "", // not kube-proxy's
+		"add table ip6 kube-proxy":  "nftables table ip6 kube-proxy",
+		"add table ip filter; add chain ip filter KUBE-SERVICES":                                                                        "",
+		"add table ip nat; add chain ip nat KUBE-MARK-MASQ":                                                                             "", // kubelet's
+		"add table ip nat; add chain ip nat KUBE-SERVICES; add table ip6 nat; add chain ip6 nat KUBE-SERVICES; add table ip kube-proxy": "ip6tables chain KUBE-SERVICES of table nat, iptables chain KUBE-SERVICES of table nat, nftables table ip kube-proxy",
+	} {
+		ns := netlab.Start(t).Namespace("node")
+		if script != "" {
+			if _, err := ns.Output("nft", script); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(t, ns.Do(func() error {
+			traces, err := KubeProxy()
+			if got := strings.Join(traces, ", "); got != want || !slices.IsSorted(traces) {
+				t.Errorf("%s: %q, want %q", script, got, want)
+			}
+			return err
+		}))
+	}
+}
