@@ -125,7 +125,7 @@ func (s *services) unready() error {
 		return errors.New("rules of Services are not written yet")
 	}
 	if err := s.source.Check(); err != nil {
-		return fmt.Errorf("Services may have changed since: %w", err)
+		return fmt.Errorf("balanced Services may have changed since: %w", err)
 	}
 	return nil
 }
