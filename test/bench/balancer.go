@@ -192,7 +192,7 @@ func (b *balancer) start(ctx context.Context) error {
 // remember notes the memory that is used now, and the most ever.
 func (b *balancer) remember(now *memory) error {
 	m, most, err := memoryOf(b.pid())
-	*now, b.figures.most = max(*now, m), max(b.figures.most, most)
+	*now, b.figures.most = m, max(b.figures.most, most)
 	return err
 }
 
@@ -260,7 +260,7 @@ func (b *balancer) explain(err error) error {
 	return fmt.Errorf("measuring %s: %w: %s", b.name, err, text[max(0, len(text)-last):])
 }
 
-// stop ends the agent; what it has written stays.
+// stop ends the agent if it runs; what it has written stays.
 func (b *balancer) stop() error {
 	if b.process == nil {
 		return nil
@@ -270,6 +270,11 @@ func (b *balancer) stop() error {
 	b.process = nil
 	return nil
 }
+
+// rests keeps the agent from doing anything until goOn.
+func (b *balancer) rests() error { return b.process.Process.Signal(syscall.SIGSTOP) }
+
+func (b *balancer) goOn() error { return b.process.Process.Signal(syscall.SIGCONT) }
 
 // close removes the node.
 func (b *balancer) close() error {
@@ -316,8 +321,8 @@ func (b *balancer) change(n int) error {
 	return nil
 }
 
-// rest notes what the changes have cost.
-func (b *balancer) rest() error {
+// reckon notes what the changes have cost.
+func (b *balancer) reckon() error {
 	after, err := processorTimeOfAll(b.pid())
 	if err != nil {
 		return err

@@ -34,7 +34,10 @@ type amount struct {
 }
 
 // size is so many Services, of so many endpoints each.
-type size struct{ services, endpoints int }
+type size struct {
+	services, endpoints int
+	byDefault           bool // kube-proxy takes part with its default settings too
+}
 
 var (
 	full = amount{
@@ -42,14 +45,14 @@ var (
 		few: 10, many: 2000, manyPeer: 500, manyDual: 500, reservations: 50000, peerRecords: 10000,
 		pathRounds: 9, window: 300 * time.Millisecond,
 		clusters: []int{10, 100, 1000, 5000}, changes: 21, idle: 65 * time.Second,
-		supplies: []size{{10, 10}, {1000, 10}, {10000, 10}, {1, 5000}}, firstSyncs: 3, endpointChanges: 41, connections: 2000,
+		supplies: []size{{10, 10, true}, {1000, 10, true}, {10000, 10, false}, {1, 5000, false}}, firstSyncs: 3, endpointChanges: 41, connections: 2000,
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
 		few: 2, many: 20, manyPeer: 20, manyDual: 20, reservations: 1000, peerRecords: 1000,
 		pathRounds: 1, window: 10 * time.Millisecond,
 		clusters: []int{10, 20}, changes: 2, idle: 200 * time.Millisecond,
-		supplies: []size{{2, 3}, {20, 3}}, firstSyncs: 1, endpointChanges: 2, connections: 50,
+		supplies: []size{{2, 3, true}, {20, 3, false}}, firstSyncs: 1, endpointChanges: 2, connections: 50,
 	}
 )
 

@@ -28,7 +28,7 @@ const shortPeriod = 10 * time.Millisecond
 func measureServices(ctx context.Context, b *bench) (section, error) {
 	var all []*balanced
 	for _, size := range b.amount.supplies {
-		done, err := b.balance(ctx, size.services, size.endpoints)
+		done, err := b.balance(ctx, size)
 		if err != nil {
 			return section{}, err
 		}
@@ -47,8 +47,8 @@ type balanced struct {
 }
 
 // balancers are those whose programs are there.
-func (b *bench) balancers(services, endpoints int) ([]*balancer, error) {
-	ours, err := filepath.Abs("/tmp/benchbin") // XXX
+func (b *bench) balancers(size size) ([]*balancer, error) {
+	ours, err := filepath.Abs(b.ours)
 	if err != nil {
 		return nil, err
 	}
@@ -65,12 +65,15 @@ func (b *bench) balancers(services, endpoints int) ([]*balancer, error) {
 		{theirsBalancing, theirs, "kube-proxy", kubeProxyArguments(shortPeriod)},
 		{theirsByDefault, theirs, "kube-proxy", kubeProxyArguments(0)},
 	} {
+		if c.name == theirsByDefault && !size.byDefault {
+			continue
+		}
 		if len(b.present([]contender{{name: c.name, directory: c.directory, programs: []string{c.program}}})) == 0 {
 			continue
 		}
 		all = append(all, &balancer{
 			name: c.name, program: filepath.Join(c.directory, c.program), arguments: c.arguments,
-			supply: newSupply(services, endpoints), bench: b,
+			supply: newSupply(size.services, size.endpoints), bench: b,
 		})
 	}
 	return all, nil
@@ -104,12 +107,12 @@ conntrack: {maxPerCore: 0, min: 0}
 }
 
 // balance measures everybody with one supply.
-func (b *bench) balance(ctx context.Context, services, endpoints int) (done *balanced, err error) {
-	all, err := b.balancers(services, endpoints)
+func (b *bench) balance(ctx context.Context, size size) (done *balanced, err error) {
+	all, err := b.balancers(size)
 	if err != nil {
 		return nil, err
 	}
-	done = &balanced{newSupply(services, endpoints), all}
+	done = &balanced{newSupply(size.services, size.endpoints), all}
 	for _, one := range all {
 		defer func() { err = errors.Join(err, one.close()) }()
 		if err := one.place(); err != nil {
@@ -117,55 +120,57 @@ func (b *bench) balance(ctx context.Context, services, endpoints int) (done *bal
 		}
 	}
 	dice := rand.New(rand.NewPCG(70, 70))
-	inTurn := func(f func(*balancer) error) error {
-		for _, i := range dice.Perm(len(all)) {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := f(all[i]); err != nil {
-				return err
+	inTurn := func(times int, f func(one *balancer, n int) error) error {
+		for n := range times {
+			for _, i := range dice.Perm(len(all)) {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := f(all[i], n); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	}
 	a := b.amount
-	rounds := a.firstSyncs
-	for round := range rounds {
-		err := inTurn(func(one *balancer) error {
-			if err := one.start(ctx); err != nil || round == rounds-1 {
-				return err
-			}
-			return one.stop()
-		})
-		if err != nil {
-			return nil, err
+	// Nobody works while another's first sync is measured.
+	err = inTurn(a.firstSyncs, func(one *balancer, _ int) error {
+		if enough(one.figures.first) {
+			return nil
 		}
-	}
-	if err := inTurn((*balancer).count); err != nil {
+		return errors.Join(one.stop(), one.start(ctx), one.rests())
+	})
+	err = errors.Join(err, inTurn(1, func(one *balancer, _ int) error { return one.goOn() }))
+	err = errors.Join(err, inTurn(1, func(one *balancer, _ int) error { return one.count() }))
+	if err != nil {
 		return nil, err
 	}
-	for n := range a.endpointChanges {
-		err := inTurn(func(one *balancer) error {
-			const seldom = 5 // because it takes a second
-			if one.name == theirsByDefault && n%seldom != 0 {
-				return nil
-			}
-			pause(dice)
-			return one.change(n)
-		})
-		if err != nil {
-			return nil, err
+	err = inTurn(a.endpointChanges, func(one *balancer, n int) error {
+		if enough(one.figures.change) {
+			return nil
 		}
-	}
-	if err := inTurn((*balancer).rest); err != nil {
+		pause(dice)
+		return one.change(n)
+	})
+	if err != nil {
 		return nil, err
 	}
-	for range a.connections / connectionsAtOnce {
-		if err := inTurn(func(one *balancer) error { return one.connect(dice, connectionsAtOnce) }); err != nil {
-			return nil, err
-		}
+	if err := inTurn(1, func(one *balancer, _ int) error { return one.reckon() }); err != nil {
+		return nil, err
 	}
-	return done, nil
+	return done, inTurn(a.connections/connectionsAtOnce, func(one *balancer, _ int) error { return one.connect(dice, connectionsAtOnce) })
+}
+
+// enough reports whether the time is up that there is for one measurement of one
+// contender: some take a hundred times as long as others.
+func enough(s sample) bool {
+	const most = 20 * time.Second
+	var sum time.Duration
+	for _, d := range s {
+		sum += d
+	}
+	return sum > most
 }
 
 // connectionsAtOnce are opened one after the other before it is another's turn.
