@@ -136,7 +136,7 @@ func (s *services) problems() (all []fabric.Problem) {
 		all = append(all, fabric.Problem{Node: s.config.NodeName, Object: object, Reason: reason, Hint: hint})
 	}
 	summary := s.Summary()
-	if err := s.source.Check(); err != nil {
+	if err := s.source.Lost(); err != nil {
 		add("source of Services", err.Error(), "what was known before stays in force; a right that is missing is in deploy/base/rbac.yaml")
 	}
 	if summary.Failure != "" {

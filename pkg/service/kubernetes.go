@@ -65,11 +65,16 @@ func (k *Kubernetes) Known() bool { return k.listed.known() }
 // Check implements Source. The error says since when the API server has not
 // answered, and how.
 func (k *Kubernetes) Check() error {
-	err := errors.Join(k.contacts[0].Check(), k.contacts[1].Check())
+	err := k.Lost()
 	if err == nil && !k.Known() {
 		return errors.New("watching services: the API server has not listed them yet")
 	}
 	return err
+}
+
+// Lost is Check, but for a source that has not been answered yet.
+func (k *Kubernetes) Lost() error {
+	return errors.Join(k.contacts[0].Check(), k.contacts[1].Check())
 }
 
 // Run implements Source. Watching goes on for some seconds after ctx has ended:

@@ -29,7 +29,7 @@ func Build() (directory string, err error) { return buildAll("bin", nil) }
 // flatnetd gets it too: the directory is another one then. A flatnetd that
 // finds a race says so on standard error, and ends with status 66.
 func BuildForTest() (directory string, err error) {
-	if !raceDetector {
+	if !RaceDetector {
 		return Build()
 	}
 	// The plugin has no goroutines to speak of, and would take long to begin.

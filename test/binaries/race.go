@@ -2,4 +2,5 @@
 
 package binaries
 
-const raceDetector = true
+// RaceDetector says whether programs for tests are built with the race detector.
+const RaceDetector = true

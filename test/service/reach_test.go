@@ -151,9 +151,10 @@ func TestAffinity(t *testing.T) {
 				}
 			}
 			// A restart, and what has nothing to do with it, change nothing.
-			n1 := s.balances[0]
-			n1.restart(t)
-			n1.sync(t)
+			n1 := s.Node("n1")
+			n1.Kill()
+			n1.StartAgain()
+			n1.WaitReady()
 			other := s.service("a2")
 			other.Name.Name, other.ClusterIPs, other.ExternalIPs, other.LoadBalancerIPs = "other", []netip.Addr{s.clusterIP().Next()}, nil, nil
 			other.Ports = other.Ports[:1]

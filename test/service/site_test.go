@@ -14,25 +14,19 @@ import (
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
-// site is a cluster of three nodes with what balances on each, and a client
-// outside of it, which is the nodes' default gateway.
+// site is a cluster of three nodes on which flatnetd balances, an API server that
+// tells it of Services, and a client outside of the cluster, which is the nodes'
+// default gateway.
 //
 // Pods a1 and a2 are on n1, b1 on n2, and none on n3.
 type site struct {
 	*cluster.Cluster
-	t        *testing.T
-	ipv6     bool
-	client   *netlab.Node
-	balances []*balance
-	servers  map[string]*server // by the pod's name
-	pods     map[string]*cluster.Pod
-}
-
-// balance is what flatnetd does about Services on one node.
-type balance struct {
-	node    *cluster.Node
-	planner *service.Planner
-	keeper  *service.Keeper
+	t       *testing.T
+	ipv6    bool
+	client  *netlab.Node
+	control *control
+	servers map[string]*server // by the pod's name
+	pods    map[string]*cluster.Pod
 }
 
 func newSite(t *testing.T, mode string, ipv6 bool) *site {
@@ -51,10 +45,8 @@ func newSite(t *testing.T, mode string, ipv6 bool) *site {
 		must(t, n.SetSysctl("net/ipv4/icmp_ratelimit", "0"))
 		must(t, n.SetSysctl("net/ipv6/icmp/ratelimit", "0"))
 	}
-	s.Cluster.Start("--fabric", mode)
-	for _, n := range s.Nodes {
-		s.balances = append(s.balances, newBalance(t, n))
-	}
+	s.control = newControl(t, s.Cluster, segment, ipv6)
+	s.Cluster.Start("--fabric", mode, "--services", "--kubeconfig", s.control.kubeconfig)
 	for name, node := range map[string]string{"a1": "n1", "a2": "n1", "b1": "n2"} {
 		s.addPod(name, node)
 	}
@@ -77,35 +69,6 @@ func pick(ipv6 bool, four, six string) string {
 		return six
 	}
 	return four
-}
-
-func newBalance(t *testing.T, n *cluster.Node) *balance {
-	t.Helper()
-	b := &balance{node: n, planner: service.NewPlanner(facts(n))}
-	b.restart(t)
-	return b
-}
-
-// restart is a new process that knows nothing of what an earlier one did.
-func (b *balance) restart(t *testing.T) {
-	t.Helper()
-	must(t, b.node.Do(func() (err error) {
-		b.keeper, err = service.NewKeeper(nil)
-		return err
-	}))
-}
-
-// sync makes the node's tables what the planner says.
-func (b *balance) sync(t *testing.T) {
-	t.Helper()
-	must(t, b.node.Do(func() error {
-		_, err := b.keeper.Sync(t.Context(), b.planner.Ruleset())
-		return err
-	}))
-}
-
-func facts(n *cluster.Node) service.Node {
-	return service.Node{Name: n.Name, Addresses: n.Addresses, PodCIDRs: n.PodCIDRs, NodePortAddresses: n.Addresses}
 }
 
 // clusterIP is an address of the tests' Service.
@@ -142,12 +105,8 @@ func (s *site) service(pods ...string) service.Service {
 // apply has every node balance these Services.
 func (s *site) apply(services ...service.Service) {
 	s.t.Helper()
-	for _, b := range s.balances {
-		for _, v := range services {
-			b.planner.Set(v)
-		}
-		b.sync(s.t)
-	}
+	s.control.put(services...)
+	s.reached()
 }
 
 // forget has the nodes forget all flows, so that a new one that happens to have the
