@@ -9,8 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/host"
 	"github.com/flatnet-cni/flatnet/pkg/install"
@@ -79,7 +78,7 @@ const hostInterfacePrefix = "veth"
 
 // New prepares an agent that works in the caller's network namespace. The client is
 // not used where nodes come from a file and Services are not balanced.
-func New(c Config, client kubernetes.Interface, log *slog.Logger) (*Agent, error) {
+func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 	k, err := kernel.NewFabric(c.Fabric.Tunnel)
 	if err != nil {
 		return nil, err

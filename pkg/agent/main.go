@@ -12,8 +12,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
@@ -44,10 +43,6 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	if len(arguments) > 0 && arguments[0] != "" && arguments[0][0] != '-' {
 		command, arguments = arguments[0], arguments[1:]
 	}
-	about := ""
-	if command == "status" && len(arguments) > 0 && arguments[0] == "services" {
-		about, arguments = arguments[0], arguments[1:]
-	}
 	set := flag.NewFlagSet("flatnetd", flag.ContinueOnError)
 	set.SetOutput(errOut)
 	set.Usage = func() {
@@ -55,11 +50,16 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		set.PrintDefaults()
 	}
 	config := Flags(set, getenv)
-	output := ""
+	output, about := "", ""
 	if command == "status" {
 		set.StringVar(&output, "o", "", "`json` for machines")
 	}
-	if err := set.Parse(arguments); err != nil {
+	err := set.Parse(arguments)
+	if command == "status" && err == nil && set.Arg(0) == "services" {
+		about = set.Arg(0)
+		err = set.Parse(set.Args()[1:])
+	}
+	if err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return exitOK
 		}
@@ -107,10 +107,10 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 		debug.SetGCPercent(collectorPercent)
 	}
 	log := c.Logger(errOut)
-	var client kubernetes.Interface
+	var client *apiwatch.Client
 	if c.NodesFile == "" || c.Services {
 		var err error
-		if client, err = node.NewClient(c.Kubeconfig); err != nil {
+		if client, err = apiwatch.NewClient(c.Kubeconfig); err != nil {
 			return fmt.Errorf("%w: %s", err, c.withoutAPI())
 		}
 	}
@@ -130,7 +130,7 @@ func (c Config) withoutAPI() string {
 }
 
 // nodes returns where the nodes come from.
-func (c Config) nodes(client kubernetes.Interface, log *slog.Logger) node.Source {
+func (c Config) nodes(client *apiwatch.Client, log *slog.Logger) node.Source {
 	if c.NodesFile != "" {
 		return node.NewFile(c.NodesFile, log)
 	}

@@ -13,8 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/service"
@@ -35,12 +34,13 @@ type services struct {
 }
 
 // resyncsPerComparison is how many times as long as --resync it takes until the
-// tables of Services are compared though nothing has happened: that costs
-// seconds where there are ten thousands, and what others do is seen at once.
+// tables of Services are compared though nothing has happened: that reads every
+// element, of which there may be a hundred thousand, and what others do is seen
+// at once.
 const resyncsPerComparison = 5
 
 // newServices prepares the balancing, in the caller's network namespace.
-func (a *Agent) newServices(client kubernetes.Interface) (*services, error) {
+func (a *Agent) newServices(client *apiwatch.Client) (*services, error) {
 	keeper, err := service.NewKeeper(a.log)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --services needs it", err)

@@ -139,6 +139,11 @@ func TestSwitchedOff(t *testing.T) {
 	if err != nil || !strings.Contains(out, "Services        2 at 9 addresses and ports, rules as wanted") {
 		t.Errorf("status: %s, %v", out, err)
 	}
+	for flag, want := range map[string]string{"-o=json": `"service": "default/web"`, "--fabric=direct": "default/web:tcp"} {
+		if out, err := n1.Flatnetd("status", "services", flag); err != nil || !strings.Contains(out, want) {
+			t.Errorf("status services %s: %s, %v", flag, out, err)
+		}
+	}
 	n1.Restart("--fabric", "direct")
 	if strings.Contains(tables(), "flatnet-services") {
 		t.Errorf("without --services, tables are %s", tables())
