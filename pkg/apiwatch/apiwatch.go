@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -56,21 +55,17 @@ func (c *Contact) Follow(ctx context.Context, reflector *cache.Reflector) {
 // ListerWatcher asks the API server and takes note of how it answers: the reflector
 // retries a good part of the failures without a word. A selector that is not
 // empty is of labels.
-func (c *Contact) ListerWatcher(
-	client kubernetes.Interface, selector string,
-	list func(context.Context, metav1.ListOptions) (runtime.Object, error),
-	follow func(context.Context, metav1.ListOptions) (watch.Interface, error),
-) cache.ListerWatcher {
-	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+func (c *Contact) ListerWatcher(of Resource, selector string) cache.ListerWatcher {
+	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			options.LabelSelector = selector
-			objects, err := list(ctx, options)
+			objects, err := of.list(ctx, options)
 			c.answered(ctx, err)
 			return objects, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			options.LabelSelector = selector
-			w, err := follow(ctx, options)
+			w, err := of.watch(ctx, options)
 			if options.SendInitialEvents != nil && apierrors.IsInvalid(err) {
 				// An API server older than 1.32 cannot stream a list.
 				// The reflector asks for a plain one next.
@@ -79,7 +74,7 @@ func (c *Contact) ListerWatcher(
 			c.answered(ctx, err)
 			return w, err
 		},
-	}, client)
+	}
 }
 
 // Check returns what is wrong, and since when; nil if nothing.

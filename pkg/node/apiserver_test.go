@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/test/apiserver"
 )
 
@@ -29,9 +29,9 @@ func newAPIServer(t *testing.T, streams bool) *apiServer {
 }
 
 // client returns a client of the server, whether it is there or not.
-func (s *apiServer) client() kubernetes.Interface {
+func (s *apiServer) client() *apiwatch.Client {
 	s.t.Helper()
-	client, err := kubernetes.NewForConfig(&rest.Config{
+	client, err := apiwatch.NewClientFor(&rest.Config{
 		Host:      "http://apiserver",
 		Transport: &http.Transport{DialContext: (&dialer{s.socket}).dial},
 	})

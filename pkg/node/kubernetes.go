@@ -8,9 +8,6 @@ import (
 
 	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -28,14 +25,14 @@ import (
 // While the API server is not reachable it retries for ever, with pauses that
 // grow up to a minute, and the list delivered last stays.
 type Kubernetes struct {
-	client  kubernetes.Interface
+	client  *apiwatch.Client
 	listed  *listed
 	contact *apiwatch.Contact
 	log     *slog.Logger
 }
 
 // NewKubernetes returns a source that watches Nodes with client.
-func NewKubernetes(client kubernetes.Interface, log *slog.Logger) *Kubernetes {
+func NewKubernetes(client *apiwatch.Client, log *slog.Logger) *Kubernetes {
 	return &Kubernetes{client: client, listed: newListed(), contact: apiwatch.New("nodes", log), log: log}
 }
 
@@ -83,8 +80,6 @@ func (k *Kubernetes) Run(ctx context.Context, deliver func([]Node)) error {
 
 // watch keeps the list up to date until ctx ends.
 func (k *Kubernetes) watch(ctx context.Context) {
-	nodes := k.client.CoreV1().Nodes()
-	source := k.contact.ListerWatcher(k.client, "",
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return nodes.List(ctx, o) }, nodes.Watch)
+	source := k.contact.ListerWatcher(k.client.Nodes(), "")
 	k.contact.Follow(ctx, cache.NewReflectorWithOptions(source, &v1.Node{}, k.listed, cache.ReflectorOptions{Name: "nodes"}))
 }

@@ -17,8 +17,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
 
 // dialer reaches a socket, whatever the address.
@@ -179,32 +179,27 @@ func TestListedMemory(t *testing.T) {
 	}
 }
 
-func runKubernetes(t *testing.T, client kubernetes.Interface) *running {
+func runKubernetes(t *testing.T, client *apiwatch.Client) *running {
 	return run(t, func(log *slog.Logger) Source { return NewKubernetes(client, log) })
 }
 
-func TestKubernetesFakeClient(t *testing.T) {
-	client := fake.NewClientset(object(t, "n1 172.30.0.1 10.244.1.0/24"), object(t, "n2 172.30.0.2"))
-	nodes, ctx := client.CoreV1().Nodes(), t.Context()
-	r := runKubernetes(t, client)
-	r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2")
-	r.checks("")
+func TestKubernetesChanges(t *testing.T) {
+	bothServers(t, func(t *testing.T, s *apiServer) {
+		s.Put(object(t, "n1 172.30.0.1 10.244.1.0/24"))
+		s.Put(object(t, "n2 172.30.0.2"))
+		s.start()
+		r := runKubernetes(t, s.client())
+		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2")
+		r.checks("")
 
-	_, err := nodes.Create(ctx, object(t, "n3"), metav1.CreateOptions{})
-	try(t, err)
-	r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2\nn3")
-
-	for i := range 20 {
-		_, err := nodes.UpdateStatus(ctx, heartbeat(object(t, "n2 172.30.0.2"), i), metav1.UpdateOptions{})
-		try(t, err)
-	}
-	_, err = nodes.Update(ctx, object(t, "n2 172.30.0.2 10.244.2.0/24"), metav1.UpdateOptions{})
-	try(t, err)
-	r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2 10.244.2.0/24\nn3")
-
-	try(t, nodes.Delete(ctx, "n1", metav1.DeleteOptions{}))
-	r.expect("n2 172.30.0.2 10.244.2.0/24\nn3")
-	r.silent()
+		s.Put(object(t, "n3"))
+		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2\nn3")
+		s.Put(object(t, "n2 172.30.0.2 10.244.2.0/24"))
+		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2 172.30.0.2 10.244.2.0/24\nn3")
+		s.Remove(object(t, "n1"))
+		r.expect("n2 172.30.0.2 10.244.2.0/24\nn3")
+		r.silent()
+	})
 }
 
 // bothServers runs a test with an API server that streams lists, and with one
@@ -315,7 +310,7 @@ func TestKubernetesZeroNodes(t *testing.T) {
 }
 
 func TestKubernetesNotAskedYet(t *testing.T) {
-	k := NewKubernetes(fake.NewClientset(), slog.New(slog.DiscardHandler))
+	k := NewKubernetes(newAPIServer(t, true).client(), slog.New(slog.DiscardHandler))
 	if err := k.Check(); err == nil || !strings.Contains(err.Error(), "not listed them yet") {
 		t.Errorf("Check returns %v", err)
 	}
@@ -325,9 +320,9 @@ func TestKubernetesNotAskedYet(t *testing.T) {
 // and one that answers JSON although protobuf is preferred.
 func TestNewClient(t *testing.T) {
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	for _, protobuf := range []bool{true, false} {
-		s := newAPIServer(t, true)
-		s.Protobuf = protobuf
+	for i := range 4 {
+		s := newAPIServer(t, i&1 == 0)
+		s.Protobuf = i&2 == 0
 		s.Put(object(t, "n1 172.30.0.1 10.244.1.0/24"))
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		try(t, err)
@@ -336,13 +331,9 @@ func TestNewClient(t *testing.T) {
 			"clusters": [{"name": "c", "cluster": {"server": "http://%s"}}],
 			"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
 			"users": [{"name": "u"}]}`, listener.Addr()))
-		client, err := NewClient(kubeconfig)
+		client, err := apiwatch.NewClient(kubeconfig)
 		if err != nil {
 			t.Fatal(err)
-		}
-		list, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
-		if err != nil || len(list.Items) != 1 || list.Items[0].Name != "n1" {
-			t.Errorf("protobuf %v: listed %v, %v", protobuf, list, err)
 		}
 		r := runKubernetes(t, client)
 		r.expect("n1 172.30.0.1 10.244.1.0/24")
@@ -350,11 +341,11 @@ func TestNewClient(t *testing.T) {
 		r.expect("n1 172.30.0.1 10.244.1.0/24\nn2")
 	}
 
-	if _, err := NewClient(kubeconfig + ".not"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "reading kubeconfig "+kubeconfig+".not: ") {
+	if _, err := apiwatch.NewClient(kubeconfig + ".not"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "reading kubeconfig "+kubeconfig+".not: ") {
 		t.Errorf("a missing kubeconfig: %v", err)
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	if _, err := NewClient(""); err == nil || !strings.HasPrefix(err.Error(), "finding the API server of the cluster: ") {
+	if _, err := apiwatch.NewClient(""); err == nil || !strings.HasPrefix(err.Error(), "finding the API server of the cluster: ") {
 		t.Errorf("outside of a cluster: %v", err)
 	}
 }

@@ -10,13 +10,14 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
 
 // Events is a [Reporter] that makes Kubernetes Events, which `kubectl describe
 // service` shows. It needs the right to create them.
 type Events struct {
-	Client kubernetes.Interface
+	Client *apiwatch.Client
 	Node   string
 	Log    *slog.Logger
 }
@@ -39,7 +40,7 @@ func (e *Events) Report(ctx context.Context, about Name, reason, message string)
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 		defer cancel()
-		_, err := e.Client.CoreV1().Events(about.Namespace).Create(ctx, event, metav1.CreateOptions{})
+		err := e.Client.CreateEvent(ctx, event)
 		if err != nil && !apierrors.IsAlreadyExists(err) && ctx.Err() == nil {
 			e.Log.Warn("cannot make an event", "service", about.String(), "reason", reason, "error", err)
 		}

@@ -6,19 +6,15 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/flatnet-cni/flatnet/test/apiserver"
 )
 
 // TestEvents: two nodes that see the same make one event.
 func TestEvents(t *testing.T) {
-	client := fake.NewClientset()
-	list := func() []v1.Event {
-		t.Helper()
-		all, err := client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
-		must(t, err)
-		return all.Items
-	}
+	server := apiserver.New()
+	client := clientOf(t, server)
+	list := server.Events
 	for i, node := range []string{"n1", "n2"} {
 		e := &Events{Client: client, Node: node, Log: slog.New(slog.DiscardHandler)}
 		e.Report(t.Context(), Name{"default", "web"}, "AddressConflict", "the same")

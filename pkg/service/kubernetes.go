@@ -8,9 +8,6 @@ import (
 	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -39,14 +36,14 @@ type Source interface {
 //
 // While the API server is not reachable it retries for ever, and what is known stays.
 type Kubernetes struct {
-	client   kubernetes.Interface
+	client   *apiwatch.Client
 	listed   *listed
 	contacts [2]*apiwatch.Contact
 	log      *slog.Logger
 }
 
 // NewKubernetes returns a source that watches with client.
-func NewKubernetes(client kubernetes.Interface, log *slog.Logger) *Kubernetes {
+func NewKubernetes(client *apiwatch.Client, log *slog.Logger) *Kubernetes {
 	return &Kubernetes{
 		client: client, listed: newListed(), log: log,
 		contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
@@ -81,13 +78,10 @@ func (k *Kubernetes) Lost() error {
 // client-go sleeps without regard to it.
 func (k *Kubernetes) Run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(k.log.Handler()))
-	services := k.client.CoreV1().Services(metav1.NamespaceAll)
-	go k.contacts[0].Follow(ctx, cache.NewReflectorWithOptions(k.contacts[0].ListerWatcher(k.client, Selector,
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return services.List(ctx, o) },
-		services.Watch), &v1.Service{}, serviceStore(k.listed), cache.ReflectorOptions{Name: "services"}))
-	endpoints := k.client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
-	go k.contacts[1].Follow(ctx, cache.NewReflectorWithOptions(k.contacts[1].ListerWatcher(k.client, Selector,
-		func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return endpoints.List(ctx, o) },
-		endpoints.Watch), &discovery.EndpointSlice{}, sliceStore(k.listed), cache.ReflectorOptions{Name: "endpointslices"}))
+	follow := func(c *apiwatch.Contact, of apiwatch.Resource, object any, s cache.ReflectorStore, name string) {
+		c.Follow(ctx, cache.NewReflectorWithOptions(c.ListerWatcher(of, Selector), object, s, cache.ReflectorOptions{Name: name}))
+	}
+	go follow(k.contacts[0], k.client.Services(), &v1.Service{}, serviceStore(k.listed), "services")
+	go follow(k.contacts[1], k.client.EndpointSlices(), &discovery.EndpointSlice{}, sliceStore(k.listed), "endpointslices")
 	<-ctx.Done()
 }

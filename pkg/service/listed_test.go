@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +12,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/test/apiserver"
 )
 
 func serviceObject(name string, port int32) *v1.Service {
@@ -106,11 +110,26 @@ func TestListed(t *testing.T) {
 	}
 }
 
+// clientOf has an API server serve until the test ends.
+func clientOf(t *testing.T, s *apiserver.Server) *apiwatch.Client {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	s.Serve(listener)
+	t.Cleanup(s.Stop)
+	client, err := apiwatch.NewClientFor(&rest.Config{Host: "http://" + listener.Addr().String()})
+	must(t, err)
+	return client
+}
+
 func TestKubernetesSource(t *testing.T) {
 	other := serviceObject("other", 80)
 	other.Labels = map[string]string{labelOtherProxy: "x"}
-	client := fake.NewClientset(serviceObject("a", 80), other, sliceObject("a-1", "a", "10.244.1.1"))
-	k := NewKubernetes(client, slog.New(slog.DiscardHandler))
+	server := apiserver.New()
+	for _, o := range []apiserver.Object{serviceObject("a", 80), other, sliceObject("a-1", "a", "10.244.1.1")} {
+		server.Put(o)
+	}
+	k := NewKubernetes(clientOf(t, server), slog.New(slog.DiscardHandler))
 	if err := k.Check(); err == nil {
 		t.Error("healthy before it runs")
 	}
@@ -132,18 +151,8 @@ func TestKubernetesSource(t *testing.T) {
 	}
 	await("a:80 10.244.1.1")
 	must(t, k.Check())
-	// A watch of the fake client begins with what happens after it.
-	for watches := 0; watches < 2; {
-		watches = 0
-		for _, a := range client.Actions() {
-			if a.GetVerb() == "watch" {
-				watches++
-			}
-		}
-	}
-	_, err := client.DiscoveryV1().EndpointSlices("default").Update(t.Context(), sliceObject("a-1", "a", "10.244.1.2"), metav1.UpdateOptions{})
-	must(t, err)
+	server.Put(sliceObject("a-1", "a", "10.244.1.2"))
 	await("a:80 10.244.1.2")
-	must(t, client.CoreV1().Services("default").Delete(t.Context(), "a", metav1.DeleteOptions{}))
+	server.Remove(serviceObject("a", 80))
 	await("no a")
 }

@@ -23,6 +23,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	watching, streaming := query.Get("watch") != "", query.Get("sendInitialEvents") != ""
 	of := resourceAt(r.URL.Path)
 	selected, err := parseSelection(query.Get("labelSelector"), query.Get("fieldSelector"))
+	core, newer := isEvents(r.URL.Path)
 	call := r.Method + " " + r.URL.Path
 	if watching {
 		call += " watch"
@@ -42,10 +43,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, refusal)
 	case err != nil:
 		refuse(w, &metav1.Status{Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: call + ": " + err.Error()})
-	case r.Method == http.MethodPost && isEvents(r.URL.Path):
-		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
-		w.WriteHeader(http.StatusCreated)
-		_, _ = io.Copy(w, r.Body) // as it is stored
+	case r.Method == http.MethodPost && (core || newer):
+		s.post(w, r, core)
 	case r.Method != http.MethodGet || of == nil:
 		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + " is not list or watch of what is known here"})
 	case !watching:
@@ -67,6 +66,29 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		s.follow(out, server, selected, from)
 	}
+}
+
+// post stores an event. Those of the newer group are forgotten at once.
+func (s *Server) post(w http.ResponseWriter, r *http.Request, keep bool) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // nobody waits for an answer
+	}
+	if keep {
+		o, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, nil)
+		e, is := o.(*v1.Event)
+		switch {
+		case err != nil || !is:
+			refuse(w, &metav1.Status{Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: fmt.Sprintf("a %T is posted to %s: %v", o, r.URL.Path, err)})
+			return
+		case !s.create(e):
+			refuse(w, &metav1.Status{Code: http.StatusConflict, Reason: metav1.StatusReasonAlreadyExists, Message: "event " + e.Name + " already exists"})
+			return
+		}
+	}
+	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+	w.WriteHeader(http.StatusCreated)
+	_, _ = w.Write(body) // as it is stored
 }
 
 // follow sends the events after a version until the server goes away.

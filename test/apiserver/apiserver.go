@@ -1,6 +1,6 @@
 // Package apiserver answers list and watch of Nodes, Services, EndpointSlices and
-// ServiceCIDRs as a Kubernetes API server does, over HTTP, in JSON or protobuf, for
-// tests and benchmarks. It can go away and come back, refuse, and forget.
+// ServiceCIDRs as a Kubernetes API server does, and stores Events, over HTTP, in JSON
+// or protobuf, for tests and benchmarks. It can go away and come back, refuse, and forget.
 package apiserver
 
 import (
@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -35,7 +36,7 @@ type Server struct {
 	calls     []string
 }
 
-// Object is one that the server knows: a *v1.Node, *v1.Service,
+// Object is one that the server knows: a *v1.Node, *v1.Service, *v1.Event,
 // *discovery.EndpointSlice or *networking.ServiceCIDR.
 type Object interface {
 	runtime.Object
@@ -88,19 +89,52 @@ func (s *Server) Refuse(status *metav1.Status) {
 }
 
 // Put creates or changes an object.
-func (s *Server) Put(o Object) { s.note(o, true) }
+func (s *Server) Put(o Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(o, true)
+}
 
 // Remove deletes the object of this one's kind and name.
-func (s *Server) Remove(o Object) { s.note(o, false) }
+func (s *Server) Remove(o Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(o, false)
+}
 
-func (s *Server) note(o Object, there bool) {
+// create is Put where there is no object of the kind and name.
+func (s *Server) create(o Object) bool {
+	of, name := place(o)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.objects[of][name] != nil {
+		return false
+	}
+	s.note(o, true)
+	return true
+}
+
+// Events returns those that were posted.
+func (s *Server) Events() []*v1.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*v1.Event
+	for _, o := range s.objects[resourceOf(&v1.Event{})] {
+		all = append(all, o.(*v1.Event).DeepCopy())
+	}
+	return all
+}
+
+func place(o Object) (*resource, types.NamespacedName) {
 	of := resourceOf(o)
 	if of == nil {
 		panic(fmt.Sprintf("apiserver: %T is not known here", o))
 	}
-	name := types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	return of, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+func (s *Server) note(o Object, there bool) {
+	of, name := place(o)
 	e := event{of: of, before: s.objects[of][name]}
 	if !there && e.before == nil {
 		return

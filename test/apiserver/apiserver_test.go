@@ -8,6 +8,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -116,7 +117,14 @@ func TestWhatIsNotKnown(t *testing.T) {
 	if err != nil || stored.Reason != e.Reason {
 		t.Error(stored, err)
 	}
-	if got := strings.Join(s.Calls(), ", "); got != "GET /api/v1/pods, POST /api/v1/namespaces/shop/events" {
+	if _, err := c.CoreV1().Events("shop").Create(t.Context(), e, metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
+		t.Error(err)
+	}
+	if all := s.Events(); len(all) != 1 || all[0].Name != e.Name {
+		t.Error(all)
+	}
+	const post = "POST /api/v1/namespaces/shop/events"
+	if got := strings.Join(s.Calls(), ", "); got != "GET /api/v1/pods, "+post+", "+post {
 		t.Error(got)
 	}
 }

@@ -26,6 +26,7 @@ var resources = [...]resource{
 	{"/api/v1/nodes", v1.SchemeGroupVersion, &v1.Node{}, &v1.NodeList{}},
 	{"/api/v1/services", v1.SchemeGroupVersion, &v1.Service{}, &v1.ServiceList{}},
 	{"/apis/discovery.k8s.io/v1/endpointslices", discovery.SchemeGroupVersion, &discovery.EndpointSlice{}, &discovery.EndpointSliceList{}},
+	{"/api/v1/events", v1.SchemeGroupVersion, &v1.Event{}, &v1.EventList{}},
 	{"/apis/networking.k8s.io/v1/servicecidrs", networking.SchemeGroupVersion, &networking.ServiceCIDR{}, &networking.ServiceCIDRList{}},
 }
 
@@ -49,9 +50,11 @@ func resourceAt(path string) *resource {
 	return nil
 }
 
-// isEvents reports whether a path is where events are posted to.
-func isEvents(path string) bool {
-	return strings.HasSuffix(path, "/events") && (strings.HasPrefix(path, "/api/v1/namespaces/") || strings.HasPrefix(path, "/apis/events.k8s.io/v1/namespaces/"))
+// isEvents reports whether a path is where events are posted to: of the core group,
+// or of the newer one.
+func isEvents(path string) (core, newer bool) {
+	there := strings.HasSuffix(path, "/events")
+	return there && strings.HasPrefix(path, "/api/v1/namespaces/"), there && strings.HasPrefix(path, "/apis/events.k8s.io/v1/namespaces/")
 }
 
 // selection is which objects somebody wants to hear of.

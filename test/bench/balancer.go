@@ -32,20 +32,19 @@ type balancer struct {
 	// arguments are the program's, on this node.
 	arguments func(n *cluster.Node, kubeconfig string) ([]string, error)
 
-	supply         *supply
-	bench          *bench
-	lab            *netlab.Lab
-	node           *cluster.Node
-	client, pod    *netlab.Namespace
-	server         *apiserver.Server
-	kubeconfig     string
-	process        *exec.Cmd
-	wait           func() error
-	asker          *asker
-	changes        *changes
-	figures        figures
-	cpuBefore      time.Duration
-	changesCounted int
+	supply      *supply
+	bench       *bench
+	lab         *netlab.Lab
+	node        *cluster.Node
+	client, pod *netlab.Namespace
+	server      *apiserver.Server
+	kubeconfig  string
+	process     *exec.Cmd
+	wait        func() error
+	asker       *asker
+	changes     *changes
+	figures     figures
+	cpuBefore   time.Duration
 }
 
 // figures are what is measured of a balancer.
