@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"syscall"
+	"time"
 
 	"github.com/flatnet-cni/flatnet/test/e2e/lab"
+	"github.com/flatnet-cni/flatnet/test/e2e/machine"
 	"github.com/flatnet-cni/flatnet/test/e2e/programs"
 	"github.com/flatnet-cni/flatnet/test/e2e/report"
 	"github.com/flatnet-cni/flatnet/test/e2e/scenarios"
@@ -21,6 +23,7 @@ import (
 )
 
 func main() {
+	machine.Main() // does not return in the first process of a machine that was rebooted
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
@@ -32,6 +35,7 @@ func main() {
 func run(ctx context.Context) error {
 	match := flag.String("run", "", "`regexp` of flatnet's tests to run, as they are printed")
 	suites := flag.String("upstream", "conformance", "upstream's tests: none, conformance (and on a dual-stack cluster those of dual stack), or all")
+	outage := flag.Duration("api-outage", 2*time.Minute, "how `long` the API server is stopped")
 	flag.Parse()
 	expression, err := regexp.Compile(*match)
 	if err != nil {
@@ -45,7 +49,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w (`make cluster` starts one)", err)
 	}
-	results := scenarios.Execute(ctx, l, scenarios.All(), expression, os.Stdout)
+	results := scenarios.Execute(ctx, l, scenarios.All(scenarios.Options{APIOutage: *outage}), expression, os.Stdout)
 	selected, err := selection(*suites, l.Plan().Options.Family)
 	if err != nil {
 		return err

@@ -91,7 +91,7 @@ func removeCgroup(name string) error {
 	}
 	for _, root := range roots {
 		// A process counts for a moment after its end.
-		err := until(context.Background(), 10*time.Second, "control group "+name+" to be empty", func() error {
+		err := Until(context.Background(), 10*time.Second, "control group "+name+" to be empty", func() error {
 			return removeTree(filepath.Join(root, name))
 		})
 		if err != nil {

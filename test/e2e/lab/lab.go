@@ -158,32 +158,12 @@ func (l *Lab) kill(name string) error {
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("ending machine %s (process %d): %w", name, p.PID, err)
 	}
-	return until(context.Background(), 30*time.Second, "the end of machine "+name, func() error {
+	return Until(context.Background(), 30*time.Second, "the end of machine "+name, func() error {
 		if l.state.Alive(p) {
 			return fmt.Errorf("process %d is still there", p.PID)
 		}
 		return nil
 	})
-}
-
-// until calls f until it returns nil, ten times a second: for conditions that
-// nothing announces. It fails with f's last error.
-func until(ctx context.Context, limit time.Duration, what string, f func() error) error {
-	end := time.Now().Add(limit)
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("waiting %s for %s: %w", limit, what, err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }
 
 // output runs cmd, whose error is to say what it was. It ends with this

@@ -168,7 +168,7 @@ func (l *Lab) network(ctx context.Context) error {
 	if err := l.each(func(m plan.Machine) error { return l.importImages(ctx, m.Name, archive) }); err != nil {
 		return err
 	}
-	err = until(ctx, 2*time.Minute, "the API server (see "+l.machineDirectory("control-plane")+"/log)", func() error {
+	err = Until(ctx, 2*time.Minute, "the API server (see "+l.machineDirectory("control-plane")+"/log)", func() error {
 		_, err := l.Kubectl("get", "--raw", "/readyz")
 		return err
 	})
@@ -180,7 +180,7 @@ func (l *Lab) network(ctx context.Context) error {
 	for _, m := range l.plan.Machines {
 		nodes = append(nodes, "node/"+m.Name)
 	}
-	err = until(ctx, 2*time.Minute, "all nodes to register (see "+l.Directory+"/machines/*/log/kubelet.log)", func() error {
+	err = Until(ctx, 2*time.Minute, "all nodes to register (see "+l.Directory+"/machines/*/log/kubelet.log)", func() error {
 		_, err := l.Kubectl(append([]string{"get", "-o", "name"}, nodes...)...)
 		return err
 	})
@@ -285,7 +285,7 @@ func (l *Lab) each(f func(plan.Machine) error) error {
 
 // importImages gives a machine the images of an archive.
 func (l *Lab) importImages(ctx context.Context, name, archive string) error {
-	err := until(ctx, time.Minute, "containerd on "+name, func() error {
+	err := Until(ctx, time.Minute, "containerd on "+name, func() error {
 		_, err := l.Output(name, "ctr", "version")
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,9 +22,15 @@ type Scenario struct {
 	Run         func(*Run) (detail string, err error)
 }
 
+// Options of scenarios.
+type Options struct {
+	// APIOutage is how long the API server is stopped.
+	APIOutage time.Duration
+}
+
 // All scenarios, in the order in which they run.
-func All() []Scenario {
-	return append(tutorial(), addresses()...)
+func All(o Options) []Scenario {
+	return slices.Concat(tutorial(), addresses(), life(o.APIOutage))
 }
 
 // skipped is the error of a scenario that cannot be run on this cluster.
@@ -37,6 +44,37 @@ type Run struct {
 	Lab *lab.Lab
 	// Namespace is of the scenario's group, and removed after it.
 	Namespace string
+
+	undo []func() error
+}
+
+// after has f called when the scenario has ended, however it ended, the last
+// such f first: so the cluster is left as it was. An error fails the scenario.
+func (r *Run) after(f func() error) { r.undo = append(r.undo, f) }
+
+// execute runs one scenario and what it leaves to be done after it, also where
+// the tests are interrupted.
+func (r *Run) execute(s Scenario) (detail string, err error) {
+	if err := r.Err(); err != nil {
+		return "", err
+	}
+	detail, err = s.Run(r)
+	interruptible := r.Context
+	r.Context = context.WithoutCancel(interruptible)
+	var left []error
+	for _, f := range slices.Backward(r.undo) {
+		left = append(left, f())
+	}
+	r.Context, r.undo = interruptible, nil
+	failed := errors.Join(left...)
+	if failed == nil {
+		return detail, err
+	}
+	failed = fmt.Errorf("leaving the cluster as it was: %w", failed)
+	if err != nil {
+		failed = fmt.Errorf("%v\n%w", err, failed) // not %w: it counts as failed also where it was skipped
+	}
+	return detail, failed
 }
 
 // Execute runs the scenarios whose "group: name" matches, says on out what it
@@ -66,9 +104,7 @@ func Execute(ctx context.Context, l *lab.Lab, all []Scenario, match *regexp.Rege
 		begin := time.Now()
 		result := report.Result{Group: s.Group, Name: s.Name, Outcome: report.Pass}
 		var err error
-		if err = ctx.Err(); err == nil {
-			result.Detail, err = s.Run(r)
-		}
+		result.Detail, err = r.execute(s)
 		result.Duration = time.Since(begin)
 		var why skipped
 		switch {
@@ -88,7 +124,7 @@ func (r *Run) namespace() error {
 	if _, err := r.Lab.Kubectl("create", "namespace", r.Namespace); err != nil {
 		return err
 	}
-	return r.until(30*time.Second, "service account in namespace "+r.Namespace, func() error {
+	return lab.Until(r, 30*time.Second, "service account in namespace "+r.Namespace, func() error {
 		_, err := r.kubectl("get", "serviceaccount", "default")
 		return err
 	})
@@ -112,23 +148,4 @@ func (r *Run) shell(pod, script string) ([]string, error) {
 		return nil, err
 	}
 	return strings.Split(strings.TrimSpace(text), "\n"), nil
-}
-
-// until calls f until it returns nil, for conditions that nothing announces.
-func (r *Run) until(limit time.Duration, what string, f func() error) error {
-	end := time.Now().Add(limit)
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("waiting %s for %s: %w", limit, what, err)
-		}
-		select {
-		case <-r.Done():
-			return r.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/test/e2e/lab"
 )
 
 // tutorial is what every introduction to Kubernetes begins with.
@@ -110,31 +112,31 @@ spec:
 	return fmt.Sprintf("%s, %s, %s", all[0].Node, all[1].Node, all[2].Node), nil
 }
 
-// service returns the ClusterIPs of my-service.
-func (r *Run) service() ([]netip.Addr, error) {
+// clusterIPs of a Service.
+func (r *Run) clusterIPs(service string) ([]netip.Addr, error) {
 	if o := r.Lab.Plan().Options; o.Proxy == "none" && o.CNI != "flatnet" {
 		return nil, skipped("nothing balances Services: no kube-proxy, and no flatnet")
 	}
-	text, err := r.kubectl("get", "service", "my-service", "-o", "jsonpath={.spec.clusterIPs[*]}")
+	text, err := r.kubectl("get", "service", service, "-o", "jsonpath={.spec.clusterIPs[*]}")
 	if err != nil {
-		return nil, skipped("there is no my-service")
+		return nil, skipped("there is no " + service)
 	}
 	var all []netip.Addr
 	for _, field := range strings.Fields(text) {
 		address, err := netip.ParseAddr(field)
 		if err != nil {
-			return nil, fmt.Errorf("reading ClusterIPs of my-service: %w", err)
+			return nil, fmt.Errorf("reading ClusterIPs of %s: %w", service, err)
 		}
 		all = append(all, address)
 	}
 	if len(all) != len(r.Lab.Plan().Services) {
-		return nil, fmt.Errorf("my-service has ClusterIPs %s, want one of each family of the cluster", all)
+		return nil, fmt.Errorf("%s has ClusterIPs %s, want one of each family of the cluster", service, all)
 	}
 	return all, nil
 }
 
 func serviceByAddress(r *Run) (string, error) {
-	addresses, err := r.service()
+	addresses, err := r.clusterIPs("my-service")
 	if err != nil {
 		return "", err
 	}
@@ -146,7 +148,7 @@ func serviceByAddress(r *Run) (string, error) {
 }
 
 func serviceByName(r *Run) (string, error) {
-	if _, err := r.service(); err != nil {
+	if _, err := r.clusterIPs("my-service"); err != nil {
 		return "", err
 	}
 	return r.balanced([]string{
@@ -172,7 +174,7 @@ func (r *Run) balanced(urls []string) (string, error) {
 		for _, url := range urls {
 			// kube-proxy knows of an endpoint a moment later than the API.
 			ask := fmt.Sprintf("curl -sS --max-time 5 -w '\\n' '%s'", url)
-			err := r.until(15*time.Second, "answer of "+url+" on "+client.Node, func() error {
+			err := lab.Until(r, 15*time.Second, "answer of "+url+" on "+client.Node, func() error {
 				_, err := r.shell(client.Name, ask)
 				return err
 			})
