@@ -182,11 +182,12 @@ func (b *balancer) start(ctx context.Context) error {
 		return b.explain(err)
 	}
 	b.figures.first = append(b.figures.first, took)
-	// What the runtime has freed goes back to the kernel bit by bit.
-	const settle = 2 * time.Second
 	time.Sleep(settle)
 	return b.remember(&b.figures.began)
 }
+
+// settle is how long it takes until the runtime has given back what it has freed.
+const settle = 2 * time.Second
 
 // remember notes the memory that is used now, and the most ever.
 func (b *balancer) remember(now *memory) error {

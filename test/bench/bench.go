@@ -45,7 +45,7 @@ var (
 		few: 10, many: 2000, manyPeer: 500, manyDual: 500, reservations: 50000, peerRecords: 10000,
 		pathRounds: 9, window: 300 * time.Millisecond,
 		clusters: []int{10, 100, 1000, 5000}, changes: 21, idle: 65 * time.Second,
-		supplies: []size{{10, 10, true}, {1000, 10, true}, {10000, 10, false}, {1, 5000, false}}, firstSyncs: 3, endpointChanges: 41, connections: 2000,
+		supplies: []size{{10, 10, true}, {1000, 10, false}, {10000, 10, false}, {1, 5000, false}}, firstSyncs: 3, endpointChanges: 41, connections: 2000,
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,

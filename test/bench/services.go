@@ -37,7 +37,30 @@ func measureServices(ctx context.Context, b *bench) (section, error) {
 		}
 		all = append(all, done)
 	}
-	return section{table: agentTable(all), compared: connectionTable(all), ratios: balanceRatios(all)}, nil
+	without, err := b.withoutServices()
+	if err != nil {
+		return section{}, err
+	}
+	return section{table: agentTable(all, without), compared: connectionTable(all), ratios: balanceRatios(all)}, nil
+}
+
+// withoutServices returns what a flatnetd takes that balances nothing, 0 if it is not
+// there.
+func (b *bench) withoutServices() (memory, error) {
+	all, err := b.balancers(size{services: 1, endpoints: 1})
+	if err != nil || len(all) == 0 || all[0].name != oursBalancing {
+		return 0, err
+	}
+	one := all[0]
+	defer one.close()
+	if err := one.place(); err != nil {
+		return 0, err
+	}
+	one.node.Start(withoutServices(one.kubeconfig)...)
+	one.node.WaitReady()
+	time.Sleep(settle)
+	now, _, err := memoryOf(one.node.Pid())
+	return now, err
 }
 
 // balanced is what was measured with one supply.
@@ -82,8 +105,11 @@ func (b *bench) balancers(size size) ([]*balancer, error) {
 // flatnetArguments are flatnetd's. It does nothing for pods here but balance: these
 // are made by hand, as for everybody.
 func flatnetArguments(n *cluster.Node, kubeconfig string) ([]string, error) {
-	return append(n.Flags(), "--nodes-file", "", "--kubeconfig", kubeconfig, "--fabric", "none",
-		"--masquerade-ipv4=false", "--masquerade-ipv6=false", "--services"), nil
+	return append(append(n.Flags(), withoutServices(kubeconfig)...), "--services"), nil
+}
+
+func withoutServices(kubeconfig string) []string {
+	return []string{"--nodes-file", "", "--kubeconfig", kubeconfig, "--fabric", "none", "--masquerade-ipv4=false", "--masquerade-ipv6=false"}
 }
 
 // kubeProxyArguments are kube-proxy's, with minSyncPeriod, or without one where that
@@ -165,7 +191,7 @@ func (b *bench) balance(ctx context.Context, size size) (done *balanced, err err
 // enough reports whether the time is up that there is for one measurement of one
 // contender: some take a hundred times as long as others.
 func enough(s sample) bool {
-	const most = 20 * time.Second
+	const most = 10 * time.Second
 	var sum time.Duration
 	for _, d := range s {
 		sum += d
@@ -176,7 +202,7 @@ func enough(s sample) bool {
 // connectionsAtOnce are opened one after the other before it is another's turn.
 const connectionsAtOnce = 50
 
-func agentTable(all []*balanced) table {
+func agentTable(all []*balanced, without memory) table {
 	t := table{head: []string{
 		"Services × endpoints", "first sync, s", "a change, ms", "p90", "its CPU, ms",
 		"MB after first sync", "after changes", "most", "most of nft", "rules", "chains",
@@ -190,6 +216,11 @@ func agentTable(all []*balanced) table {
 				f.began.String(), f.changed.String(), f.most.String(), f.nft.String(), thousands(f.rules), thousands(f.chains),
 			})
 		}
+	}
+	if without > 0 {
+		row := make([]string, len(t.head))
+		row[0], row[5] = "flatnet without --services", without.String()
+		t.rows = append(t.rows, row)
 	}
 	return t
 }
