@@ -36,7 +36,7 @@ lint:
 	@staticcheck=$$($(GO) tool -n staticcheck); for module in . test/e2e; do \
 		(cd $$module && $(GO) vet ./... && $$staticcheck ./...) || exit 1; done
 
-# Compares with Debian's containernetworking-plugins, and writes
+# Compares with Debian's containernetworking-plugins and kube-proxy, and writes
 # docs/benchmarks.md. Takes minutes and a quiet machine.
 bench: build
 	@test/prepare.sh bench

@@ -38,7 +38,12 @@ test)
 bench)
 	[ -x /usr/lib/cni/ptp ] || missing containernetworking-plugins "the plugins to compare with"
 	need iptables iptables "the plugins to compare with, where they masquerade"
-	need nft nftables "the data path with a masquerading rule made by hand"
+	need nft nftables "the data path with a masquerading rule made by hand, and Services"
+	# From Kubernetes' Go module, once; bin/e2e/bin keeps it. Takes minutes.
+	if [ ! -x bin/e2e/bin/kube-proxy ]; then
+		(cd test/e2e && go build -o ../../bin/e2e/cluster ./cluster)
+		bin/e2e/cluster build kube-proxy
+	fi
 	;;
 lint) ;;
 *)

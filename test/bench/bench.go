@@ -113,7 +113,7 @@ func (b *bench) complete() error {
 		return nil
 	}
 	return fmt.Errorf("not measured for want of %s (make build makes those in bin; "+
-		"apt-get install containernetworking-plugins those in %s)", strings.Join(b.missing, ", "), b.peers)
+		"apt-get install containernetworking-plugins those in %s; test/prepare.sh bench all others)", strings.Join(b.missing, ", "), b.peers)
 }
 
 // directory makes a directory for state on a tmpfs, which ends with the process.

@@ -24,9 +24,10 @@ and with a random pause before each step. Figures are medians unless they say ot
 - **floor**: a bare Go program that makes the kernel objects of flatnet's IPv4 attachment from constants: no
   configuration, no allocator, no state, no checks ([source](../test/bench/floor/main.go)).
 - **noop**: a Go program that does nothing, which is what executing a plugin costs.
+- **kube-proxy**: that of the Kubernetes in [test/e2e](../test/e2e/README.md), in mode nftables.
 
 Parts are measured alone with ` + "`go run ./test/bench -run REGEXP`" + `: size, latency, burst, allocator, growth, path-node,
-path-direct, path-vxlan, scale.
+path-direct, path-vxlan, scale, services.
 `
 
 // writeDocument writes the report, with the explanations of the one that was there,

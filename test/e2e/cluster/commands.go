@@ -79,12 +79,15 @@ func build(ctx context.Context, root string, wanted []programs.Program) error {
 	if err := programs.Install(ctx, os.Stdout); err != nil {
 		return err
 	}
-	b := programs.Builder{Source: filepath.Join(root, "test", "e2e"), Directory: filepath.Join(root, "bin", "e2e", "bin"), Out: os.Stdout}
-	if err := b.Build(ctx, wanted); err != nil {
+	if err := builder(root).Build(ctx, wanted); err != nil {
 		return err
 	}
 	_, err := reference.Plugins()
 	return err
+}
+
+func builder(root string) programs.Builder {
+	return programs.Builder{Source: filepath.Join(root, "test", "e2e"), Directory: filepath.Join(root, "bin", "e2e", "bin"), Out: os.Stdout}
 }
 
 func buildCommand(ctx context.Context, args []string) error {
@@ -98,6 +101,12 @@ func buildCommand(ctx context.Context, args []string) error {
 	wanted := programs.Cluster
 	if *tests {
 		wanted = append(append([]programs.Program{}, wanted...), programs.Tests...)
+	}
+	if flags.NArg() > 0 {
+		if wanted, err = programs.Named(wanted, flags.Args()); err != nil {
+			return err
+		}
+		return builder(root).Build(ctx, wanted)
 	}
 	return build(ctx, root, wanted)
 }

@@ -18,7 +18,9 @@ const usage = `usage: cluster up [flags]            start a cluster and install 
        cluster exec NODE [COMMAND]   run a command on a node
        cluster start|stop|restart NODE SERVICE
        cluster reboot NODE           end all that runs on a node, and start it anew
-       cluster build [-tests]        build what a cluster consists of, and what tests it
+       cluster build [-tests] [PROGRAM…]
+                                     build what a cluster consists of, and what tests it,
+                                     or only some of the programs
 `
 
 func main() {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -56,6 +57,19 @@ var Containerd = []Program{
 var Tests = []Program{
 	{Name: "e2e.test", Module: "kubernetes", Package: "k8s.io/kubernetes/test/e2e", Test: true},
 	{Name: "ginkgo", Module: "kubernetes", Package: "github.com/onsi/ginkgo/v2/ginkgo"},
+}
+
+// Named returns those of the programs that have these names.
+func Named(all []Program, names []string) ([]Program, error) {
+	var found []Program
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(p Program) bool { return p.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("%s is not among the programs that are built", name)
+		}
+		found = append(found, all[i])
+	}
+	return found, nil
 }
 
 // Builder builds programs into a directory, and leaves those alone that are
