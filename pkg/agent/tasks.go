@@ -202,6 +202,7 @@ func (a *Agent) hostNeeds() host.Needs {
 	needs := host.Needs{
 		Underlay: a.plan.Underlay, Tunnel: a.plan.Tunnel, OwnPodCIDRs: a.plan.OwnPodCIDRs,
 		Pods: pods, Nodes: coarse(len(a.accepted)), HostInterfacePrefix: hostInterfacePrefix,
+		Services: a.services != nil,
 	}
 	for _, n := range a.accepted {
 		for _, c := range n.PodCIDRs {

@@ -29,6 +29,8 @@ type Needs struct {
 	// Pods and Nodes are how many there are to talk to, for the size of the
 	// neighbour tables.
 	Pods, Nodes int
+	// Services says that traffic to Services is translated on the node.
+	Services bool
 	// HostInterfacePrefix begins the names of pods' host interfaces, before 11
 	// hexadecimal digits: "veth".
 	HostInterfacePrefix string

@@ -34,6 +34,13 @@ func Sysctls(n Needs) []Sysctl {
 	if n.IPv6 {
 		all = append(all, neighbourLimits("ipv6", n.Pods+n.Nodes)...)
 	}
+	if n.Services {
+		// A connection of which one side has been closed may be in use for long,
+		// and breaks where its translation is forgotten; the kernel's default
+		// is a minute. kube-proxy sets the same.
+		const seconds = 3600
+		all = append(all, Sysctl{Key: "net/netfilter/nf_conntrack_tcp_timeout_close_wait", Value: seconds, Rule: AtLeast})
+	}
 	return all
 }
 

@@ -37,6 +37,8 @@ func TestSysctls(t *testing.T) {
 			sysctl -w net.ipv6.neigh.default.gc_thresh3=32768 # if less
 			sysctl -w net.ipv6.neigh.default.gc_thresh2=16384 # if less
 			sysctl -w net.ipv6.neigh.default.gc_thresh1=4096 # if less`},
+		{"Services", Needs{Services: true}, `
+			sysctl -w net.netfilter.nf_conntrack_tcp_timeout_close_wait=3600 # if less`},
 		{"a mistaken number of pods", Needs{IPv4: true, Pods: 1 << 60}, `
 			sysctl -w net.ipv4.ip_forward=1
 			sysctl -w net.ipv4.neigh.default.gc_thresh3=4194304 # if less

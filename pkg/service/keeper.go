@@ -109,10 +109,8 @@ func (k *Keeper) Sync(ctx context.Context, want *Ruleset) (Result, error) {
 			tx.replaceConstant(f, want.node)
 		}
 	}
-	if tx.empty() {
-		k.note(want, changed)
-		return Result{}, nil
-	}
+	// There may be nothing to write and yet flows to forget: an endpoint that was
+	// not used any more, and now is gone.
 	if err := k.run(ctx, tx); err != nil {
 		if ctx.Err() != nil {
 			k.known = nil
@@ -122,7 +120,12 @@ func (k *Keeper) Sync(ctx context.Context, want *Ruleset) (Result, error) {
 		return k.Verify(ctx, want)
 	}
 	k.note(want, changed)
-	return Result{Elements: tx.elements, Objects: tx.objects}, k.expire(want, d)
+	err := k.expire(want, d)
+	if err != nil {
+		// What went stale is not known any more. Verify looks at all.
+		k.known = nil
+	}
+	return Result{Elements: tx.elements, Objects: tx.objects}, err
 }
 
 // delta is what differs between two rulesets.

@@ -34,6 +34,9 @@ func (k *Keeper) Verify(ctx context.Context, want *Ruleset) (Result, error) {
 			if first || repaired {
 				err = errors.Join(err, k.verifyFlows(want))
 			}
+			if err != nil {
+				k.known = nil
+			}
 			return r, err
 		}
 		if ctx.Err() != nil {

@@ -275,6 +275,11 @@ func (s *site) staleFlow(from place, to netip.AddrPort) {
 	if now := s.persist(c, from, to); now != first {
 		t.Errorf("%s to %s: was sent to %s, and while that ends to %s", from.name, to, first, now)
 	}
+	// It has ended.
+	s.apply(s.service(other))
+	if now := s.persist(c, from, to); now != other {
+		t.Errorf("%s to %s: was sent to %s, which has ended, and now to %s", from.name, to, first, now)
+	}
 }
 
 // persist asks until there is an answer: an error that was waiting in the socket is
