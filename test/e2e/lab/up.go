@@ -106,6 +106,7 @@ func (l *Lab) machines(context.Context) error {
 		if err != nil {
 			return err
 		}
+		spec.Kept = []string{filepath.Join(l.Repository, "bin")} // the repository may be in /tmp
 		// What nodes of kind have. Without loopback, containerd 1.6 starts no pod.
 		for _, name := range []string{"host-local", "loopback", "portmap", "ptp"} {
 			spec.Copies[filepath.Join(kube.BinDir, name)] = filepath.Join(plugins, name)

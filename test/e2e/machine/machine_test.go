@@ -64,8 +64,12 @@ func wait(t *testing.T, what string, f func() bool) {
 
 func TestMachineIsApartFromThisOne(t *testing.T) {
 	dir := directory(t)
+	kept := t.TempDir() // below /tmp
+	if err := os.WriteFile(filepath.Join(kept, "d"), []byte("kept"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	m := start(t, Spec{
-		Name: "apart", Directory: dir, Disk: true,
+		Name: "apart", Directory: dir, Disk: true, Kept: []string{kept},
 		Files:  map[string]string{"/etc/flatnet-test/a": "file", "/var/lib/kubelet/b": "on the disk", "/run/c": "c"},
 		Copies: map[string]string{"/opt/flatnet-test/true": "/bin/true"},
 		Links:  map[string]string{"/usr/local/bin/flatnet-test-echo": "/bin/echo"},
@@ -77,6 +81,7 @@ func TestMachineIsApartFromThisOne(t *testing.T) {
 	}
 	for _, test := range []struct{ script, want string }{
 		{"hostname", "apart"},
+		{"cat " + kept + "/d; ls /tmp | wc -l", "kept1"},
 		{"cat /etc/flatnet-test/a /run/c", "filec"},
 		{"cat /proc/1/comm | cut -c1-3", strings.TrimSpace(mustRead(t, fmt.Sprintf("/proc/%d/comm", m.PID)))[:3]},
 		{"ls /sys/class/net", "lo"},

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -74,8 +75,10 @@ func mountAll(spec Spec) error {
 		m.directory(directory)
 		m.mount(real, directory, "", unix.MS_BIND, "")
 	}
+	putBack := m.keep(spec)
 	m.mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 	m.mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777")
+	putBack()
 	m.directory("/run/lock")
 
 	for sysctl, value := range kubeletSysctls {
@@ -86,6 +89,23 @@ func mountAll(spec Spec) error {
 	// The kubelet passes mounts on to pods and back.
 	m.mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 	return m.err
+}
+
+// keep takes the directories that are to stay visible out of the way of mounts
+// that hide them, until the function that it returns is called.
+func (m *mounts) keep(spec Spec) (putBack func()) {
+	aside := func(i int) string { return filepath.Join(spec.Directory, "kept", strconv.Itoa(i)) }
+	for i, directory := range spec.Kept {
+		m.directory(aside(i))
+		m.mount(directory, aside(i), "", unix.MS_BIND, "")
+	}
+	return func() {
+		for i, directory := range spec.Kept {
+			m.directory(directory)
+			m.mount(aside(i), directory, "", unix.MS_BIND, "")
+			m.unmount(aside(i))
+		}
+	}
 }
 
 // mounts does one after the other until the first that fails.

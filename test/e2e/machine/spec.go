@@ -24,6 +24,9 @@ type Spec struct {
 	// Disk gives the machine file systems of its own. Without it, it shares all
 	// with the real machine, as the underlay does, which only forwards.
 	Disk bool `json:"disk"`
+	// Kept are directories of the real machine that the machine sees even if they
+	// are in one that it has for itself, like /tmp.
+	Kept []string `json:"kept,omitempty"`
 	// Files are written before anything starts, by path; those with private keys for root alone.
 	Files map[string]string `json:"files,omitempty"`
 	// Copies are files of the real machine that are copied, by path of the copy.
