@@ -44,6 +44,7 @@ type Controller struct {
 	conflicts map[Front]string // that were told
 	failures  int              // in a row
 	last      Observation
+	began     time.Time
 }
 
 // Observation is what happened in a sync.
@@ -63,7 +64,7 @@ type Observation struct {
 
 // Reporter tells users that a Service does not have what it asks for.
 type Reporter interface {
-	Report(ctx context.Context, about Name, reason, message string)
+	Report(ctx context.Context, about Name, uid, reason, message string)
 }
 
 // NewController returns a controller that is not running. Nothing is written before
@@ -123,6 +124,7 @@ func (c *Controller) Watcher() *Watcher {
 // Run balances until ctx ends, in the network namespace of the calling thread. What
 // it has written stays: connections go on finding their way.
 func (c *Controller) Run(ctx context.Context) {
+	c.began = time.Now()
 	c.health = newHealth(c.Log, func() bool { return c.Check() == nil })
 	defer c.health.close()
 	go c.Source.Run(ctx)
@@ -224,6 +226,9 @@ func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Tim
 		}
 	} else {
 		for _, t := range triggered {
+			if t.Before(c.began) {
+				continue // nobody was here to follow it
+			}
 			o.Latencies = append(o.Latencies, max(0, end.Sub(t)))
 		}
 		if len(o.Found) > 0 {
@@ -261,7 +266,7 @@ func (c *Controller) tellConflicts(ctx context.Context) {
 			c.conflicts[conflict.Front] = message
 			c.Log.Warn("two Services claim one address and port", "service", l.Name.String(), "front", conflict.Front.String(), "holder", conflict.Holder.Name.String())
 			if c.Reporter != nil {
-				c.Reporter.Report(ctx, l.Name.Service, "AddressConflict", message)
+				c.Reporter.Report(ctx, l.Name.Service, c.planner.services[l.Name.Service].service.UID, "AddressConflict", message)
 			}
 		}
 	}

@@ -68,7 +68,7 @@ type reports struct {
 	all []string
 }
 
-func (r *reports) Report(_ context.Context, about Name, reason, message string) {
+func (r *reports) Report(_ context.Context, about Name, _, reason, message string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all = append(r.all, fmt.Sprintf("%s %s: %s", about, reason, message))
@@ -157,9 +157,9 @@ func TestController(t *testing.T) {
 	if err := r.Controller.Check(); err == nil {
 		t.Error("synced before anything is known")
 	}
-	r.tell(Batch{Set: []Service{web}, Triggered: []time.Time{time.Now().Add(-time.Second)}})
+	r.tell(Batch{Set: []Service{web}, Triggered: []time.Time{time.Now(), time.Now().Add(-time.Hour)}})
 	o := r.await("the first sync", func(o Observation) bool { return o.Services == 1 })
-	if o.Err != nil || len(o.Latencies) != 1 || o.Latencies[0] < time.Second || o.Fronts != 2 {
+	if o.Err != nil || len(o.Latencies) != 1 || o.Latencies[0] <= 0 || o.Fronts != 2 {
 		t.Errorf("first sync: %+v", o)
 	}
 	must(t, r.Controller.Check())

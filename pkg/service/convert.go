@@ -37,7 +37,7 @@ const defaultAffinity = 3 * time.Hour
 // type ExternalName, or one that is left to another proxy. Text that cannot be
 // read is left out, as kube-proxy does.
 func FromService(o *v1.Service) (Service, bool) {
-	s := Service{Name: Name{o.Namespace, o.Name}, Created: o.CreationTimestamp.Time}
+	s := Service{Name: Name{o.Namespace, o.Name}, UID: string(o.UID), Created: o.CreationTimestamp.Time}
 	if excluded(o.Labels) || o.Spec.Type == v1.ServiceTypeExternalName {
 		return s, false
 	}

@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
@@ -27,13 +28,13 @@ const eventTimeout = 10 * time.Second
 
 // Report implements [Reporter], and does not wait. All nodes see the same, and give
 // the event the same name, so that there is one and not one from each.
-func (e *Events) Report(ctx context.Context, about Name, reason, message string) {
+func (e *Events) Report(ctx context.Context, about Name, uid, reason, message string) {
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%s %s", reason, message)
+	fmt.Fprintf(h, "%s %s %s", uid, reason, message)
 	now := metav1.Now()
 	event := &v1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: about.Namespace, Name: fmt.Sprintf("%s.flatnet-%016x", about.Name, h.Sum64())},
-		InvolvedObject: v1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: about.Namespace, Name: about.Name},
+		InvolvedObject: v1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: about.Namespace, Name: about.Name, UID: types.UID(uid)},
 		Reason:         reason, Message: message, Type: v1.EventTypeWarning, Count: 1, FirstTimestamp: now, LastTimestamp: now,
 		Source: v1.EventSource{Component: "flatnetd", Host: e.Node}, ReportingController: "flatnetd", ReportingInstance: e.Node,
 	}

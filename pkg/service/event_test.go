@@ -17,16 +17,16 @@ func TestEvents(t *testing.T) {
 	list := server.Events
 	for i, node := range []string{"n1", "n2"} {
 		e := &Events{Client: client, Node: node, Log: slog.New(slog.DiscardHandler)}
-		e.Report(t.Context(), Name{"default", "web"}, "AddressConflict", "the same")
+		e.Report(t.Context(), Name{"default", "web"}, "7", "AddressConflict", "the same")
 		if i == 1 {
-			e.Report(t.Context(), Name{"default", "web"}, "AddressConflict", "another")
+			e.Report(t.Context(), Name{"default", "web"}, "7", "AddressConflict", "another")
 		}
 		for begin := time.Now(); len(list()) <= i && time.Since(begin) < 10*time.Second; {
 			time.Sleep(time.Millisecond)
 		}
 	}
 	all := list()
-	if len(all) != 2 || all[0].InvolvedObject.Kind != "Service" || all[0].InvolvedObject.Name != "web" || all[0].Type != v1.EventTypeWarning {
+	if len(all) != 2 || all[0].InvolvedObject.Kind != "Service" || all[0].InvolvedObject.Name != "web" || all[0].InvolvedObject.UID != "7" || all[0].Type != v1.EventTypeWarning {
 		t.Errorf("events are %+v", all)
 	}
 }

@@ -52,6 +52,7 @@ func (p Protocol) String() string {
 // to the slices of a Service that was handed over.
 type Service struct {
 	Name    Name
+	UID     string // of the object: a later one of the same name has another
 	Created time.Time
 	Ports   []Port
 
