@@ -159,6 +159,11 @@ func (w *writer) list(objects []Object, version int) {
 }
 
 func (w *writer) event(kind watch.EventType, object runtime.Object) {
+	// To encode is to write the kind into the object for a moment, and others may be
+	// sending the same one.
+	own := reflect.New(reflect.TypeOf(object).Elem())
+	own.Elem().Set(reflect.ValueOf(object).Elem())
+	object = own.Interface().(runtime.Object)
 	raw, err := runtime.Encode(w.encoder(w.format.Serializer, object), object)
 	if err != nil {
 		panic(fmt.Sprintf("apiserver: encoding %T: %v", object, err))
