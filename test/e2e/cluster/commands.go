@@ -22,7 +22,7 @@ func upCommand(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cluster up", flag.ExitOnError)
 	flags.IntVar(&o.Workers, "workers", 3, "number of worker `nodes`")
 	flags.StringVar(&o.Family, "family", "dual", "dual, ipv4 or ipv6: of nodes, pods and Services")
-	flags.StringVar(&o.Proxy, "proxy", "nftables", "kube-proxy's mode: nftables, iptables or none")
+	flags.StringVar(&o.Proxy, "proxy", "nftables", "kube-proxy's mode: nftables, iptables, or none, where flatnet balances Services")
 	flags.IntVar(&o.Subnets, "subnets", 1, "`number` of networks that the nodes are on, 1 or 2; a router joins two")
 	flags.StringVar(&o.CNI, "cni", "flatnet", "flatnet, or reference: ptp, host-local and static routes")
 	flags.StringVar(&o.Fabric, "fabric", "auto", "flatnet's fabric: auto, direct or vxlan")
