@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -78,5 +79,37 @@ func TestImageHasWhatIsNeeded(t *testing.T) {
 				t.Errorf("the Dockerfile copies %s: %v", source, err)
 			}
 		}
+	}
+}
+
+// What the Dockerfile copies is enough to build from.
+func TestImageHasTheWholeSource(t *testing.T) {
+	const module = "github.com/flatnet-cni/flatnet/"
+	var copied []string
+	for _, line := range instructions(t) {
+		if fields := strings.Fields(line); fields[0] == "COPY" && !strings.HasPrefix(fields[1], "--") {
+			copied = append(copied, fields[1:len(fields)-1]...)
+		}
+	}
+	cmd := exec.Command("go", "list", "-deps", "./cmd/flatnetd", "./cmd/flatnet", "./cmd/flatnet-ipam")
+	cmd.Dir = filepath.Join(path(t), "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	list, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("listing what is built: %v", err)
+	}
+	count := 0
+	for _, pkg := range strings.Fields(string(list)) {
+		own, is := strings.CutPrefix(pkg, module)
+		if !is {
+			continue
+		}
+		count++
+		if top, _, _ := strings.Cut(own, "/"); !slices.Contains(copied, top) {
+			t.Errorf("package %s is built, and %s is not copied", pkg, top)
+		}
+	}
+	if count < 3 {
+		t.Errorf("%d packages of flatnet are built", count)
 	}
 }
