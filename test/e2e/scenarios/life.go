@@ -115,7 +115,7 @@ spec:
   - name: agnhost
     image: agnhost
     imagePullPolicy: IfNotPresent
-    args: [netexec, --http-port=%[3]d, --udp-port=-1]
+    args: [netexec, --http-port=%[3]d, --udp-port=%[3]d] # without UDP it never says that it is healthy
     readinessProbe: {httpGet: {path: /healthz, port: %[3]d}, periodSeconds: 1}
 `, name, node, podPort))
 	if err != nil {
