@@ -174,15 +174,16 @@ func (s *services) serveHealth(ctx context.Context) error {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		healthy := s.Check() == nil
+		healthy, updated := s.Check() == nil, s.Summary().Updated
 		if !healthy {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		// The reader may have gone away.
 		_ = json.NewEncoder(w).Encode(struct {
+			LastUpdated time.Time `json:"lastUpdated"`
 			CurrentTime time.Time `json:"currentTime"`
 			Healthy     bool      `json:"serviceProxyHealthy"`
-		}{time.Now().UTC(), healthy})
+		}{updated.UTC(), time.Now().UTC(), healthy})
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { server.Close() })

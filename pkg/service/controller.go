@@ -60,6 +60,7 @@ type Observation struct {
 	Services, Fronts int
 	// Conflicts are fronts that several Services claim.
 	Conflicts int
+	at        time.Time // when it ended
 }
 
 // Reporter tells users that a Service does not have what it asks for.
@@ -72,7 +73,7 @@ type Reporter interface {
 func NewController(source Source, keeper *Keeper, log *slog.Logger) *Controller {
 	return &Controller{
 		Source: source, Keeper: keeper, Log: log, Resync: 5 * time.Minute,
-		nodes: make(chan Node, 1), requests: make(chan func()), touched: make(chan struct{}, 1), conflicts: map[Front]string{},
+		nodes: make(chan Node, 1), requests: make(chan func()), touched: make(chan struct{}, 1), began: time.Now(), conflicts: map[Front]string{},
 	}
 }
 
@@ -124,7 +125,6 @@ func (c *Controller) Watcher() *Watcher {
 // Run balances until ctx ends, in the network namespace of the calling thread. What
 // it has written stays: connections go on finding their way.
 func (c *Controller) Run(ctx context.Context) {
-	c.began = time.Now()
 	c.health = newHealth(c.Log, func() bool { return c.Check() == nil })
 	defer c.health.close()
 	go c.Source.Run(ctx)
@@ -218,7 +218,7 @@ func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Tim
 		o.Elements, o.Objects, o.Found = o.Elements+more.Elements, o.Objects+more.Objects, append(o.Found, more.Found...)
 	}
 	end := time.Now()
-	o.Duration = end.Sub(begin)
+	o.Duration, o.at = end.Sub(begin), end
 	c.synced.Store(o.Err == nil)
 	if o.Err != nil {
 		if c.failures == 0 && ctx.Err() == nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Summary is how the balancing is, in a few words.
@@ -13,6 +14,8 @@ type Summary struct {
 	Fronts    int  `json:"fronts"`    // addresses and ports by which they are reached
 	Conflicts int  `json:"conflicts"` // fronts that several Services claim
 	Synced    bool `json:"synced"`    // the rules are what is wanted
+	// Updated is when a sync last succeeded; zero if none has.
+	Updated time.Time `json:"updated,omitzero"`
 	// Failure is why the rules are not what is wanted; empty while nobody has
 	// tried.
 	Failure string `json:"failure,omitempty"`
@@ -49,6 +52,9 @@ func (c *Controller) summarize() {
 	slices.SortFunc(s.Unheard, strings.Compare)
 	c.mu.Lock()
 	before := c.summary
+	if s.Updated = before.Updated; o.Err == nil && !o.at.IsZero() {
+		s.Updated = o.at
+	}
 	s.ClusterIPs = before.ClusterIPs
 	if o.compared || len(s.ClusterIPs) == 0 {
 		s.ClusterIPs = c.planner.someClusterIPs()
