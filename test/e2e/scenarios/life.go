@@ -58,9 +58,11 @@ func (r *Run) agentsReady() error {
 }
 
 // nodesReady waits until all nodes are ready, and each has said that it lives
-// after a time: what the API knows may be old.
+// after a time: what the API knows may be old. After an outage a kubelet may take
+// a minute to look for the API server again, and more until it says that its node
+// is ready.
 func (r *Run) nodesReady(after time.Time) error {
-	return lab.Until(r, 90*time.Second, "nodes to be ready", func() error {
+	return lab.Until(r, 3*time.Minute, "nodes to be ready", func() error {
 		text, err := r.Lab.Kubectl("-n", "kube-node-lease", "get", "leases", "-o", "json")
 		if err != nil {
 			return err
