@@ -176,6 +176,10 @@ func (b *bench) balance(ctx context.Context, size size) (done *balanced, err err
 		if enough(one.figures.change) {
 			return nil
 		}
+		// One change is meant, and not one that waits for what came before:
+		// an nft that has deleted ends only after a grace period of RCU.
+		const quiet = 50 * time.Millisecond
+		time.Sleep(quiet)
 		pause(dice)
 		return one.change(n)
 	})
@@ -269,13 +273,15 @@ func balanceRatios(all []*balanced) []ratio {
 		ratios = append(ratios,
 			atMost(what+"first sync", ours.first, theirs.first, 0.5),
 			atMost(what+"a change", ours.change, theirs.change, 0.3),
-			informative(what+"a change, kube-proxy as by default", ours.change, slow.change),
 			informative(what+"CPU of a change", sample{ours.cpu}, sample{theirs.cpu}),
 			lighter(what+"memory after first sync", ours.began, theirs.began, 0.5),
 			lighter(what+"memory after changes", ours.changed, theirs.changed, 0.5),
 			lighter(what+"memory at most", ours.most, theirs.most, 0.5),
 			atMost(what+"a new connection", ours.connect, theirs.connect, 1),
 		)
+		if len(slow.change) > 0 { // it does not take part everywhere
+			ratios = append(ratios, informative(what+"a change, kube-proxy as by default", ours.change, slow.change))
+		}
 	}
 	for _, name := range []string{oursBalancing, theirsBalancing} {
 		for i := 1; i < len(all); i++ {
