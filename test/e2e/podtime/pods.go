@@ -28,7 +28,9 @@ func names(group string, count int) []string {
 	return all
 }
 
-// manifest of pods that do nothing, on a node, labelled with their group.
+// manifest of pods that do nothing, on a node, labelled with their group. They
+// end when they are asked to; without a period of grace the API would forget
+// them before the node has.
 func manifest(node string, pods []string) string {
 	var text strings.Builder
 	for _, name := range pods {
@@ -38,7 +40,7 @@ kind: Pod
 metadata: {name: %s, labels: {group: %s}}
 spec:
   nodeName: %s
-  terminationGracePeriodSeconds: 0
+  terminationGracePeriodSeconds: 5
   automountServiceAccountToken: false
   enableServiceLinks: false
   tolerations: [{operator: Exists}]
@@ -54,39 +56,33 @@ func group(pod string) string {
 	return name
 }
 
-// appearance is when a user has seen the last pod of some get so far, since
-// kubectl apply was started.
-type appearance struct{ addresses, ready time.Duration }
-
-// start makes pods with one kubectl apply, and waits until all of them are
-// ready. They are of one group, which has no others.
-func (b *bench) start(ctx context.Context, pods []string) (appearance, error) {
+// start makes pods with one kubectl apply, and returns the time until a user of
+// the API saw all of them ready. They are of one group, which has no others.
+func (b *bench) start(ctx context.Context, pods []string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
 	watch, err := b.watch(ctx, group(pods[0]))
 	if err != nil {
-		return appearance{}, err
+		return 0, err
 	}
 	begin := time.Now()
 	if _, err := b.node.lab.KubectlInput(manifest(b.node.name, pods), "-n", b.namespace, "apply", "-f", "-"); err != nil {
-		return appearance{}, err
+		return 0, err
 	}
-	seen := progress{addresses: map[string]bool{}, ready: map[string]bool{}}
+	ready := map[string]bool{}
 	for line := range watch {
-		seen.read(line.text)
-		if len(seen.addresses) == len(pods) && seen.at.addresses == 0 {
-			seen.at.addresses = line.at.Sub(begin)
+		if pod, yes := isReady(line.text); yes {
+			ready[pod] = true
 		}
-		if len(seen.ready) == len(pods) {
-			seen.at.ready = line.at.Sub(begin)
-			return seen.at, nil
+		if len(ready) == len(pods) {
+			return line.at.Sub(begin), nil
 		}
 	}
 	if err := ctx.Err(); errors.Is(err, context.Canceled) {
-		return appearance{}, err
+		return 0, err
 	}
-	return appearance{}, fmt.Errorf("%d of %d pods of group %s are ready after %s; `kubectl -n %s describe pods` says why",
-		len(seen.ready), len(pods), group(pods[0]), time.Since(begin).Round(time.Second), b.namespace)
+	return 0, fmt.Errorf("%d of %d pods of group %s are ready after %s; `kubectl -n %s describe pods` says why",
+		len(ready), len(pods), group(pods[0]), time.Since(begin).Round(time.Second), b.namespace)
 }
 
 // end deletes the pods of a group, and returns the time until none is left: the
@@ -97,27 +93,16 @@ func (b *bench) end(group string) (time.Duration, error) {
 	return time.Since(begin), err
 }
 
-// progress is which pods have got how far.
-type progress struct {
-	addresses, ready map[string]bool
-	at               appearance
-}
+// watchFormat is what the watch prints of a pod, each time it changes.
+const watchFormat = `jsonpath={.metadata.name} {.status.podIP} {.status.conditions[?(@.type=="Ready")].status}{"\n"}`
 
-// watchFormat is what the watch prints of a pod.
-const watchFormat = `jsonpath={.metadata.name} ip={.status.podIP} ready={.status.conditions[?(@.type=="Ready")].status}{"\n"}`
-
-// read takes a line of the watch in.
-func (p *progress) read(line string) {
+// isReady reads a line of the watch: a pod that is ready has an address, too.
+func isReady(line string) (pod string, yes bool) {
 	fields := strings.Fields(line)
-	if len(fields) != 3 {
-		return
+	if len(fields) != 3 || fields[2] != "True" {
+		return "", false
 	}
-	if fields[1] != "ip=" {
-		p.addresses[fields[0]] = true
-	}
-	if fields[2] == "ready=True" {
-		p.ready[fields[0]] = true
-	}
+	return fields[0], true
 }
 
 // seen is a line, and when it was read.

@@ -22,7 +22,6 @@ var columns = []column{
 	{"CNI ADD, ms", func(p part) time.Duration { return p.add.mean() }, milliseconds},
 	{"network ready, ms", func(p part) time.Duration { return p.network.mean() }, milliseconds},
 	{"sandbox, ms", func(p part) time.Duration { return p.sandbox.mean() }, milliseconds},
-	{"all have addresses, s", func(p part) time.Duration { return page.Quantile(p.addresses, 0.5) }, seconds},
 	{"all ready, s", func(p part) time.Duration { return page.Quantile(p.ready, 0.5) }, seconds},
 	{"CNI DEL, ms", func(p part) time.Duration { return p.del.mean() }, milliseconds},
 	{"sandbox stopped, ms", func(p part) time.Duration { return p.stop.mean() }, milliseconds},
