@@ -75,7 +75,7 @@ func TestEnough(t *testing.T) {
 }
 
 func TestVerdictsOnBalancers(t *testing.T) {
-	fast := figures{first: sample{1}, change: sample{1}, cpu: 1, began: 1, changed: 1, most: 1, connect: sample{100}, rules: 23}
+	fast := figures{first: sample{1}, change: sample{1}, cpu: 1, began: 1, changed: 1, most: 1, connect: sample{100}, connectDirectly: sample{90}, rules: 23}
 	slow := figures{first: sample{4}, change: sample{2}, cpu: 10, began: 4, changed: 1, connect: sample{100}, rules: 1000}
 	slower := fast
 	slower.connect, slower.rules = sample{120}, 24
@@ -94,7 +94,7 @@ func TestVerdictsOnBalancers(t *testing.T) {
 		"10 × 10: memory at most | not measured | ≤ 0.5 |",
 		"10 × 10: a new connection | 1.00 | ≤ 1 | yes",
 		"1,000 × 10: a new connection | not measured | ≤ 1 |",
-		"flatnet, 1,000 × 10 / 10 × 10: a new connection | 1.20 | ≤ 1.1 | no",
+		"flatnet, 1,000 × 10 / 10 × 10: a new connection / directly | 1.20 | ≤ 1.1 | no",
 		"flatnet, 1,000 × 10 / 10 × 10: rules | 24 / 23 | the same | no",
 	} {
 		if !strings.Contains(got.String(), want+"\n") {
