@@ -57,12 +57,15 @@ func (r *Run) agentsReady() error {
 	return err
 }
 
+// slowestReturn is how long a kubelet may take to notice that the API server is
+// there again. While it is away, the pauses between attempts grow to a minute, and after
+// the first that succeeds comes one more pause (package cache of client-go).
+const slowestReturn = 3 * time.Minute
+
 // nodesReady waits until all nodes are ready, and each has said that it lives
-// after a time: what the API knows may be old. After an outage a kubelet may take
-// a minute to look for the API server again, and more until it says that its node
-// is ready.
+// after a time: what the API knows may be old.
 func (r *Run) nodesReady(after time.Time) error {
-	return lab.Until(r, 3*time.Minute, "nodes to be ready", func() error {
+	return lab.Until(r, slowestReturn, "nodes to be ready", func() error {
 		text, err := r.Lab.Kubectl("-n", "kube-node-lease", "get", "leases", "-o", "json")
 		if err != nil {
 			return err
@@ -123,7 +126,7 @@ spec:
 	if err != nil {
 		return 0, err
 	}
-	if _, err := r.kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout=60s"); err != nil {
+	if _, err := r.kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout="+slowestReturn.String()); err != nil {
 		return 0, err
 	}
 	took := time.Since(begin)

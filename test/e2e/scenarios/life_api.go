@@ -11,7 +11,8 @@ import (
 )
 
 // withoutAPI stops the API server for a while. Pods go on to reach each other,
-// and Services by address and by name; afterwards nodes and pods are as before.
+// and Services by address and by name; afterwards nodes and pods are as before,
+// and new pods start.
 func (r *Run) withoutAPI(outage time.Duration) (string, error) {
 	before, err := r.testPods(false)
 	if err != nil {
@@ -38,10 +39,10 @@ func (r *Run) withoutAPI(outage time.Duration) (string, error) {
 		return "", r.Err()
 	case <-time.After(outage):
 	}
+	started := time.Now()
 	if err := r.Lab.Order(controlPlane, "start", "kube-apiserver"); err != nil {
 		return "", err
 	}
-	started := time.Now()
 	err = lab.Until(r, 60*time.Second, "the API server", func() error {
 		_, err := r.Lab.Kubectl("get", "--raw", "/readyz")
 		return err
@@ -49,24 +50,21 @@ func (r *Run) withoutAPI(outage time.Duration) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	newPod, err := r.newPod(scene)
+	if err != nil {
+		return "", err
+	}
 	if err := r.nodesReady(started); err != nil {
 		return "", err
 	}
 	ready := time.Since(started)
-	if _, err := r.newPod(scene); err != nil {
-		return "", err
-	}
 	summary, err := pings.stop(patience)
 	if err != nil {
 		return "", err
 	}
-	services := "no Service, for want of a kube-proxy"
-	if len(urls) > 0 {
-		requests, err := r.asked(urls, stopped, started)
-		if err != nil {
-			return "", err
-		}
-		services = fmt.Sprintf("%d requests to a Service by address and by name, all answered", requests)
+	requests, err := r.asked(urls, stopped, started)
+	if err != nil {
+		return "", err
 	}
 	now, err := r.testPods(false)
 	if err != nil {
@@ -75,13 +73,17 @@ func (r *Run) withoutAPI(outage time.Duration) (string, error) {
 	if err := unchanged(before, now); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s; %s; all nodes ready %.1f s after its return", summary, services, ready.Seconds()), r.agree(scene)
+	return fmt.Sprintf("%s; %d requests to a Service by address and by name, all answered; back again, a new pod was ready after %.1f s, all nodes after %.1f s", summary, requests, newPod.Seconds(), ready.Seconds()), r.agree(scene)
 }
 
 // clients starts a pod on every node that asks a Service of all test pods, over
 // and over, by each of its addresses and by name, and returns the URLs. They
 // write what they see to their logs, since nobody can ask them without an API.
 func (r *Run) clients() (urls []string, err error) {
+	r.after(func() error {
+		_, err := r.kubectl("delete", "service/everyone", "daemonset/asking", "--ignore-not-found", "--timeout=60s")
+		return err
+	})
 	err = r.apply(`
 apiVersion: v1
 kind: Service
@@ -94,11 +96,7 @@ spec:
 	if err != nil {
 		return nil, err
 	}
-	var why skipped
 	addresses, err := r.clusterIPs("everyone")
-	if errors.As(err, &why) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -106,11 +104,7 @@ spec:
 		urls = append(urls, "http://"+netip.AddrPortFrom(a, 80).String()+"/hostname")
 	}
 	urls = append(urls, "http://everyone."+r.Namespace+".svc.cluster.local/hostname")
-	r.after(func() error {
-		_, err := r.kubectl("delete", "service/everyone", "daemonset/asking", "--ignore-not-found", "--timeout=60s")
-		return err
-	})
-	// It is ready when each URL was answered once.
+	// It is ready when each URL was answered.
 	err = r.apply(fmt.Sprintf(`
 apiVersion: apps/v1
 kind: DaemonSet
@@ -132,9 +126,13 @@ spec:
         - |
           while all=yes; do
             for url in %s; do
-              if said=$(curl -sS -g -o /dev/null --fail --max-time 10 $url 2>&1); then echo "answered $url"; else echo "unanswered $url $said"; all=no; fi
+              if said=$(curl -sS -g -o /dev/null --fail --max-time 10 -w '%%{time_total}' $url 2>&1); then
+                echo "answered $url $said"
+              else
+                echo "unanswered $url $said"; all=no
+              fi
             done
-            test $all = no || touch /tmp/answered
+            if test $all = yes; then touch /tmp/answered; else rm -f /tmp/answered; fi
             sleep 0.3
           done
 `, strings.Join(urls, " ")))
@@ -145,10 +143,14 @@ spec:
 	return urls, err
 }
 
-// asked reads what the clients have seen since a time. Each has to have asked
-// each URL again and again until the other time, and to have had an answer
-// always. It returns the number of requests.
+// asked reads what the clients have seen between two times. Each has to have
+// asked each URL again and again, and to have had an answer always. It returns
+// the number of requests. Afterwards all clients get answers, too; in between
+// they may not, while the cluster takes nodes for lost, and the pods on them.
 func (r *Run) asked(urls []string, from, to time.Time) (requests int, err error) {
+	if _, err := r.kubectl("rollout", "status", "daemonset/asking", "--timeout=90s"); err != nil {
+		return 0, err
+	}
 	clients, err := r.pods("app=asking")
 	if err != nil {
 		return 0, err
@@ -179,25 +181,35 @@ func (r *Run) asked(urls []string, from, to time.Time) (requests int, err error)
 	return requests, errors.Join(errs...)
 }
 
-// readAnswers counts the answers between two times by URL, and returns the
-// lines of a client's log since the first that say something else.
+// readAnswers reads a client's log, of lines like
+//
+//	2026-11-23T10:00:10.1Z answered http://… 0.002
+//	2026-11-23T10:00:21.3Z unanswered http://… curl: (28) Connection timed out … 10.001
+//
+// that end with the seconds that the request took. Of those that began between
+// two times it counts the answers by URL, and returns the other lines.
 func readAnswers(log string, from, to time.Time) (answered map[string]int, unanswered []string, err error) {
 	answered = map[string]int{}
 	for line := range strings.Lines(log) {
-		stamp, text, _ := strings.Cut(strings.TrimSpace(line), " ")
-		at, err := time.Parse(time.RFC3339Nano, stamp)
+		fields := strings.Fields(line)
+		if len(fields) < 4 {
+			return nil, nil, fmt.Errorf("reading a client's log: unexpected line %q", line)
+		}
+		at, err := time.Parse(time.RFC3339Nano, fields[0])
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading a client's log: %w", err)
 		}
-		if at.Before(from) {
+		took, err := time.ParseDuration(fields[len(fields)-1] + "s")
+		if err != nil {
+			return nil, nil, fmt.Errorf("reading a client's log: %w", err)
+		}
+		if begin := at.Add(-took); begin.Before(from) || !begin.Before(to) {
 			continue
 		}
-		url, is := strings.CutPrefix(text, "answered ")
-		switch {
-		case !is:
-			unanswered = append(unanswered, stamp+" "+text)
-		case at.Before(to):
-			answered[url]++
+		if fields[1] == "answered" {
+			answered[fields[2]]++
+		} else {
+			unanswered = append(unanswered, strings.TrimSpace(line))
 		}
 	}
 	return answered, unanswered, nil

@@ -38,24 +38,29 @@ func TestPodsThatChanged(t *testing.T) {
 
 func TestReadAnswers(t *testing.T) {
 	at := func(second int) time.Time { return time.Date(2026, 11, 23, 10, 0, second, 0, time.UTC) }
-	log := `2026-11-23T10:00:01.5Z unanswered http://a curl: (7) too early
-2026-11-23T10:00:09.999999999Z answered http://a
-2026-11-23T10:00:10.1Z answered http://a
-2026-11-23T10:00:11.1Z answered http://b
-2026-11-23T10:00:12.1Z answered http://b
-2026-11-23T10:00:13.1Z unanswered http://a curl: (28) timed out
-2026-11-23T10:00:21Z answered http://a
-2026-11-23T10:00:22Z unanswered http://b curl: (28) began before the end
+	log := `2026-11-23T10:00:01.5Z unanswered http://a curl: (7) too early 0.001
+2026-11-23T10:00:09.999999999Z answered http://a 0.002
+2026-11-23T10:00:10.1Z answered http://a 0.200
+2026-11-23T10:00:10.1Z answered http://a 0.002
+2026-11-23T10:00:11.1Z answered http://b 0.002
+2026-11-23T10:00:12.1Z answered http://b 0.002
+2026-11-23T10:00:13.1Z unanswered http://a curl: (7) connection refused 0.001
+2026-11-23T10:00:20.1Z answered http://b 0.200
+2026-11-23T10:00:21Z answered http://a 0.002
+2026-11-23T10:00:28Z unanswered http://b curl: (28) began before the end 10.001
+2026-11-23T10:00:31Z unanswered http://b curl: (28) began after the end 10.001
 `
 	answered, unanswered, err := readAnswers(log, at(10), at(20))
 	got := fmt.Sprint(answered, "\n", strings.Join(unanswered, "\n"), "\n", err)
-	want := "map[http://a:1 http://b:2]\n" +
-		"2026-11-23T10:00:13.1Z unanswered http://a curl: (28) timed out\n" +
-		"2026-11-23T10:00:22Z unanswered http://b curl: (28) began before the end\n<nil>"
+	want := "map[http://a:1 http://b:3]\n" +
+		"2026-11-23T10:00:13.1Z unanswered http://a curl: (7) connection refused 0.001\n" +
+		"2026-11-23T10:00:28Z unanswered http://b curl: (28) began before the end 10.001\n<nil>"
 	if got != want {
 		t.Errorf("%s\nwant:\n%s", got, want)
 	}
-	if _, _, err := readAnswers("no time\n", at(0), at(1)); err == nil {
-		t.Error("a line without a time was read")
+	for _, line := range []string{"no time at all 0.1\n", "2026-11-23T10:00:10.1Z\n", "2026-11-23T10:00:10.1Z answered http://a soon\n"} {
+		if _, _, err := readAnswers(line, at(0), at(1)); err == nil {
+			t.Errorf("%q was read", line)
+		}
 	}
 }

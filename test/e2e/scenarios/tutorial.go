@@ -112,14 +112,22 @@ spec:
 	return fmt.Sprintf("%s, %s, %s", all[0].Node, all[1].Node, all[2].Node), nil
 }
 
-// clusterIPs of a Service.
-func (r *Run) clusterIPs(service string) ([]netip.Addr, error) {
+// myService returns the ClusterIPs of my-service.
+func (r *Run) myService() ([]netip.Addr, error) {
 	if o := r.Lab.Plan().Options; o.Proxy == "none" && o.CNI != "flatnet" {
 		return nil, skipped("nothing balances Services: no kube-proxy, and no flatnet")
 	}
+	if _, err := r.kubectl("get", "service", "my-service"); err != nil {
+		return nil, skipped("there is no my-service")
+	}
+	return r.clusterIPs("my-service")
+}
+
+// clusterIPs of a Service.
+func (r *Run) clusterIPs(service string) ([]netip.Addr, error) {
 	text, err := r.kubectl("get", "service", service, "-o", "jsonpath={.spec.clusterIPs[*]}")
 	if err != nil {
-		return nil, skipped("there is no " + service)
+		return nil, err
 	}
 	var all []netip.Addr
 	for _, field := range strings.Fields(text) {
@@ -136,7 +144,7 @@ func (r *Run) clusterIPs(service string) ([]netip.Addr, error) {
 }
 
 func serviceByAddress(r *Run) (string, error) {
-	addresses, err := r.clusterIPs("my-service")
+	addresses, err := r.myService()
 	if err != nil {
 		return "", err
 	}
@@ -148,7 +156,7 @@ func serviceByAddress(r *Run) (string, error) {
 }
 
 func serviceByName(r *Run) (string, error) {
-	if _, err := r.clusterIPs("my-service"); err != nil {
+	if _, err := r.myService(); err != nil {
 		return "", err
 	}
 	return r.balanced([]string{
