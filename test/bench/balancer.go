@@ -312,7 +312,7 @@ func (b *balancer) change(n int) error {
 	}
 	begin := time.Now()
 	b.server.Put(slice)
-	const patience = 30 * time.Second
+	const patience = 3 * time.Minute // kube-proxy may take 20 s, and the machine be busy
 	end, err := b.changes.await(fresh, patience)
 	if err != nil {
 		return b.explain(err)
