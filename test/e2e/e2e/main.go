@@ -34,7 +34,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	match := flag.String("run", "", "`regexp` of flatnet's tests to run, as they are printed")
-	suites := flag.String("upstream", "conformance", "upstream's tests: none, conformance (and on a dual-stack cluster those of dual stack), or all")
+	suites := flag.String("upstream", "conformance", "upstream's tests: none, conformance (and on a dual-stack cluster those of dual stack), others, or all")
 	outage := flag.Duration("api-outage", 2*time.Minute, "how `long` the API server is stopped")
 	flag.Parse()
 	expression, err := regexp.Compile(*match)
@@ -94,8 +94,10 @@ func selection(name, family string) ([]upstream.Together, error) {
 		return nil, nil
 	case "conformance":
 		return []upstream.Together{conformance}, nil
+	case "others":
+		return []upstream.Together{{upstream.Network}}, nil
 	case "all":
 		return []upstream.Together{conformance, {upstream.Network}}, nil
 	}
-	return nil, fmt.Errorf("-upstream %s: possible are none, conformance, all", name)
+	return nil, fmt.Errorf("-upstream %s: possible are none, conformance, others, all", name)
 }

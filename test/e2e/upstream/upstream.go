@@ -110,7 +110,7 @@ func Run(ctx context.Context, l *lab.Lab, suites Together, out io.Writer) ([]rep
 		return nil, err
 	}
 	args := []string{
-		filepath.Join(l.Binaries(), "ginkgo"), "--procs=4", "--no-color", "--timeout=2h", "--output-dir=" + directory, "--junit-report=" + name + ".xml",
+		filepath.Join(l.Binaries(), "ginkgo"), "--procs=6", "--no-color", "--timeout=2h", "--output-dir=" + directory, "--junit-report=" + name + ".xml",
 		"--focus=" + suites.focus(), "--skip=" + suites.skip(),
 		filepath.Join(l.Binaries(), "e2e.test"), "--",
 		"--provider=skeleton", "--kubeconfig=" + l.InsideKubeconfig(), "--kubectl-path=" + filepath.Join(l.Binaries(), "kubectl"),
