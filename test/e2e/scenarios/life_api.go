@@ -126,10 +126,10 @@ spec:
         - |
           while all=yes; do
             for url in %s; do
-              if said=$(curl -sS -g -o /dev/null --fail --max-time 10 -w '%%{time_total}' $url 2>&1); then
-                echo "answered $url $said"
+              if took=$(curl -sS -g -o /dev/null --fail --max-time 10 -w '%%{time_total}' $url 2>/tmp/error); then
+                echo "answered $url $took"
               else
-                echo "unanswered $url $said"; all=no
+                echo "unanswered $url $(cat /tmp/error) $took"; all=no
               fi
             done
             if test $all = yes; then touch /tmp/answered; else rm -f /tmp/answered; fi

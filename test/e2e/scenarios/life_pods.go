@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/e2e/images"
 	"github.com/flatnet-cni/flatnet/test/e2e/lab"
 )
 
@@ -25,8 +26,8 @@ spec:
     spec:
       nodeSelector: {kubernetes.io/hostname: %[2]s}
       containers:
-      - {name: agnhost, image: agnhost, imagePullPolicy: IfNotPresent, args: [pause]}
-`, name, node, replicas))
+      - {name: pause, image: "%[4]s", imagePullPolicy: IfNotPresent}
+`, name, node, replicas, images.Pause))
 	if err != nil {
 		return nil, err
 	}
