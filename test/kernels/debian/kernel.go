@@ -94,6 +94,9 @@ func download(ctx context.Context, cache, suite, architecture, directory string)
 	if err := trim(kernel.Modules); err != nil {
 		return err
 	}
+	if err := expand(ctx, kernel.Modules); err != nil {
+		return err
+	}
 	if _, err := output(ctx, "", "depmod", "-b", baseOf(kernel.Modules), kernel.Release); err != nil {
 		return fmt.Errorf("listing what modules depend on: %w", err)
 	}
@@ -150,6 +153,24 @@ func trim(modules string) error {
 		if err := os.RemoveAll(filepath.Join(modules, "kernel", part)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// expand uncompresses modules, because an emulated machine takes long for that.
+func expand(ctx context.Context, modules string) error {
+	var compressed []string
+	err := filepath.WalkDir(modules, func(path string, _ os.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".ko.xz") {
+			compressed = append(compressed, path)
+		}
+		return err
+	})
+	if err != nil || len(compressed) == 0 {
+		return err
+	}
+	if _, err := output(ctx, "", "xz", append([]string{"-d"}, compressed...)...); err != nil {
+		return fmt.Errorf("uncompressing modules: %w", err)
 	}
 	return nil
 }
