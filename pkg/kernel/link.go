@@ -35,6 +35,7 @@ func (n *Netlink) makePair(p Pair) error {
 	addEnd(func(d nl.NetlinkRequestData) { peer.AddChild(d) }, p.Pod, p.MTU)
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(n.pod.fd)))
 	r.AddData(info)
+	n.forgetPair(p)
 	answer, err := host.execute(r)
 	if err != nil {
 		return err
@@ -59,7 +60,14 @@ func (n *Netlink) removePair(p Pair) error {
 	if err != nil {
 		return err
 	}
+	n.forgetPair(p)
 	return host.deleteLink(p.Host.Name)
+}
+
+// forgetPair lets go of indices: another pair of these names has others.
+func (n *Netlink) forgetPair(p Pair) {
+	delete(n.indices[Host], p.Host.Name)
+	delete(n.indices[Pod], p.Pod.Name)
 }
 
 // deleteLink removes an interface. Equivalent to: `ip link del NAME`.
