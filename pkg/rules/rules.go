@@ -37,8 +37,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
@@ -222,8 +224,15 @@ func (r *Rules) removeTable(c *nftables.Conn, f nftables.TableFamily) error {
 	return ignoreMissing(c.Flush())
 }
 
+// answerTimeout bounds how long a connection is used. Nothing may wait for ever for
+// a kernel that does not answer.
+const answerTimeout = 20 * time.Second
+
 func connect() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.AsLasting())
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(raw *netlink.Conn) error {
+		// Longer than any transaction takes: ADD undoes what it made then.
+		return raw.SetDeadline(time.Now().Add(answerTimeout))
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("opening nftables: %w", err)
 	}
