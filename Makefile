@@ -29,7 +29,7 @@ test: build
 		$(GO) test $$race -timeout 20m -p 1 $(CROWDS)
 
 # The tests on other kernels than this machine's, each in an emulated machine:
-# make kernels K=6.1 RUN=pkg/fabric; docs/kernels-tested.md. Takes minutes.
+# make kernels K=6.1 RUN=pkg/fabric; docs/tested-kernels.md. Takes minutes.
 K       ?=
 RUN     ?=
 ARCH    ?=

@@ -158,7 +158,7 @@ func planOf(port string, suites []suite.Suite, full bool, tests string) plan.Pla
 			Suite: s.Name, Directory: path.Join(work, s.Name), Limit: limit,
 			Binary: path.Join(work, s.Name, path.Base(s.Name)+".test"), // as go test names it
 			Variables: []string{
-				"FLATNET_BINARIES=" + work + "/bin", "FLATNET_REFERENCE=" + work + "/reference",
+				"FLATNET_BINARIES=" + work + "/bin", "FLATNET_REFERENCE=" + work + "/reference", "FLATNET_PACE=10",
 			},
 			Arguments: []string{"-test.v=test2json", "-test.timeout=" + limit.Round(time.Second).String()},
 		}
