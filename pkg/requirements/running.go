@@ -55,9 +55,7 @@ func (k Running) Probe(all []Feature) []error {
 	for i, f := range all {
 		switch p := f.probe.(type) {
 		case nil:
-			if v, ok := parseRelease(k.Release()); ok && v.less(f.Since) {
-				results[i] = ErrMissing
-			}
+			results[i] = judged(k.Release(), f)
 		case nftablesProbe:
 			if !k.Brief && !k.loaded(f.Module) {
 				b.add(i, p)
@@ -72,6 +70,14 @@ func (k Running) Probe(all []Feature) []error {
 	}
 	b.send(results)
 	return results
+}
+
+// judged goes by the number of a kernel that cannot be asked.
+func judged(release string, f Feature) error {
+	if v, ok := parseRelease(release); ok && v.less(f.Since) {
+		return ErrMissing
+	}
+	return nil
 }
 
 // loaded reports whether a module is known to be there. Of those that are built
