@@ -166,7 +166,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.log.Info("flatnetd begins", "version", a.config.Version, "fabric", a.config.Fabric.Mode, "source", a.sourceName(), "services", a.services != nil, "kernel", a.report.Release)
 	a.schedule.by(kernelTask, time.Now().Add(a.config.Resync))
-	a.logProblems()
+	a.logKernelProblems()
 	a.work(ctx)
 	running.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

@@ -105,6 +105,14 @@ func (a *Agent) kernelProblems() (all []fabric.Problem) {
 	return all
 }
 
+// logKernelProblems logs them before anything else is known.
+func (a *Agent) logKernelProblems() {
+	for _, p := range a.kernelProblems() {
+		a.log.Warn("problem", "concerns", p.Node, "object", p.Object, "reason", p.Reason, "hint", p.Hint)
+		a.problems[p.String()] = true
+	}
+}
+
 // usesIPv6 reports whether any node has IPv6 for its pods.
 func (a *Agent) usesIPv6() bool {
 	return slices.ContainsFunc(a.nodes, func(n node.Node) bool {
