@@ -21,8 +21,13 @@ import (
 // programs are flatnet's.
 var programs = []string{"flatnet", "flatnet-ipam", "flatnetd"}
 
+// directoryVariable names the directory where the programs are already, for
+// tests that run apart from the repository.
+const directoryVariable = "FLATNET_BINARIES"
+
 // Build builds flatnet, flatnet-ipam and flatnetd into the repository's bin/, if they are
-// missing there or older than the source, and returns that directory.
+// missing there or older than the source, and returns that directory. With
+// $FLATNET_BINARIES it is that directory, and nothing is built.
 func Build() (directory string, err error) { return buildAll("bin", nil) }
 
 // BuildForTest is Build, but where the calling program has the race detector,
@@ -39,6 +44,9 @@ func BuildForTest() (directory string, err error) {
 // buildAll builds the programs below the repository's root, some of them with
 // the race detector.
 func buildAll(below string, race map[string]bool) (directory string, err error) {
+	if directory := os.Getenv(directoryVariable); directory != "" {
+		return directory, nil
+	}
 	root, err := reference.Repository()
 	if err != nil {
 		return "", err

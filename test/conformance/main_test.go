@@ -57,11 +57,11 @@ func build() error {
 func TestPlugin(t *testing.T) {
 	path := os.Getenv(pluginVariable)
 	if path == "" {
-		root, err := reference.Repository()
+		directory, err := binaries.Build() // TestMain has
 		if err != nil {
 			t.Fatal(err)
 		}
-		path = filepath.Join(root, "bin", "flatnet")
+		path = filepath.Join(directory, "flatnet")
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -37,11 +37,19 @@ func Build(t testing.TB) string {
 	return directory
 }
 
+// directoryVariable names the directory where the plugins are already, for
+// tests that run apart from the repository.
+const directoryVariable = "FLATNET_REFERENCE"
+
 // Plugins returns the directory that holds the reference plugins, and builds
 // them where that has not been done before. Packages may call it at the same
 // time. Fails if the go command is missing, a module cannot be downloaded or
-// the repository's bin directory cannot be written.
+// the repository's bin directory cannot be written. With $FLATNET_REFERENCE
+// it is that directory, and nothing is built.
 func Plugins() (string, error) {
+	if directory := os.Getenv(directoryVariable); directory != "" {
+		return directory, nil
+	}
 	root, err := Repository()
 	if err != nil {
 		return "", err
@@ -68,6 +76,16 @@ func Plugins() (string, error) {
 		return directory, nil // another process was faster
 	}
 	return directory, build(source, cache, directory)
+}
+
+// BuildFor builds the plugins into a directory for a machine of another
+// architecture (as $GOARCH).
+func BuildFor(architecture, directory string) error {
+	root, err := Repository()
+	if err != nil {
+		return err
+	}
+	return compile(filepath.Join(root, "test", "reference", "plugins"), directory, "GOARCH="+architecture)
 }
 
 // Repository returns the root of the checkout that the working directory is in.
@@ -120,11 +138,20 @@ func build(source, cache, directory string) error {
 		return err
 	}
 	defer os.RemoveAll(fresh)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", fresh, "tool")
+	if err := compile(source, fresh); err != nil {
+		return err
+	}
+	return errors.Join(os.Chmod(fresh, 0o755), os.Rename(fresh, directory))
+}
+
+// compile builds the plugins into a directory that is there.
+func compile(source, directory string, environment ...string) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", directory, "tool")
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off")
+	cmd.Env = append(cmd.Env, environment...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the reference plugins in %s: %w\n%s", source, err, output)
 	}
-	return errors.Join(os.Chmod(fresh, 0o755), os.Rename(fresh, directory))
+	return nil
 }

@@ -1,0 +1,161 @@
+// Command kernels runs flatnet's tests on other kernels than this machine's:
+// each boots in an emulated machine, with a root made of this machine's programs
+// and the test binaries in it, and at the end there is a table.
+//
+//	go run ./test/kernels                               # the four that flatnet is tried on
+//	go run ./test/kernels -k 6.1 -run pkg/fabric -v     # one suite on one
+//	go run ./test/kernels -k ~/linux/arch/x86/boot/bzImage -full
+//
+// It needs no root and no hardware's help, and takes minutes: emulation makes
+// programs about ten times slower. Exits with 1 if anything has failed.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/flatnet-cni/flatnet/test/kernels/debian"
+	"github.com/flatnet-cni/flatnet/test/kernels/initramfs"
+	"github.com/flatnet-cni/flatnet/test/kernels/suite"
+	"github.com/flatnet-cni/flatnet/test/reference"
+)
+
+// options are the command line's.
+type options struct {
+	kernels, run, report, from string
+	jobs                       int
+	update                     bool
+	runner
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.kernels, "k", strings.Join(debian.Names(), ","), "`kernels`: these, suites of Debian, or IMAGE[:MODULES]")
+	flag.StringVar(&o.run, "run", "", "only the suites whose names match this `regexp`")
+	flag.StringVar(&o.tests, "tests", "", "only the tests that match this `regexp`, as go test's -run")
+	flag.BoolVar(&o.full, "full", false, "run everything, also what takes long under emulation")
+	flag.IntVar(&o.jobs, "j", 2, "kernels at the same `time`")
+	flag.StringVar(&o.architecture, "arch", nativeArchitecture, "the kernels' `architecture`: amd64 or arm64")
+	flag.StringVar(&o.from, "programs", "", "take ip, nft and so on from this `suite` of Debian (default: the machine's own; of another architecture, trixie)")
+	flag.StringVar(&o.accelerator, "accel", "", "qemu's `accelerator` (default: emulation)")
+	flag.IntVar(&o.memory, "memory", 3072, "of a guest, in `MiB`")
+	flag.StringVar(&o.report, "report", "", "write the table to this `file`, too")
+	flag.BoolVar(&o.update, "update", false, "download the kernels that Debian has today")
+	flag.BoolVar(&o.verbose, "v", false, "show what the tests print")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	passed, err := o.work(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kernels:", err)
+	}
+	if err != nil || !passed {
+		os.Exit(1)
+	}
+}
+
+func (o *options) work(ctx context.Context) (passed bool, err error) {
+	repository, err := reference.Repository()
+	if err != nil {
+		return false, err
+	}
+	if err := os.Chdir(repository); err != nil {
+		return false, err
+	}
+	o.out = os.Stdout
+	if o.suites, err = chosen(o.run); err != nil {
+		return false, err
+	}
+	var kernels []*debian.Kernel
+	for _, name := range strings.Split(o.kernels, ",") {
+		kernel, err := debian.GetKernel(ctx, debian.Cache(), name, o.architecture, o.update, os.Stdout)
+		if err != nil {
+			return false, err
+		}
+		kernels = append(kernels, kernel)
+	}
+	if o.programs, err = userland(ctx, o.from, o.architecture); err != nil {
+		return false, err
+	}
+	fmt.Printf("building for %s\n", o.architecture)
+	if o.made, err = build(ctx, repository, o.architecture, o.suites); err != nil {
+		return false, err
+	}
+	o.logs = filepath.Join(string(o.made), "logs")
+	columns := o.all(ctx, kernels)
+	fmt.Println()
+	write(os.Stdout, columns, o.suites, o.full)
+	if o.report != "" {
+		file, err := os.Create(o.report)
+		if err != nil {
+			return false, err
+		}
+		write(file, columns, o.suites, o.full)
+		if err := file.Close(); err != nil {
+			return false, err
+		}
+	}
+	passed = true
+	for _, c := range columns {
+		passed = passed && !c.Failed()
+	}
+	if !passed {
+		fmt.Printf("\nWhat the machines said is in %s.\n", o.logs)
+	}
+	return passed, ctx.Err()
+}
+
+// all runs kernels, some at the same time, and returns their columns in order.
+func (o *options) all(ctx context.Context, kernels []*debian.Kernel) []*column {
+	columns := make([]*column, len(kernels))
+	places := make(chan struct{}, max(1, o.jobs))
+	var running sync.WaitGroup
+	for i, kernel := range kernels {
+		places <- struct{}{}
+		running.Go(func() {
+			columns[i] = o.runner.run(ctx, kernel)
+			<-places
+		})
+	}
+	running.Wait()
+	return columns
+}
+
+// chosen are the suites whose names match.
+func chosen(pattern string) ([]suite.Suite, error) {
+	expression, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, fmt.Errorf("reading -run: %w", err)
+	}
+	var some []suite.Suite
+	for _, s := range suite.All {
+		if expression.MatchString(s.Name) {
+			some = append(some, s)
+		}
+	}
+	if len(some) == 0 {
+		return nil, fmt.Errorf("reading -run: no suite's name matches %s", pattern)
+	}
+	return some, nil
+}
+
+// userland is where a guest's programs are from.
+func userland(ctx context.Context, suite, architecture string) (initramfs.Programs, error) {
+	if suite == "" && architecture == nativeArchitecture {
+		return "/", nil
+	}
+	if suite == "" {
+		suite = "trixie"
+	}
+	root, err := debian.GetPrograms(ctx, debian.Cache(), suite, architecture, os.Stdout,
+		"busybox-static", "bash", "iproute2", "nftables", "iptables", "iputils-ping", "kmod", "procps", "util-linux", "conntrack", "ethtool")
+	return initramfs.Programs(root), err
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/kernels/outcome"
+	"github.com/flatnet-cni/flatnet/test/kernels/suite"
+)
+
+// cell is a suite's outcome in few words.
+func cell(s *outcome.Suite) string {
+	if s == nil {
+		return ""
+	}
+	text := fmt.Sprintf("%d passed", s.Count(outcome.Pass))
+	if n := s.Count(outcome.Fail); n > 0 {
+		text += fmt.Sprintf(", %d FAILED", n)
+	}
+	if s.Failure != "" {
+		text += ", FAILED"
+	}
+	if n := s.Count(outcome.Skip); n > 0 {
+		text += fmt.Sprintf(", %d skipped", n)
+	}
+	return fmt.Sprintf("%s, %.0f s", text, s.Took.Seconds())
+}
+
+// write writes the table, in Markdown, which is readable as it is; and below it
+// every failure, every reason for a skipped test, and what was not run.
+func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
+	rows := [][]string{{"suite"}}
+	for _, c := range columns {
+		rows[0] = append(rows[0], c.Kernel.Name)
+	}
+	release := []string{"`uname -r`"}
+	took := []string{"all, with boot"}
+	for _, c := range columns {
+		release = append(release, c.Kernel.Release)
+		took = append(took, c.Took.Round(time.Second).String())
+	}
+	rows = append(rows, release)
+	for _, s := range suites {
+		row := []string{s.Name}
+		for _, c := range columns {
+			row = append(row, cell(c.Suites[s.Name]))
+		}
+		rows = append(rows, row)
+	}
+	grid(w, append(rows, took))
+	failures(w, columns, suites)
+	skipped(w, columns, suites)
+	if !full {
+		leftOut(w, suites)
+	}
+	for _, c := range columns {
+		if len(c.Missing) > 0 {
+			fmt.Fprintf(w, "\n%s was run without these programs: %s.\n", c.Kernel.Name, strings.Join(c.Missing, ", "))
+		}
+		if c.Kernel.Unverified != "" {
+			fmt.Fprintf(w, "\nThe package of %s was not verified: %s.\n", c.Kernel.Name, c.Kernel.Unverified)
+		}
+	}
+}
+
+// grid writes rows, the first of which is the heading.
+func grid(w io.Writer, rows [][]string) {
+	width := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, text := range row {
+			width[i] = max(width[i], len(text))
+		}
+	}
+	for i, row := range rows {
+		fmt.Fprint(w, "|")
+		for j, text := range row {
+			fmt.Fprintf(w, " %-*s |", width[j], text)
+		}
+		fmt.Fprintln(w)
+		if i == 0 {
+			for _, n := range width {
+				fmt.Fprintf(w, "|%s", strings.Repeat("-", n+2))
+			}
+			fmt.Fprintln(w, "|")
+		}
+	}
+}
+
+func failures(w io.Writer, columns []*column, suites []suite.Suite) {
+	const enough = 60 // lines of a test's output
+	for _, c := range columns {
+		if c.Failure != "" {
+			fmt.Fprintf(w, "\n%s: %s\n", c.Kernel.Name, c.Failure)
+		}
+		for _, s := range suites {
+			ended := c.Suites[s.Name]
+			if ended == nil {
+				continue
+			}
+			if ended.Failure != "" {
+				fmt.Fprintf(w, "\n%s %s: %s\n", c.Kernel.Name, s.Name, indent(ended.Failure))
+			}
+			for _, test := range ended.Tests {
+				if test.Result == outcome.Fail {
+					output := test.Output[max(0, len(test.Output)-enough):]
+					fmt.Fprintf(w, "\n%s %s FAILED: %s (%.0f s)\n%s\n", c.Kernel.Name, s.Name, test.Name,
+						test.Took.Seconds(), indent(strings.Join(output, "\n")))
+				}
+			}
+		}
+	}
+}
+
+func indent(text string) string { return "    " + strings.ReplaceAll(text, "\n", "\n    ") }
+
+// skipped writes each reason once, with the tests and kernels that it is of.
+func skipped(w io.Writer, columns []*column, suites []suite.Suite) {
+	var lines []string
+	kernels := map[string][]string{}
+	for _, s := range suites {
+		for _, c := range columns {
+			if c.Suites[s.Name] == nil {
+				continue
+			}
+			for _, test := range c.Suites[s.Name].Tests {
+				if test.Result != outcome.Skip {
+					continue
+				}
+				line := fmt.Sprintf("%s %s: %s", s.Name, test.Name, test.Reason())
+				if kernels[line] == nil {
+					lines = append(lines, line)
+				}
+				kernels[line] = append(kernels[line], c.Kernel.Name)
+			}
+		}
+	}
+	if len(lines) > 0 {
+		fmt.Fprintln(w, "\nSkipped:")
+		fmt.Fprintln(w)
+	}
+	for _, line := range lines {
+		on := strings.Join(kernels[line], ", ")
+		if len(kernels[line]) == len(columns) {
+			on = "all"
+		}
+		fmt.Fprintf(w, "- %s (%s)\n", line, on)
+	}
+}
+
+// leftOut writes what of the suites is not run on every kernel.
+func leftOut(w io.Writer, suites []suite.Suite) {
+	if !slices.ContainsFunc(suites, func(s suite.Suite) bool { return s.Why != "" }) {
+		return
+	}
+	fmt.Fprintln(w, "\nNot run (`-full` runs it):")
+	fmt.Fprintln(w)
+	for _, s := range suites {
+		if s.Why != "" {
+			fmt.Fprintf(w, "- of %s: %s\n", s.Name, s.Why)
+		}
+	}
+}
