@@ -69,10 +69,12 @@ type Need struct {
 	// but other pods of the node and the exempt networks.
 	Masquerade bool
 	Exempt     []netip.Prefix
+	// Unguarded leaves out the guard, for kernels that have none.
+	Unguarded bool
 }
 
-// guarded reports whether the need includes the guard.
-func (n Need) guarded() bool { return n.has(nftables.TableFamilyIPv6) }
+// Guarded reports whether the need includes the guard.
+func (n Need) Guarded() bool { return n.has(nftables.TableFamilyIPv6) && !n.Unguarded }
 
 func (n Need) has(f nftables.TableFamily) bool { return len(n.ofFamily(f)) > 0 }
 
@@ -102,7 +104,7 @@ var families = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFa
 // Add makes what the attachment needs, and keeps what is there. An attachment
 // without masquerading and IPv6 needs nothing and costs nothing.
 func (r *Rules) Add(need Need) error {
-	if !need.Masquerade && !need.guarded() {
+	if !need.Masquerade && !need.Guarded() {
 		return nil
 	}
 	c, err := connect()
@@ -110,7 +112,7 @@ func (r *Rules) Add(need Need) error {
 		return err
 	}
 	defer c.CloseLasting()
-	if need.guarded() {
+	if need.Guarded() {
 		if err := r.ensureGuard(c); err != nil {
 			return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
 		}
@@ -132,7 +134,7 @@ func (r *Rules) Rebuild(need Need) error {
 		return err
 	}
 	defer c.CloseLasting()
-	if need.guarded() {
+	if need.Guarded() {
 		if err := r.buildGuard(c); err != nil {
 			return fmt.Errorf("making nftables guard of IPv6 source addresses anew: %w", err)
 		}
@@ -147,7 +149,7 @@ func (r *Rules) Rebuild(need Need) error {
 
 // Check reports what of the need is missing, or nil.
 func (r *Rules) Check(need Need) error {
-	if !need.Masquerade && !need.guarded() {
+	if !need.Masquerade && !need.Guarded() {
 		return nil
 	}
 	c, err := connect()
@@ -156,7 +158,7 @@ func (r *Rules) Check(need Need) error {
 	}
 	defer c.CloseLasting()
 	var missing []error
-	if need.guarded() {
+	if need.Guarded() {
 		missing = append(missing, checkRules(c, nftables.TableFamilyIPv6, guardChain, numberOfGuardRules))
 	}
 	for _, f := range need.masqueraded() {
