@@ -32,3 +32,13 @@ func TestKernelOfOnesOwn(t *testing.T) {
 		}
 	}
 }
+
+func TestDependsOfAPackage(t *testing.T) {
+	needs := parseDepends("bash\n  PreDepends: libc6\n |Depends: first\n  Depends: second\n  Depends: <virtual>\n    other\nlibc6\n  Depends: libgcc-s1\n")
+	if got := needs["bash"]; len(got) != 2 || got[0] != "libc6" || got[1] != "second" {
+		t.Errorf("bash needs %q", got)
+	}
+	if got := needs["libc6"]; len(got) != 1 || got[0] != "libgcc-s1" {
+		t.Errorf("libc6 needs %q", got)
+	}
+}

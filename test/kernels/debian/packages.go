@@ -11,8 +11,15 @@ import (
 
 // Depends are the packages that must be there for a package to work, itself
 // first, as far as take says yes: what it says no to is not followed further.
-// Of alternatives the first counts.
+// Of alternatives the last counts.
 func (a *Archive) Depends(ctx context.Context, name string, take func(name string) bool) ([]string, error) {
+	// One question for all: apt takes seconds to begin an answer.
+	text, err := a.run(ctx, "", "apt-cache", "depends", "--recurse", "--no-recommends", "--no-suggests",
+		"--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances", name)
+	if err != nil {
+		return nil, fmt.Errorf("looking for what %s of %s depends on: %w", name, a.Suite, err)
+	}
+	needs := parseDepends(text)
 	var all []string
 	for open := []string{name}; len(open) > 0; {
 		next := open[0]
@@ -21,20 +28,33 @@ func (a *Archive) Depends(ctx context.Context, name string, take func(name strin
 			continue
 		}
 		all = append(all, next)
-		text, err := a.run(ctx, "", "apt-cache", "depends", "--no-recommends", "--no-suggests",
-			"--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances", next)
-		if err != nil {
-			return nil, fmt.Errorf("looking for what %s of %s depends on: %w", next, a.Suite, err)
-		}
-		for line := range strings.Lines(text) {
-			kind, of, found := strings.Cut(strings.TrimSpace(line), ": ")
-			// "|Depends" is followed by its alternatives; "<name>" is a virtual package.
-			if found && (kind == "Depends" || kind == "PreDepends") && !strings.HasPrefix(of, "<") && take(of) {
+		for _, of := range needs[next] {
+			if take(of) {
 				open = append(open, of)
 			}
 		}
 	}
 	return all, nil
+}
+
+// parseDepends reads what `apt-cache depends` prints: a package's name, and below
+// it what it needs, indented.
+func parseDepends(text string) map[string][]string {
+	needs := map[string][]string{}
+	of := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if line != "" && line[0] != ' ' {
+			of = line
+			continue
+		}
+		kind, on, found := strings.Cut(strings.TrimSpace(line), ": ")
+		// "|Depends" is followed by its alternatives; "<name>" is a virtual package.
+		if found && (kind == "Depends" || kind == "PreDepends") && !strings.HasPrefix(on, "<") {
+			needs[of] = append(needs[of], on)
+		}
+	}
+	return needs
 }
 
 // Unpack downloads packages and unpacks them into a directory, without running
