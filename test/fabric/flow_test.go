@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // listenUDP opens a socket at an address of a namespace.
@@ -147,7 +148,7 @@ func (g *pinging) end() (sent, lost int) {
 	close(g.stop)
 	g.done.Wait()
 	// What is on the way has this long.
-	for deadline := time.Now().Add(time.Second); g.count() < g.sent && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(pace.Of(time.Second)); g.count() < g.sent && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	g.close()
