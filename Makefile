@@ -38,13 +38,15 @@ kernels:
 	@test/prepare.sh kernels $(ARCH)
 	@$(GO) run ./test/kernels $(if $(K),-k '$(K)') $(if $(RUN),-run '$(RUN)') $(if $(ARCH),-arch $(ARCH)) $(KERNELS)
 
-# A big-endian machine: everything builds, and what needs no kernel of its own
-# is tested, by emulating the programs alone.
-PURE = ./ipam ./pkg/cni ./pkg/netconf ./pkg/node ./pkg/attachment
+# A big-endian machine: everything is vetted, and what needs no kernel of its own
+# is tested, with the programs alone emulated. Left out are random histories and
+# crashes at every step, which take hours so.
+PURE = ./ipam ./pkg/attachment ./pkg/cni ./pkg/ipamplugin ./pkg/netconf ./pkg/node
+LONG = TestFaults|TestKilled|TestProcesses|TestModel|TestDisturbed|TestGoroutines
 s390x:
 	@test/prepare.sh s390x
 	@GOARCH=s390x CGO_ENABLED=0 $(GO) vet ./...
-	@GOARCH=s390x CGO_ENABLED=0 $(GO) test -exec qemu-s390x-static -short -timeout 10m $(PURE)
+	@GOARCH=s390x CGO_ENABLED=0 $(GO) test -exec qemu-s390x-static -short -skip '$(LONG)' -timeout 10m $(PURE)
 
 # gofmt, vet and staticcheck over everything.
 lint:

@@ -28,6 +28,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // clusters numbers the clusters of a process, so that tests may run in parallel.
@@ -204,7 +205,7 @@ func (c *Cluster) Start(flags ...string) {
 
 // patience is how long something may take that normally takes far less: the
 // machine may be busy with other tests.
-const patience = 30 * time.Second
+var patience = pace.Of(30 * time.Second)
 
 // Eventually asks until there is no error, and fails with the last one after a
 // long time. It returns how long it took.

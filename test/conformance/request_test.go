@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // deadline is when a plugin counts as hung.
-const deadline = 30 * time.Second
+var deadline = pace.Of(30 * time.Second)
 
 // request is one execution of a plugin.
 type request struct {

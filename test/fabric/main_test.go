@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 func TestMain(m *testing.M) {
@@ -38,7 +39,7 @@ func get[T any](value T, err error) func(t *testing.T) T {
 // time. It returns how long it took.
 func await(t *testing.T, what string, ask func() error) time.Duration {
 	t.Helper()
-	const patience = 30 * time.Second
+	patience := pace.Of(30 * time.Second)
 	for begin := time.Now(); ; time.Sleep(2 * time.Millisecond) {
 		err := ask()
 		took := time.Since(begin)

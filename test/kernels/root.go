@@ -143,6 +143,10 @@ func addTests(root *initramfs.Root, made built, p plan.Plan) error {
 	return nil
 }
 
+// parallel is how many of a suite's tests run at the same time, whatever it wants
+// itself: dozens would make each other wait beyond flatnet's own deadlines.
+const parallel = "4"
+
 // planOf is what a guest does for suites.
 func planOf(port string, suites []suite.Suite, full bool, tests string) plan.Plan {
 	p := plan.Plan{Port: port, Modules: modules}
@@ -160,7 +164,7 @@ func planOf(port string, suites []suite.Suite, full bool, tests string) plan.Pla
 			Variables: []string{
 				"FLATNET_BINARIES=" + work + "/bin", "FLATNET_REFERENCE=" + work + "/reference", "FLATNET_PACE=10",
 			},
-			Arguments: []string{"-test.v=test2json", "-test.timeout=" + limit.Round(time.Second).String()},
+			Arguments: []string{"-test.v=test2json", "-test.timeout=" + limit.Round(time.Second).String(), "-test.parallel=" + parallel},
 		}
 		if s.Short && !full {
 			run.Arguments = append(run.Arguments, "-test.short")

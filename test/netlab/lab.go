@@ -272,7 +272,7 @@ func (n *Namespace) awaitLink(name string) error {
 
 // await asks until the answer is yes, for some seconds.
 func (n *Namespace) await(what string, ready func() bool) error {
-	const deadline = 10 * time.Second
+	const deadline = time.Minute
 	for begin := time.Now(); !ready(); time.Sleep(200 * time.Microsecond) {
 		if time.Since(begin) > deadline {
 			return fmt.Errorf("%s in namespace %s is not ready after %s", what, n.Name, deadline)

@@ -10,7 +10,7 @@ type Suite struct {
 	// are run on every kernel; Why says why the rest is left out.
 	Run, Skip, Why string
 	Short          bool          // with -test.short
-	Limit          time.Duration // under emulation; 0 means two minutes
+	Limit          time.Duration // under emulation; 0 means [DefaultLimit]
 }
 
 // All are the suites, in the order in which they run: what the later ones
@@ -35,7 +35,7 @@ var All = []Suite{
 	{
 		Name: "pkg/service",
 		Run:  "TestController$|TestControllerRetries|TestRemove|TestKubeProxy|TestLookup|TestConstantRules|TestKernelRandomChanges|TestForgottenFlows|TestWatch|TestSmallTransaction",
-		Why:  "the others do not touch the kernel, or send it many changes to see how long that takes", Limit: 3 * time.Minute,
+		Why:  "the others do not touch the kernel, or send it many changes to see how long that takes",
 	},
 	{
 		Name: "pkg/install", Run: "TestPodsOfTheInstalledConfiguration|TestWatch",
@@ -46,24 +46,24 @@ var All = []Suite{
 		Why: "allocation needs no kernel; locks, unnamed files and pods' namespaces do",
 	},
 	{
-		Name: "test/conformance", Run: "TestPlugin", Limit: 4 * time.Minute,
+		Name: "test/conformance", Run: "TestPlugin", Limit: 10 * time.Minute,
 		Why: "what plugins of others do",
 	},
 	{
-		Name: "test/fabric", Limit: 5 * time.Minute,
+		Name: "test/fabric", Limit: 10 * time.Minute,
 		Run: "TestReach/two_subnets/.*/dual|TestKill|TestRepair|TestForeignObjectsStay|TestSpoofing|TestMasquerade$|TestForwardThatDrops|" +
 			"TestCollect|TestSecondFlatnetdWaits|TestFlowtable|TestAddressOnDummy",
 		Why: "one underlay instead of three, both families at once; what flatnetd does with its input, which is the same everywhere",
 	},
 	{
-		Name: "test/service", Limit: 5 * time.Minute,
+		Name: "test/service", Limit: 10 * time.Minute,
 		Run: "TestReach/direct/IPv4|TestReach/vxlan/IPv6|TestAffinity/direct/IPv4|TestSCTP/vxlan|TestStaleFlows|TestRepair|TestSwitchedOff",
 		Why: "each family in one mode; load, which emulation cannot carry",
 	},
 }
 
 // DefaultLimit is how long a suite may take that says nothing else.
-const DefaultLimit = 2 * time.Minute
+const DefaultLimit = 5 * time.Minute
 
 // FullLimit is how long a suite may take that is run in full.
 const FullLimit = 20 * time.Minute
