@@ -16,7 +16,10 @@ func TestLocked(t *testing.T) {
 	pool := poolOf(t, `[[{"subnet": "10.0.0.0/29"}]]`)
 	l.add(pool, "a")
 	unlock := l.hostLocalLock()
-	s := l.open()
+	brief := l.open()
+	l.LockTimeout = time.Minute
+	patient := l.open()
+	s := brief
 	before := l.snapshot()
 	for name, verb := range map[string]func(ctx context.Context) error{
 		"Allocate": func(ctx context.Context) error {
@@ -42,9 +45,11 @@ func TestLocked(t *testing.T) {
 			t.Errorf("%s gave up after %s", name, took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		s = patient
 		if err := verb(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", name, err)
 		}
+		s = brief
 		cancel()
 	}
 	if l.snapshot() != before {
