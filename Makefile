@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd
 
-.PHONY: all build test race lint bench demo fuzz clean cluster cluster-down e2e e2e-full bench-cluster
+.PHONY: all build test race lint bench demo fuzz clean kernels s390x cluster cluster-down e2e e2e-full bench-cluster
 
 all: build
 
@@ -27,6 +27,24 @@ test: build
 		$(GO) test $$race -timeout 20m $$others && \
 		(cd test/e2e && $(GO) test $$race -timeout 10m ./...) && \
 		$(GO) test $$race -timeout 20m -p 1 $(CROWDS)
+
+# The tests on other kernels than this machine's, each in an emulated machine:
+# make kernels K=6.1 RUN=pkg/fabric; docs/tested-kernels.md. Takes minutes.
+K       ?=
+RUN     ?=
+ARCH    ?=
+KERNELS ?=
+kernels:
+	@test/prepare.sh kernels $(ARCH)
+	@$(GO) run ./test/kernels $(if $(K),-k '$(K)') $(if $(RUN),-run '$(RUN)') $(if $(ARCH),-arch $(ARCH)) $(KERNELS)
+
+# A big-endian machine: everything builds, and what needs no kernel of its own
+# is tested, by emulating the programs alone.
+PURE = ./ipam ./pkg/cni ./pkg/netconf ./pkg/node ./pkg/attachment
+s390x:
+	@test/prepare.sh s390x
+	@GOARCH=s390x CGO_ENABLED=0 $(GO) vet ./...
+	@GOARCH=s390x CGO_ENABLED=0 $(GO) test -exec qemu-s390x-static -short -timeout 10m $(PURE)
 
 # gofmt, vet and staticcheck over everything.
 lint:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: test/prepare.sh test|bench|lint|race
+# Usage: test/prepare.sh test|bench|lint|race|s390x|kernels [ARCHITECTURE]
 #
 # Looks for the programs besides Go that a make target uses. As root on Debian
 # or its descendants it installs the missing ones, and says so; anybody else is
@@ -45,9 +45,28 @@ bench)
 		bin/e2e/cluster build kube-proxy
 	fi
 	;;
+kernels)
+	case "${2:-$(go env GOARCH)}" in
+	arm64) need qemu-system-aarch64 qemu-system-arm "machines to boot kernels in" ;;
+	*) need qemu-system-x86_64 qemu-system-x86 "machines to boot kernels in" ;;
+	esac
+	need modprobe kmod "a guest's modules"
+	need xz xz-utils "a guest's modules"
+	need busybox busybox-static "a guest's programs"
+	need ip iproute2 "a guest's programs"
+	need sysctl procps "a guest's programs"
+	need nft nftables "tests that show the ruleset"
+	need iptables iptables "tests with the plugins of others"
+	need conntrack conntrack "tests with flowtables"
+	need ping iputils-ping "a guest's programs"
+	need ethtool ethtool "a guest's programs"
+	;;
+s390x)
+	need qemu-s390x-static qemu-user-static "programs for s390x"
+	;;
 lint) ;;
 *)
-	echo "usage: $0 test|bench|lint|race" >&2
+	echo "usage: $0 test|bench|lint|race|s390x|kernels [ARCHITECTURE]" >&2
 	exit 2
 	;;
 esac

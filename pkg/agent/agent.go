@@ -17,6 +17,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/masquerade"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/plugin"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
@@ -40,11 +41,13 @@ type Agent struct {
 	host      *host.Keeper
 	installer *install.Installer
 	plugin    *plugin.Plugin
-	services  *services // nil where they are not balanced
+	asked     requirements.Kernel
+	services  *services // nil where they are not balanced, or cannot be
 
 	// What follows belongs to the goroutine that does the work.
 	schedule schedule
-	nodes    []node.Node // as the source has them; nil until it is known
+	report   requirements.Report // of what the kernel lacks
+	nodes    []node.Node         // as the source has them; nil until it is known
 	accepted []node.Node
 	refused  []node.Refusal
 	underlay kernel.Underlay
@@ -86,13 +89,16 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 	a := &Agent{
 		config: c, log: log, source: c.nodes(client, log), began: time.Now(),
 		news: newNews(), requests: make(chan func()), metrics: newMetrics(c),
-		kernel: k, engine: fabric.NewEngine(k), planner: &fabric.Planner{Config: c.Fabric},
+		kernel: k, engine: fabric.NewEngine(k), asked: requirements.Running{},
 		keeper: &masquerade.Keeper{Log: log}, rules: &rules.Rules{}, host: &host.Keeper{Log: log, Sysctls: c.SysctlDir},
 		installer: &install.Installer{Log: log, SourceDir: c.PluginsDir, BinDir: c.BinDir, ConfDir: c.ConfDir},
 		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true,
 		changed: map[string]peerChange{}, problems: map[string]bool{},
 	}
-	if c.Services {
+	a.report = askKernel(a.asked, c.parts())
+	a.metrics.inspected(a.report)
+	a.configurePlanner()
+	if c.Services && !a.report.Lacks(requirements.Services) && !a.report.Lacks(requirements.Services6) {
 		if a.services, err = a.newServices(client); err != nil {
 			k.Close()
 			return nil, err
@@ -118,7 +124,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.services == nil {
+	if a.services == nil && a.tablesPossible() {
 		if err := a.removeServices(); err != nil {
 			return err
 		}
@@ -137,7 +143,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	start("source of nodes", func() error { return a.source.Run(ctx, a.news.nodes) })
 	start("kernel's notifications", func() error { return monitor.Run(ctx, a.news.event) })
-	start("nftables' notifications", func() error { return tables.Run(ctx) })
+	if tables != nil {
+		start("nftables' notifications", func() error { return tables.Run(ctx) })
+	}
 	start("notifications of settings", func() error {
 		return host.Watch(ctx, func() { a.news.ask(hostTask) })
 	})
@@ -156,7 +164,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else {
 		start("server", func() error { return listener.serve(ctx) })
 	}
-	a.log.Info("flatnetd begins", "version", a.config.Version, "fabric", a.config.Fabric.Mode, "source", a.sourceName(), "services", a.config.Services)
+	a.log.Info("flatnetd begins", "version", a.config.Version, "fabric", a.config.Fabric.Mode, "source", a.sourceName(), "services", a.services != nil, "kernel", a.report.Release)
+	a.schedule.by(kernelTask, time.Now().Add(a.config.Resync))
+	a.logKernelProblems()
 	a.work(ctx)
 	running.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -166,8 +176,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	return nil
 }
 
-// watchTables begins to watch nftables for all who have to know.
+// watchTables begins to watch nftables for all who have to know; it returns nil
+// where the kernel has none.
 func (a *Agent) watchTables() (*kernel.NftablesMonitor, error) {
+	if !a.tablesPossible() {
+		return nil, nil
+	}
 	masquerading, err := masquerade.NewWatcher(func() {
 		a.news.ask(masqueradeTask)
 		a.news.ask(podsTask)

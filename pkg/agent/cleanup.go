@@ -15,6 +15,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/install"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/masquerade"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
@@ -46,8 +47,10 @@ func Cleanup(ctx context.Context, c Config, log *slog.Logger) (removed []string,
 	note(installer.Remove())
 	note(removePods(c.StateDir))
 	note(removeFabric(c.Fabric.Tunnel))
-	note(removeTables())
-	note(service.Remove())
+	if (requirements.Running{}).HasNftables() {
+		note(removeTables())
+		note(service.Remove())
+	}
 	hostKeeper := &host.Keeper{Log: log, Sysctls: c.SysctlDir}
 	errs = append(errs, hostKeeper.Remove(ctx))
 	note(removeState(c.StateDir))
@@ -87,7 +90,10 @@ func removePods(stateDir string) (removed []string, err error) {
 			text += " of pod " + r.Pod
 		}
 		removed = append(removed, text)
-		errs = append(errs, kernel.ForgetConnections(r.Wire.Addresses))
+		// A kernel that cannot forget is no reason to keep the rest.
+		if err := kernel.ForgetConnections(r.Wire.Addresses); err != nil && !requirements.Check(requirements.Running{}, requirements.Forgetting).Lacks(requirements.Forgetting) {
+			errs = append(errs, err)
+		}
 	}
 	return removed, errors.Join(append(errs, k.RemoveAnswered())...)
 }

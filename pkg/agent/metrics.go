@@ -11,6 +11,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
 // metrics are what /metrics serves, besides what is asked for at the time; see
@@ -24,6 +25,7 @@ type metrics struct {
 	elements  *prometheus.GaugeVec
 	collected prometheus.Counter
 	podMTU    prometheus.Gauge
+	features  *prometheus.GaugeVec
 }
 
 func newMetrics(c Config) *metrics {
@@ -51,6 +53,9 @@ func newMetrics(c Config) *metrics {
 		podMTU: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "flatnet_pod_mtu_bytes", Help: "MTU of new pods.",
 		}),
+		features: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "flatnet_kernel_feature", Help: "1 where the kernel has what flatnet needs on this node, 0 where it lacks it.",
+		}, []string{"feature"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "flatnet_build_info", Help: "Always 1; the labels say what is running.",
@@ -58,7 +63,7 @@ func newMetrics(c Config) *metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		m.duration, m.failures, m.repairs, m.peers, m.elements, m.collected, m.podMTU, build,
+		m.duration, m.failures, m.repairs, m.peers, m.elements, m.collected, m.podMTU, m.features, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	// From the start, so that the first repair is an increase.
@@ -113,6 +118,17 @@ func modeOf(ways []fabric.Way) string {
 		}
 	}
 	return string(mode)
+}
+
+// inspected notes what the kernel has.
+func (m *metrics) inspected(r requirements.Report) {
+	m.features.Reset()
+	for _, f := range r.Present {
+		m.features.WithLabelValues(f.Key).Set(1)
+	}
+	for _, f := range r.Missing {
+		m.features.WithLabelValues(f.Key).Set(0)
+	}
 }
 
 func (m *metrics) masqueraded(sizes map[string]int) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
 // currentProblems are all that keeps the network from being as it should, the
@@ -17,6 +18,7 @@ func (a *Agent) currentProblems() []fabric.Problem {
 	if err := a.source.Check(); err != nil {
 		add(fabric.Problem{Object: "source of nodes", Reason: err.Error(), Hint: "what was known before stays in force"})
 	}
+	add(a.kernelProblems()...)
 	for t, err := range a.errors {
 		if err != nil && task(t) != verifyTask {
 			add(fabric.Problem{Node: a.config.NodeName, Object: task(t).String(), Reason: err.Error(), Hint: "it is tried again; flatnetd's log has the history"})
@@ -103,6 +105,8 @@ func (a *Agent) unready() error {
 			return fmt.Errorf("nodes are not known yet: %w", err)
 		}
 		return errors.New("nodes are not known yet")
+	case a.report.Lacks(requirements.Pods):
+		return errors.New(a.report.Of(requirements.Pods)[0].String())
 	case a.plan == nil:
 		return fmt.Errorf("the fabric is not planned yet: %w", a.errors[joinTask])
 	case !a.joined:

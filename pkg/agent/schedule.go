@@ -13,13 +13,14 @@ const (
 	podsTask                   // mend what pods' attachments have lost
 	hostTask                   // compare the host's settings, and mend them
 	installTask                // compare binaries and configuration, and mend them
+	kernelTask                 // ask the kernel whether it has what is needed
 	servicesTask               // look at what the balancing of Services depends on
 	collectTask                // remove what pods left behind
 	restTask                   // give memory back
 	numberOfTasks
 )
 
-var taskNames = [numberOfTasks]string{"join", "verify", "masquerade", "pods", "host", "install", "services", "collect", "rest"}
+var taskNames = [numberOfTasks]string{"join", "verify", "masquerade", "pods", "host", "install", "kernel", "services", "collect", "rest"}
 
 func (t task) String() string { return taskNames[t] }
 
@@ -31,6 +32,7 @@ var gaps = [numberOfTasks]time.Duration{
 	podsTask:       300 * time.Millisecond,
 	hostTask:       200 * time.Millisecond,
 	installTask:    200 * time.Millisecond,
+	kernelTask:     time.Second,
 	servicesTask:   200 * time.Millisecond,
 	collectTask:    time.Second,
 	restTask:       10 * time.Second,

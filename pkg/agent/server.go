@@ -126,7 +126,7 @@ func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
 
 func (a *Agent) serveServices(w http.ResponseWriter, r *http.Request) {
 	if a.services == nil {
-		http.Error(w, "Services are not balanced by this flatnetd: it runs without --services", http.StatusNotFound)
+		http.Error(w, "Services are not balanced by this flatnetd: it runs without --services, or the kernel lacks what they need, which `flatnetd status` says", http.StatusNotFound)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)

@@ -154,6 +154,9 @@ func (s *services) problems() (all []fabric.Problem) {
 		add(family+" ClusterIPs", fmt.Sprintf("the node has no route to %s: pods reach Services, what runs on the node itself does not", ip),
 			fmt.Sprintf("give the node a default route, or one to the Services' network, as in `ip route add %s dev eth0`: where it leads does not matter", network))
 	}
+	for _, r := range summary.Refused {
+		add("rules of Services", r, "all other Services are served; docs/kernel.md says which kernels and which versions of nft take these rules")
+	}
 	if summary.Conflicts > 0 {
 		add("Services", fmt.Sprintf("%d addresses and ports are claimed by more than one Service", summary.Conflicts),
 			"`flatnetd status services` says which has them; `kubectl describe service` of the others has an event")

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
@@ -37,6 +38,7 @@ type Status struct {
 	Peers      []PeerStatus   `json:"peers"`
 	// Services is how they are balanced; nil where they are not.
 	Services *service.Summary `json:"services,omitempty"`
+	Kernel   KernelStatus     `json:"kernel"`
 	Problems []Trouble        `json:"problems"`
 }
 
@@ -76,12 +78,13 @@ func (a *Agent) status(ctx context.Context) Status {
 		Node: a.config.NodeName, Version: a.config.Version, Since: a.began, Source: a.sourceName(), Fabric: a.config.Fabric.Mode,
 		Addresses: []netip.Addr{}, PodCIDRs: []netip.Prefix{}, Masquerade: []string{}, Pods: []Usage{}, Peers: []PeerStatus{}, Problems: []Trouble{},
 	}
+	s.Kernel = kernelStatus(a.report)
 	reason := a.unready()
 	if s.Ready = reason == nil; !s.Ready {
 		s.NotReady = reason.Error()
 	}
 	for family, on := range map[string]bool{"IPv4": a.config.MasqueradeIPv4, "IPv6": a.config.MasqueradeIPv6} {
-		if on {
+		if on && !a.report.Lacks(requirements.Masquerade) {
 			s.Masquerade = append(s.Masquerade, family)
 		}
 	}
@@ -190,6 +193,13 @@ func (s Status) Print(w io.Writer, now time.Time) {
 			state = "rules NOT as wanted"
 		}
 		row("Services", fmt.Sprintf("%d at %d addresses and ports, %s", s.Services.Services, s.Services.Fronts, state))
+	}
+	if len(s.Kernel.Missing) > 0 {
+		var names []string
+		for _, m := range s.Kernel.Missing {
+			names = append(names, m.Name)
+		}
+		row("kernel", s.Kernel.Release+", without "+strings.Join(names, ", "))
 	}
 	table.Flush()
 	if len(s.Peers) > 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/masquerade"
 	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
 // errNotYet says that a task has nothing to go by yet. It is no failure.
@@ -42,6 +43,12 @@ func (a *Agent) run(ctx context.Context, t task) {
 		a.schedule.by(t, end.Add(a.config.Resync))
 	case collectTask:
 		a.schedule.by(t, end.Add(a.config.Collect))
+	case kernelTask:
+		pause := a.config.Collect
+		if len(a.report.Missing) > 0 {
+			pause = a.config.Resync // somebody may be about to mend it
+		}
+		a.schedule.by(t, end.Add(pause))
 	case joinTask:
 		if len(a.nodes) > manyNodes {
 			a.schedule.by(restTask, end.Add(restAfter))
@@ -56,8 +63,11 @@ const (
 )
 
 func (a *Agent) perform(ctx context.Context, t task) error {
-	if t == joinTask {
+	switch t {
+	case joinTask:
 		return a.join()
+	case kernelTask:
+		return a.inspectKernel()
 	}
 	if a.plan == nil {
 		return errNotYet
@@ -96,6 +106,7 @@ func (a *Agent) join() error {
 	}
 	before, _ := a.self()
 	a.accepted, a.refused = node.Judge(a.config.NodeName, a.nodes)
+	a.accepted = a.possible(a.accepted)
 	self, found := a.self()
 	if !found {
 		// A list without this node cannot be the whole list. What is in the
@@ -251,9 +262,10 @@ func (a *Agent) becomeJoined() {
 }
 
 func (a *Agent) masqueradeConfig() masquerade.Config {
+	able := !a.report.Lacks(requirements.Masquerade)
 	c := masquerade.Config{
-		IPv4: a.config.MasqueradeIPv4, IPv6: a.config.MasqueradeIPv6,
-		Own: a.plan.OwnPodCIDRs, Exempt: a.config.NonMasqueradeCIDRs, GuardIPv4: a.guard,
+		IPv4: able && a.config.MasqueradeIPv4, IPv6: able && a.config.MasqueradeIPv6,
+		Own: a.plan.OwnPodCIDRs, Exempt: a.config.NonMasqueradeCIDRs, GuardIPv4: a.guard && !a.report.Lacks(requirements.Guard4),
 	}
 	const perNode = 2 // as a rule: one of each family
 	c.Pods = make([]netip.Prefix, 0, perNode*len(a.accepted))
@@ -268,6 +280,10 @@ func (a *Agent) masqueradeConfig() masquerade.Config {
 func (a *Agent) syncMasquerade() error {
 	c := a.masqueradeConfig()
 	a.ruleset = masquerade.Plan(c)
+	if !a.tablesPossible() {
+		a.done[masqueradeTask] = true // there is nothing to be done
+		return nil
+	}
 	if _, err := a.keeper.Sync(a.ruleset); err != nil {
 		return fmt.Errorf("writing nftables table inet flatnet: %w", err)
 	}
@@ -298,6 +314,9 @@ func (a *Agent) exemptFromPlugin(c masquerade.Config) error {
 }
 
 func (a *Agent) verifyMasquerade() error {
+	if !a.tablesPossible() {
+		return nil
+	}
 	repairs, err := a.keeper.Verify(a.ruleset)
 	if a.done[masqueradeTask] {
 		a.metrics.repairs.WithLabelValues("nftables").Add(float64(repairs))

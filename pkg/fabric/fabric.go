@@ -69,6 +69,8 @@ type Config struct {
 	// MTU of pods in bytes; 0 means that of the underlay, less what the
 	// overlay takes where it is in use.
 	MTU int
+	// WithoutOverlay is why there can be no VXLAN device; "" where there can.
+	WithoutOverlay string
 }
 
 // Overhead returns what VXLAN takes of a packet on an underlay of the address's

@@ -3,6 +3,7 @@ package fabric
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
@@ -75,7 +76,7 @@ func (s *surroundings) way(peer node.Node, podCIDR netip.Prefix) (Way, *Problem)
 		}
 	}
 	if !s.outer.IsValid() {
-		return none, &Problem{Node: peer.Name, Object: "podCIDR " + podCIDR.String(), Reason: "can be reached through the overlay only, which this node does not have", Hint: "see the problem of node " + s.self.Name}
+		return none, &Problem{Node: peer.Name, Object: "podCIDR " + podCIDR.String(), Reason: strings.TrimSuffix("can be reached through the overlay only, which this node does not have: "+s.WithoutOverlay, ": "), Hint: "see the problem of node " + s.self.Name}
 	}
 	for _, a := range peer.Addresses {
 		if a.Is6() == s.outer.Is6() {

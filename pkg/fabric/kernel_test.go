@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/test/netlab"
@@ -68,6 +70,26 @@ var testNodes = []node.Node{
 	testNode(5),
 }
 
+// addRoute adds a route that looks like the engine's, and removes it again.
+func addRoute(t *testing.T, n *netlab.Node, to string) {
+	t.Helper()
+	link, err := n.Netlink().LinkByName("eth1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefix, err := netlink.ParseIPNet(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: prefix, Scope: netlink.SCOPE_LINK, Protocol: kernel.Protocol}
+	if err := n.Netlink().RouteAdd(route); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Netlink().RouteDel(route); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestWhatIsAppliedIsFoundAgain(t *testing.T) {
 	for _, mode := range []Mode{Direct, VXLAN, Auto, None} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -82,8 +104,18 @@ func TestWhatIsAppliedIsFoundAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 				var events []kernel.Event
-				done := make(chan error, 1)
-				go func() { done <- monitor.Run(ctx, func(e kernel.Event) { events = append(events, e) }) }()
+				// The kernel tells everything in order: after the last, this comes.
+				const last = "203.0.113.0/24"
+				told, done := make(chan struct{}, 2), make(chan error, 1)
+				go func() {
+					done <- monitor.Run(ctx, func(e kernel.Event) {
+						if e.Object != nil && strings.Contains(e.Object.String(), last) {
+							told <- struct{}{}
+							return
+						}
+						events = append(events, e)
+					})
+				}()
 
 				planner := &Planner{Config: config(mode)}
 				plan := planner.Plan(testNodes[0], testNodes, underlay)
@@ -102,7 +134,13 @@ func TestWhatIsAppliedIsFoundAgain(t *testing.T) {
 				if present, desired := e.Present(); present != desired || desired != len(plan.Entries()) {
 					t.Errorf("%d of %d present", present, desired)
 				}
-				time.Sleep(50 * time.Millisecond) // for what must not come
+				addRoute(t, n, last)
+				select {
+				case <-told:
+				case <-time.After(30 * time.Second):
+					t.Error("the kernel has not told of the last route")
+				}
+				time.Sleep(50 * time.Millisecond) // for what it tells in its own time, and must not
 				cancel()
 				if err := <-done; err != nil {
 					t.Error(err)

@@ -87,7 +87,7 @@ func (p *Planner) Plan(self node.Node, peers []node.Node, underlay kernel.Underl
 // overlayAddress returns the address that the node's end of the overlay has on
 // the underlay: its first one that an interface has.
 func (s *surroundings) overlayAddress() netip.Addr {
-	if s.Mode != Auto && s.Mode != VXLAN {
+	if s.Mode != Auto && s.Mode != VXLAN || s.WithoutOverlay != "" {
 		return netip.Addr{}
 	}
 	for _, a := range s.self.Addresses {
@@ -143,7 +143,7 @@ func (s *surroundings) own(plan *Plan) {
 				add(kernel.Address{Link: s.Tunnel, Prefix: netip.PrefixFrom(vtep, vtep.BitLen()), Deprecated: ipv6})
 			}
 		}
-	} else if s.Mode != Direct {
+	} else if s.Mode != Direct && s.WithoutOverlay == "" {
 		plan.Problems = append(plan.Problems, s.noOverlay())
 	}
 	for _, c := range plan.OwnPodCIDRs {

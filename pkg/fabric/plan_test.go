@@ -187,3 +187,23 @@ func TestMACsAreUnicastLocalAndOfTheirNode(t *testing.T) {
 		seen[mac] = name
 	}
 }
+
+// Without VXLAN what is on link is joined all the same, and the rest is said.
+func TestPlanWithoutOverlay(t *testing.T) {
+	p := Planner{Config: Config{Mode: Auto, Tunnel: "flatnet.vx", VNI: 70, Port: 4789, Nodes: true, WithoutOverlay: "kernel 6.1: VXLAN (vxlan) is missing"}}
+	self := plainNode("n1", "172.30.0.1", "10.244.1.0/24")
+	peers := []node.Node{plainNode("n2", "172.30.0.2", "10.244.2.0/24"), plainNode("n3", "172.31.0.3", "10.244.3.0/24")}
+	plan := p.Plan(self, peers, underlayOf([]string{"172.30.0.1/24"}, via("0.0.0.0/0", "172.30.0.254")))
+	const want = `ip route add unreachable 10.244.1.0/24 proto 70 metric 1073741824
+# n2
+ip route add 10.244.2.0/24 via 172.30.0.2 dev eth0 proto 70 src 172.30.0.1
+# n3
+# problem: node n3: podCIDR 10.244.3.0/24: can be reached through the overlay only, which this node does not have: kernel 6.1: VXLAN (vxlan) is missing
+`
+	if got := plan.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if plan.PodMTU != 1500 || plan.Tunnel != "" {
+		t.Errorf("MTU %d, tunnel %q", plan.PodMTU, plan.Tunnel)
+	}
+}

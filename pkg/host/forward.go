@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
 // applyForward sees to it that no chain of hook forward drops pods' packets by
@@ -60,6 +62,9 @@ func (k *Keeper) applyForward(ctx context.Context, needs Needs) []Finding {
 // lookAtChains asks the kernel for iptables' chains and for those of others that
 // drop. What one question found is of use where the other failed.
 func lookAtChains() (iptables, foreign []baseChain, err error) {
+	if !(requirements.Running{}).HasNftables() {
+		return nil, nil, nil
+	}
 	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening nftables: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // watch watches a node until the test ends, and returns where calls arrive. The
@@ -31,7 +32,7 @@ func watch(t *testing.T, node *netlab.Node) <-chan time.Time {
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("watch ended with %v", err)
 		}
-		if took := time.Since(begin); took > time.Second {
+		if took := time.Since(begin); took > pace.Of(time.Second) {
 			t.Errorf("watch ended after %s", took)
 		}
 	})

@@ -256,7 +256,7 @@ func (m *Monitor) neighbour(message []byte, gone bool, tell func(Event)) {
 	}
 	// Most are about machines on the underlay and pods.
 	index := int(nl.NativeEndian().Uint32(message[4:]))
-	if m.seen(index).name != m.tunnel {
+	if m.seen(index).name != m.tunnel || toldTwice(message) {
 		return
 	}
 	if object := readNeighbour(message, m.tunnel, index); object != nil {
@@ -269,4 +269,21 @@ func (m *Monitor) neighbour(message []byte, gone bool, tell func(Event)) {
 	if err == nil && header.family != unix.AF_BRIDGE && !address.IsMulticast() {
 		tell(Event{Object: TunnelNeighbour{Link: m.tunnel, Address: address}})
 	}
+}
+
+// toldTwice reports whether a message is the second one about an entry of a
+// forwarding database. Before Linux 6.15 the network core tells of each entry that
+// was asked for once more, after the VXLAN driver has (rtnl_fdb_notify), and knows
+// neither the destination nor whether anything has changed.
+func toldTwice(message []byte) bool {
+	if message[0] != unix.AF_BRIDGE {
+		return false
+	}
+	const nextHopGroup = 13 // NDA_NH_ID: such an entry has no address either
+	for kind := range NetlinkAttributes(message[neighbourHeaderSize:]) {
+		if kind == unix.NDA_DST || kind == nextHopGroup {
+			return false
+		}
+	}
+	return true
 }

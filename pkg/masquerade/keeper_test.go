@@ -1,6 +1,7 @@
 package masquerade
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
@@ -357,6 +359,22 @@ func TestErrorNamesTheTable(t *testing.T) {
 		defer c.close()
 		own(t, c)
 		if _, err := (&Keeper{}).Sync(Plan(full())); err == nil || !strings.Contains(err.Error(), "writing nftables table inet flatnet: ") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// Every kernel refuses who has no right to it; the error says what was refused, too.
+func TestErrorWithoutRightsNamesTheTable(t *testing.T) {
+	inNode(t, func(*netlab.Node) {
+		// The thread ends with the function, and its lack of rights with it.
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			t.Fatal(err)
+		}
+		_, err := (&Keeper{}).Sync(Plan(full()))
+		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "nftables") {
 			t.Errorf("got %v", err)
 		}
 	})

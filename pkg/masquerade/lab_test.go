@@ -1,6 +1,7 @@
 package masquerade
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -133,7 +134,10 @@ func own(t testing.TB, c *connection) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.raw.Receive(); err != nil {
+	switch _, err := c.raw.Receive(); {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
+		t.Skip("this kernel has no nftables tables with an owner: they are there from Linux 5.12 on")
+	case err != nil:
 		t.Fatal(err)
 	}
 }

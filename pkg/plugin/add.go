@@ -50,7 +50,7 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (result *current.Resul
 			return nil, cni.Fail(cni.CodeKernel, err.Error(),
 				"another network uses the same addresses, or a route was left behind: look at `ip route` on the node")
 		default:
-			return nil, err
+			return nil, j.explained(err)
 		}
 	}
 }
@@ -112,7 +112,7 @@ func (j *job) attach(ctx context.Context) (_ *addresses.Lease, _ *attachment.Rec
 	steps.push(func() error {
 		settle, err := j.rules.Remove(need(*record))
 		defer settle()
-		return errors.Join(err, j.unshare())
+		return errors.Join(removed(err), j.unshare())
 	})
 	if err := j.share(*record); err != nil {
 		return nil, nil, err

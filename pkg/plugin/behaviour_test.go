@@ -16,6 +16,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 func address(text string) netip.Addr { return netip.MustParseAddr(text) }
@@ -28,7 +29,7 @@ func seen(t *testing.T, from, at *netlab.Namespace, source, destination netip.Ad
 		t.Fatal(err)
 	}
 	defer stop()
-	answer, _, err := from.Ask(source, to, 500*time.Millisecond)
+	answer, _, err := from.Ask(source, to, pace.Of(500*time.Millisecond))
 	if err != nil {
 		return ""
 	}

@@ -57,7 +57,7 @@ func (j *job) detach(ctx context.Context) error {
 func (j *job) disconnect(record attachment.Record) error {
 	settle, err := j.rules.Remove(need(record))
 	defer settle()
-	if err != nil {
+	if err := removed(err); err != nil {
 		return err
 	}
 	if err := j.removeInterfaces(record); err != nil {
@@ -66,7 +66,7 @@ func (j *job) disconnect(record attachment.Record) error {
 	if err := j.unshare(); err != nil {
 		return err
 	}
-	return kernel.ForgetConnections(record.Wire.Addresses)
+	return forget(record.Wire.Addresses)
 }
 
 // reconstruct says what an attachment without a record can consist of: it was

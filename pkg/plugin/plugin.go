@@ -199,6 +199,9 @@ func (p *Plugin) Status(ctx context.Context, r *cni.Request) (err error) {
 	if err := j.openKernel(); err != nil {
 		return cni.Fail(types.ErrPluginNotAvailable, err.Error(), "")
 	}
+	if err := j.able(); err != nil {
+		return err
+	}
 	if err := j.source().Status(ctx); err != nil {
 		return err
 	}

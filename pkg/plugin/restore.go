@@ -156,9 +156,9 @@ func (j *job) restoreShared(records []attachment.Record) (repairs []string, err 
 			errs = append(errs, err)
 		}
 		for _, n := range []rules.Need{masqueraded, plain} {
-			if damage := j.rules.Check(n); damage != nil {
+			if damage := j.unguarded(n, j.rules.Check); damage != nil {
 				j.log.Warn("restoring nftables rules of pods", "found", damage)
-				if err := j.rules.Rebuild(n); err != nil {
+				if err := j.unguarded(n, j.rules.Rebuild); err != nil {
 					errs = append(errs, err)
 				} else {
 					repairs = append(repairs, "nft: "+damage.Error())

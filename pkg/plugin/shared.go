@@ -26,7 +26,7 @@ func (j *job) share(record attachment.Record) error {
 				return cni.Wrap(cni.CodeKernel, err, "the kernel refused the change that the message begins with")
 			}
 		}
-		return cni.Wrap(cni.CodeKernel, j.rules.Add(need(record)), "the kernel needs nf_tables with NAT and fib")
+		return cni.Wrap(cni.CodeKernel, j.unguarded(need(record), j.rules.Add), "")
 	})
 }
 
@@ -40,7 +40,7 @@ func (j *job) unshare() error {
 		if j.records.Others(j.key) {
 			return nil
 		}
-		return errors.Join(j.kernel.RemoveAnswered(), j.rules.Clear())
+		return errors.Join(j.kernel.RemoveAnswered(), removed(j.rules.Clear()))
 	})
 }
 

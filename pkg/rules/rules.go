@@ -37,8 +37,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
@@ -67,10 +69,12 @@ type Need struct {
 	// but other pods of the node and the exempt networks.
 	Masquerade bool
 	Exempt     []netip.Prefix
+	// Unguarded leaves out the guard, for kernels that have none.
+	Unguarded bool
 }
 
-// guarded reports whether the need includes the guard.
-func (n Need) guarded() bool { return n.has(nftables.TableFamilyIPv6) }
+// Guarded reports whether the need includes the guard.
+func (n Need) Guarded() bool { return n.has(nftables.TableFamilyIPv6) && !n.Unguarded }
 
 func (n Need) has(f nftables.TableFamily) bool { return len(n.ofFamily(f)) > 0 }
 
@@ -100,7 +104,7 @@ var families = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFa
 // Add makes what the attachment needs, and keeps what is there. An attachment
 // without masquerading and IPv6 needs nothing and costs nothing.
 func (r *Rules) Add(need Need) error {
-	if !need.Masquerade && !need.guarded() {
+	if !need.Masquerade && !need.Guarded() {
 		return nil
 	}
 	c, err := connect()
@@ -108,7 +112,7 @@ func (r *Rules) Add(need Need) error {
 		return err
 	}
 	defer c.CloseLasting()
-	if need.guarded() {
+	if need.Guarded() {
 		if err := r.ensureGuard(c); err != nil {
 			return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
 		}
@@ -130,7 +134,7 @@ func (r *Rules) Rebuild(need Need) error {
 		return err
 	}
 	defer c.CloseLasting()
-	if need.guarded() {
+	if need.Guarded() {
 		if err := r.buildGuard(c); err != nil {
 			return fmt.Errorf("making nftables guard of IPv6 source addresses anew: %w", err)
 		}
@@ -145,7 +149,7 @@ func (r *Rules) Rebuild(need Need) error {
 
 // Check reports what of the need is missing, or nil.
 func (r *Rules) Check(need Need) error {
-	if !need.Masquerade && !need.guarded() {
+	if !need.Masquerade && !need.Guarded() {
 		return nil
 	}
 	c, err := connect()
@@ -154,7 +158,7 @@ func (r *Rules) Check(need Need) error {
 	}
 	defer c.CloseLasting()
 	var missing []error
-	if need.guarded() {
+	if need.Guarded() {
 		missing = append(missing, checkRules(c, nftables.TableFamilyIPv6, guardChain, numberOfGuardRules))
 	}
 	for _, f := range need.masqueraded() {
@@ -222,8 +226,15 @@ func (r *Rules) removeTable(c *nftables.Conn, f nftables.TableFamily) error {
 	return ignoreMissing(c.Flush())
 }
 
+// answerTimeout bounds how long a connection is used. Nothing may wait for ever for
+// a kernel that does not answer.
+const answerTimeout = 20 * time.Second
+
 func connect() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.AsLasting())
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(raw *netlink.Conn) error {
+		// Longer than any transaction takes: ADD undoes what it made then.
+		return raw.SetDeadline(time.Now().Add(answerTimeout))
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("opening nftables: %w", err)
 	}

@@ -36,6 +36,7 @@ type chain struct {
 	hook     string // of a base chain: prerouting, …; else empty
 	priority int    // of a base chain
 	rules    []rule
+	spare    spare
 }
 
 // rule is one rule as nft reads it. One that nft cannot write is made by a
@@ -138,7 +139,14 @@ func (c chainRef) chain(f family) chain {
 			}
 		}
 	}
-	return chain{name: c.name(), rules: rules}
+	made := chain{name: c.name(), rules: rules}
+	switch c.kind {
+	case stickyChain:
+		made.spare = spare{feature: sessionAffinity, rules: rules[len(rules)-1:]}
+	case rememberChain:
+		made.spare = spare{feature: sessionAffinity}
+	}
+	return made
 }
 
 // remembering is the rule that notes the endpoint of a client, for one protocol.
@@ -158,18 +166,23 @@ func (f family) skeleton() []chain {
 		}
 		return all
 	}
+	var sources []string
+	for _, p := range protocols {
+		// Not with the protocol in the set's key: for a key with intervals nft before
+		// 1.1 has the kernel turn the bytes of each host-endian part around, be it only
+		// one, and newer kernels (Debian's 6.12.117 and 7.2) refuse that.
+		sources = append(sources, fmt.Sprintf("meta l4proto %s $ip daddr . %s dport . $ip saddr != @sources-%s drop", p, p, p))
+	}
 	return []chain{
 		f.chain("refuse",
 			// As if nobody listened: clients learn it at once.
 			"meta l4proto tcp reject with tcp reset",
-			"reject"),
+			"reject").orElse(refusing, "drop"),
 		f.chain("policy-local",
 			"$ip saddr @own "+keyFront+" vmap @inside",
 			"fib saddr type local "+keyFront+" vmap @inside",
-			keyFront+" vmap @outside"),
-		f.chain("by-source",
-			keyFront+" . $ip saddr != @sources drop",
-			keyFront+" vmap @filtered"),
+			keyFront+" vmap @outside").orElse(policyLocal, "drop"),
+		f.chain("by-source", append(sources, keyFront+" vmap @filtered")...).orElse(sourceRanges, "drop"),
 		f.chain("dispatch",
 			keyFront+" vmap @services",
 			// A port that the Service does not have.

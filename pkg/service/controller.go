@@ -215,7 +215,7 @@ func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Tim
 	if o.Result, o.Err = c.Keeper.Sync(ctx, want); verify && o.Err == nil && !o.compared {
 		var more Result
 		more, o.Err = c.Keeper.Verify(ctx, want)
-		o.Elements, o.Objects, o.Found = o.Elements+more.Elements, o.Objects+more.Objects, append(o.Found, more.Found...)
+		o.Elements, o.Objects, o.Found, o.Refused = o.Elements+more.Elements, o.Objects+more.Objects, append(o.Found, more.Found...), more.Refused
 	}
 	end := time.Now()
 	o.Duration, o.at = end.Sub(begin), end

@@ -30,8 +30,8 @@
 // between maps inside (this node and its pods: any endpoint) and outside (`goto
 // local-tcp-2`, the endpoints of this node, from index 32768 up; or drop).
 //
-// Source ranges: `goto by-source`, where front and source have to be in one set of
-// intervals, and then map filtered says what services would have.
+// Source ranges: `goto by-source`, where address, port and source have to be in the
+// protocol's set of intervals, and then map filtered says what services would have.
 //
 // Session affinity: chain sticky-tcp-3 goes before lb-tcp-3. It gives the connection
 // the Service's mark and looks for the client and the mark in map affinity-tcp,
@@ -57,6 +57,13 @@
 // connection only; established ones cost nothing, and changes do not touch them.
 // Even refusing is done there, in dispatch (from Linux 5.9 on).
 //
+// # What the kernel refuses
+//
+// Rules that not every Service needs belong to a feature: source ranges, policy
+// Local, affinity, refusing. Where a transaction is refused, the keeper asks which
+// feature's rules are the reason, writes what is safe in their place, and names the
+// Services that have to do without. It tries again with every resync.
+//
 // # What nft 1.0.6 makes of this
 //
 //   - One map of endpoints for all protocols would be simpler. But its data has to
@@ -67,6 +74,10 @@
 //   - `update` of a map with a key of more than 16 bytes fails ("Assertion `dreg <
 //     ctx->reg_low' failed"). In IPv6 the rules of the chains remember-… are
 //     written by netlink, right after the transaction that makes the chain.
+//   - In the key of a set with intervals it has the kernel turn the bytes of
+//     host-endian parts around (`byteorder`), even of a single one like `meta
+//     l4proto`. Debian's kernels 6.12.117 and 7.2 refuse that, so sources have a
+//     set for each protocol. nft 1.1 no longer does it.
 //   - To list a large map takes it seconds and hundreds of megabytes. What is there
 //     is read by netlink.
 package service

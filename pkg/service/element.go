@@ -16,7 +16,6 @@ const (
 	setInside                    // front : verdict, for policy Local and sources inside
 	setOutside                   // front : verdict, for policy Local and sources outside
 	setFiltered                  // front : verdict, for sources that are allowed
-	setSources                   // front . prefix
 	setExternal                  // front that is not a ClusterIP
 	setIDs                       // front : mark of connections with affinity
 	setRemember                  // mark : verdict
@@ -27,6 +26,9 @@ const (
 	setEndpointsTCP              // address . port . index : address . port
 	setEndpointsUDP
 	setEndpointsSCTP
+	setSourcesTCP // address . port . prefix
+	setSourcesUDP
+	setSourcesSCTP
 	setAffinityTCP // address . mark : address . port; the kernel fills it
 	setAffinityUDP
 	setAffinitySCTP
@@ -39,7 +41,7 @@ type shape uint8
 
 const (
 	shapeFront    shape = iota // key: a front
-	shapeSource                // key: a front and a prefix
+	shapeSource                // key: a front without protocol, and a prefix
 	shapeMark                  // key: a mark; the address says the family
 	shapeAddress               // key: an address
 	shapeTwice                 // key: an address, twice
@@ -77,7 +79,6 @@ func schemas() [numberOfSets]schema {
 		setInside:       {name: "inside", shape: shapeFront, kind: "type", key: typeFront, value: "verdict"},
 		setOutside:      {name: "outside", shape: shapeFront, kind: "type", key: typeFront, value: "verdict"},
 		setFiltered:     {name: "filtered", shape: shapeFront, kind: "type", key: typeFront, value: "verdict"},
-		setSources:      {name: "sources", shape: shapeSource, kind: "type", key: typeFront + " . $addr", flags: "interval"},
 		setExternal:     {name: "external", shape: shapeFront, kind: "type", key: typeFront},
 		setIDs:          {name: "ids", shape: shapeFront, kind: "type", key: typeFront, value: "mark"},
 		setRemember:     {name: "remember", shape: shapeMark, kind: "type", key: "mark", value: "verdict"},
@@ -91,6 +92,10 @@ func schemas() [numberOfSets]schema {
 		s[setEndpointsTCP+setID(i)] = schema{
 			name: "endpoints-" + p.String(), shape: shapeEndpoint, protocol: p, kind: "typeof",
 			key: "$ip daddr . " + p.String() + " dport . numgen random mod 65536", value: "$ip daddr . " + p.String() + " dport",
+		}
+		s[setSourcesTCP+setID(i)] = schema{
+			name: "sources-" + p.String(), shape: shapeSource, protocol: p, kind: "type",
+			key: "$addr . inet_service . $addr", flags: "interval",
 		}
 		s[setAffinityTCP+setID(i)] = schema{
 			name: "affinity-" + p.String(), shape: shapeAffinity, protocol: p, kind: "typeof",
@@ -155,7 +160,7 @@ func (s shape) text(k key) []string {
 	case shapeFront:
 		return k.front.fields()
 	case shapeSource:
-		return append(k.front.fields(), prefixText(k.prefix))
+		return []string{k.front.Address.String(), strconv.Itoa(int(k.front.Port)), prefixText(k.prefix)}
 	case shapeMark:
 		return []string{markText(k.index)}
 	case shapeAddress:
@@ -222,7 +227,7 @@ func (t *Target) elements(f Front, yield func(element)) {
 	if len(t.sources) > 0 {
 		yield(element{set: setFiltered, key: at, value: value{verdict: t.admitted()}})
 		for _, p := range t.sources {
-			yield(element{set: setSources, key: key{front: f, prefix: p}})
+			yield(element{set: setSourcesTCP.byProtocol(f.Protocol), key: key{front: f, prefix: p}})
 		}
 	}
 	if t.split() {

@@ -112,14 +112,14 @@ func encodeKey(s shape, fields []string) (begin, end []byte) {
 		return netip.PrefixFrom(a, a.BitLen())
 	}
 	switch s {
-	case shapeFront, shapeSource:
+	case shapeSource:
+		p := prefix(fields[2])
+		begin = append(addr(fields[0]), portBytes(fields[1])...)
+		end = append(slices.Clone(begin), lastOf(p).AsSlice()...)
+		begin = append(begin, p.Addr().AsSlice()...)
+	case shapeFront:
 		begin = append(addr(fields[0]), map[string]byte{"tcp": 6, "udp": 17, "sctp": 132}[fields[1]], 0, 0, 0)
 		begin = append(begin, portBytes(fields[2])...)
-		if s == shapeSource {
-			p := prefix(fields[3])
-			end = append(slices.Clone(begin), lastOf(p).AsSlice()...)
-			begin = append(begin, p.Addr().AsSlice()...)
-		}
 	case shapeMark:
 		begin = hostBytes(fields[0])
 	case shapeAddress:

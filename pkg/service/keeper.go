@@ -30,6 +30,7 @@ type Keeper struct {
 	verified bool                            // once: what is found after that was changed by somebody
 	rules    map[tableName][sha256.Size]byte // of chains, as the kernel tells what was written
 	stamps   *stamps                         // of its transactions; see [Watcher]
+	refusals refusals                        // as of the last [Keeper.Verify]
 }
 
 // reader reads what is in the kernel.
@@ -74,7 +75,9 @@ type Result struct {
 	// Elements were added or deleted, Objects (chains, tables) written.
 	Elements, Objects int
 	// Found says what was not as the keeper had left it; empty if it was.
-	Found    []string
+	Found []string
+	// Refused says what Services have to do without.
+	Refused  []Refused
 	compared bool // all of it
 }
 
@@ -94,7 +97,7 @@ func (k *Keeper) Sync(ctx context.Context, want *Ruleset) (Result, error) {
 	}
 	for _, c := range sortedTableChains(changed.chains) {
 		if _, have := k.known.chains[c]; !have && want.chains[c] > 0 {
-			tx.writeRules(c.family, c.chain(c.family))
+			tx.writeRules(c.family, k.refusals.permitted(c.family, c.chain(c.family)))
 		}
 	}
 	d := k.difference(want, changed)
@@ -125,7 +128,7 @@ func (k *Keeper) Sync(ctx context.Context, want *Ruleset) (Result, error) {
 		// What went stale is not known any more. Verify looks at all.
 		k.known = nil
 	}
-	return Result{Elements: tx.elements, Objects: tx.objects}, err
+	return Result{Elements: tx.elements, Objects: tx.objects, Refused: k.refused(want)}, err
 }
 
 // delta is what differs between two rulesets.

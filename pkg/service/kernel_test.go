@@ -144,7 +144,7 @@ func kernelDamage(t *testing.T, r *rand.Rand, ns *netlab.Namespace) {
 		"add chain ip6 flatnet-services stranger { type filter hook input priority 0; policy drop; }",
 		"add set ip flatnet-services stranger { type mark; }",
 		"add element ip flatnet-services services { 10.9.9.9 . tcp . 80 : drop }",
-		"add element ip flatnet-services sources { 10.9.9.9 . tcp . 80 . 10.0.0.1-10.0.0.9 }",
+		"add element ip flatnet-services sources-tcp { 10.9.9.9 . 80 . 10.0.0.1-10.0.0.9 }",
 		"add element ip flatnet-services hairpin { 10.9.9.9 . 10.9.9.8 }",
 		"flush set ip6 flatnet-services own",
 		"add element ip flatnet-services own { 10.9.0.0/16 }",

@@ -229,24 +229,24 @@ func (id setID) decode(f family, e foundElement) (k key, v value, ok bool) {
 	}
 	wanted := len(e.key)
 	switch shape {
-	case shapeFront, shapeSource:
+	case shapeFront:
 		k.front.Address = addr()
 		if p := field(1); p != nil {
 			k.front.Protocol = Protocol(p[0])
 		}
 		k.front.Port = port()
 		wanted = f.bytes() + 8
-		if shape == shapeSource {
-			begin := addr()
-			if len(e.end) != len(e.key) {
-				return k, v, false
-			}
-			end, _ := netip.AddrFromSlice(e.end[len(e.end)-f.bytes():])
-			if k.prefix, ok = prefixBetween(begin, end); !ok {
-				return k, v, false
-			}
-			wanted += f.bytes()
+	case shapeSource:
+		k.front.Address, k.front.Protocol, k.front.Port = addr(), id.schema().protocol, port()
+		begin := addr()
+		if len(e.end) != len(e.key) {
+			return k, v, false
 		}
+		end, _ := netip.AddrFromSlice(e.end[len(e.end)-f.bytes():])
+		if k.prefix, ok = prefixBetween(begin, end); !ok {
+			return k, v, false
+		}
+		wanted = 2*f.bytes() + 4
 	case shapeMark:
 		k.index = host()
 		k.front.Address = f.zero()

@@ -153,7 +153,7 @@ func (l lookup) want(s setID, k key) (v value, wanted bool) {
 		return value{verdict: t.outside()}, t.split()
 	case setFiltered:
 		return value{verdict: t.admitted()}, len(t.sources) > 0
-	case setSources:
+	case setSourcesTCP, setSourcesUDP, setSourcesSCTP:
 		return v, slices.Contains(t.sources, k.prefix)
 	case setExternal:
 		return v, t.Kind != ClusterIP

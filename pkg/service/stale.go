@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
 // staleFront is a front of UDP whose flows may lead to endpoints that are gone.
@@ -42,6 +43,9 @@ type forgetFunc func(protocol Protocol, stale func(kernel.Flow) bool) error
 // forgetFlows is the kernel's.
 func forgetFlows(protocol Protocol, stale func(kernel.Flow) bool) error {
 	_, err := kernel.ForgetFlows(uint8(protocol), stale)
+	if err != nil && requirements.Check(requirements.Running{}, requirements.Forgetting).Lacks(requirements.Forgetting) {
+		return nil // the rest of the Services is served; flatnetd says what follows
+	}
 	return err
 }
 

@@ -19,6 +19,8 @@ type Summary struct {
 	// Failure is why the rules are not what is wanted; empty while nobody has
 	// tried.
 	Failure string `json:"failure,omitempty"`
+	// Refused is what Services have to do without, because the kernel refuses rules.
+	Refused []string `json:"refused,omitempty"`
 	// Unheard are the addresses where load balancers would ask for a Service's
 	// health, and that cannot be listened on.
 	Unheard []string `json:"unheard,omitempty"`
@@ -28,7 +30,7 @@ type Summary struct {
 
 // equal reports whether nothing differs but numbers of Services.
 func (s Summary) equal(o Summary) bool {
-	return s.Conflicts == o.Conflicts && s.Synced == o.Synced && s.Failure == o.Failure && slices.Equal(s.Unheard, o.Unheard) &&
+	return s.Conflicts == o.Conflicts && s.Synced == o.Synced && s.Failure == o.Failure && slices.Equal(s.Unheard, o.Unheard) && slices.Equal(s.Refused, o.Refused) &&
 		(s.Services == 0) == (o.Services == 0)
 }
 
@@ -45,6 +47,9 @@ func (c *Controller) summarize() {
 	s := Summary{Services: o.Services, Fronts: o.Fronts, Conflicts: o.Conflicts, Synced: o.Err == nil}
 	if o.Err != nil {
 		s.Failure = oneLine(o.Err)
+	}
+	for _, r := range o.Refused {
+		s.Refused = append(s.Refused, r.String())
 	}
 	for k := range c.health.failed {
 		s.Unheard = append(s.Unheard, fmt.Sprintf("%s of %s", k.at, k.service))

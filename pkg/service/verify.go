@@ -10,7 +10,7 @@ import (
 
 // schemaVersion is in the name of a chain without rules. A table of another
 // version, or of none, is replaced as a whole.
-const schemaVersion = "version-1"
+const schemaVersion = "version-2"
 
 // Verify reads the tables, makes good what differs from what is wanted, and
 // returns what that was. What is right is not touched, and what the kernel has
@@ -19,6 +19,11 @@ func (k *Keeper) Verify(ctx context.Context, want *Ruleset) (Result, error) {
 	want.take()
 	first := k.known == nil
 	k.known = nil
+	before := k.refusals
+	if before != (refusals{}) {
+		// A module may have been loaded, or nft be another one by now.
+		k.refusals, k.rules = refusals{}, nil
+	}
 	var last error
 	// Others may write between reading and writing.
 	for attempt := range 5 {
@@ -29,7 +34,7 @@ func (k *Keeper) Verify(ctx context.Context, want *Ruleset) (Result, error) {
 			if !k.verified {
 				r.Found = nil // nobody has changed it behind our back
 			}
-			k.verified, r.compared = true, true
+			k.verified, r.compared, r.Refused = true, true, k.refused(want)
 			err = k.verifyClients(want)
 			if first || repaired {
 				err = errors.Join(err, k.verifyFlows(want))
@@ -43,6 +48,11 @@ func (k *Keeper) Verify(ctx context.Context, want *Ruleset) (Result, error) {
 			return Result{}, ctx.Err()
 		}
 		last = err
+		if attempt == 0 {
+			if k.refusals = k.findRefusals(ctx, want); k.refusals == before && before != (refusals{}) {
+				continue // nothing new to be said
+			}
+		}
 		k.log().Warn("tables of Services could not be compared or written, trying again", "table", TableName, "error", oneLine(err))
 	}
 	return Result{}, last
@@ -76,7 +86,7 @@ func (k *Keeper) verify(ctx context.Context, want *Ruleset, anew bool) (Result, 
 		}
 		if wrong := have.wrong(f); wrong != "" || anew {
 			tx.deleteTable(f)
-			tx.create(f, want)
+			tx.create(f, k.wantedChains(f, want), want)
 			if wrong != "" {
 				result.Found = append(result.Found, fmt.Sprintf("table %s %s: %s", f.name(), TableName, wrong))
 			}
@@ -124,7 +134,7 @@ func (k *Keeper) build(ctx context.Context, result *Result, f family, want *Rule
 		tx = k.begin()
 	}
 	tx.addTable(f)
-	chains := slices.DeleteFunc(wantedChains(f, want), func(c chain) bool { return c.hook != "" })
+	chains := slices.DeleteFunc(k.wantedChains(f, want), func(c chain) bool { return c.hook != "" })
 	for _, c := range chains {
 		tx.declareChain(f, c)
 	}
@@ -154,9 +164,8 @@ func (t *transaction) hook(f family) {
 }
 
 // create writes a whole table at once.
-func (t *transaction) create(f family, want *Ruleset) {
+func (t *transaction) create(f family, chains []chain, want *Ruleset) {
 	t.addTable(f)
-	chains := wantedChains(f, want)
 	for _, c := range chains {
 		t.declareChain(f, c)
 	}
@@ -173,6 +182,15 @@ func wantedChains(f family, want *Ruleset) []chain {
 		if c.family == f {
 			chains = append(chains, c.chain(f))
 		}
+	}
+	return chains
+}
+
+// wantedChains are all chains of a table, with rules that are not refused.
+func (k *Keeper) wantedChains(f family, want *Ruleset) []chain {
+	chains := wantedChains(f, want)
+	for i, c := range chains {
+		chains[i] = k.refusals.permitted(f, c)
 	}
 	return chains
 }
@@ -213,7 +231,7 @@ func (t found) wrong(f family) string {
 // lengths returns the bytes that key and value have in the kernel.
 func (s *schema) lengths(f family) (keyLength, valueLength uint32) {
 	a := uint32(f.bytes())
-	keyLength = [...]uint32{shapeFront: a + 8, shapeSource: 2*a + 8, shapeMark: 4, shapeAddress: a, shapeTwice: 2 * a, shapePrefix: a, shapeEndpoint: a + 8, shapeAffinity: a + 4}[s.shape]
+	keyLength = [...]uint32{shapeFront: a + 8, shapeSource: 2*a + 4, shapeMark: 4, shapeAddress: a, shapeTwice: 2 * a, shapePrefix: a, shapeEndpoint: a + 8, shapeAffinity: a + 4}[s.shape]
 	switch {
 	case s.shape == shapeEndpoint || s.shape == shapeAffinity:
 		valueLength = a + 4
@@ -226,7 +244,7 @@ func (s *schema) lengths(f family) (keyLength, valueLength uint32) {
 // compareChains adds what is wrong with chains to the transaction, and returns
 // those that nothing needs.
 func (k *Keeper) compareChains(tx *transaction, result *Result, f family, have found, want *Ruleset) (unused []tableName) {
-	chains := wantedChains(f, want)
+	chains := k.wantedChains(f, want)
 	wanted := map[string]bool{}
 	for _, c := range chains {
 		wanted[c.name] = true

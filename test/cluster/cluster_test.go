@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 func TestMain(m *testing.M) { Main(m) }
@@ -25,7 +26,7 @@ func TestPodsOfTwoNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer stop()
-		if seen, _, err := one.Ask(netip.Addr{}, at, time.Second); err != nil || seen != one.Address(ipv6) {
+		if seen, _, err := one.Ask(netip.Addr{}, at, 10*time.Second); err != nil || seen != one.Address(ipv6) {
 			t.Errorf("%s saw %s, %v; want %s", at, seen, err, one.Address(ipv6))
 		}
 	}
@@ -43,7 +44,7 @@ func TestPodsOfTwoNodes(t *testing.T) {
 	n.Start()
 	n.WaitReady()
 	n.Restart("--fabric", "vxlan")
-	if took := n.Stop(); took > 5*time.Second {
+	if took := n.Stop(); took > pace.Of(5*time.Second) {
 		t.Errorf("flatnetd took %s to end", took)
 	}
 	one.Delete()

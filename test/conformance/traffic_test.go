@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // patience is how long an answer may take before there is none.
-const patience = 2 * time.Second
+var patience = pace.Of(2 * time.Second)
 
 // answering starts a UDP server on an address in a namespace. It answers with
 // its label and the address that the question came from. Fails the item if it
@@ -45,7 +46,7 @@ func (s *stage) answeringAt(space *netlab.Namespace, address netip.AddrPort, lab
 }
 
 // again is after what time a datagram counts as lost and is sent once more.
-const again = 100 * time.Millisecond
+var again = pace.Of(100 * time.Millisecond)
 
 // ask sends datagrams from a namespace until one is answered, and returns the
 // label that answers and the source that it saw.

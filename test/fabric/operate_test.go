@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // TestSecondFlatnetdWaits: while an update replaces flatnetd, two of them may be
@@ -63,7 +64,7 @@ func TestSIGTERM(t *testing.T) {
 	s.Start()
 	n := s.Node("n1")
 	intact := ours(t, n)
-	if took := n.Stop(); took > time.Second {
+	if took := n.Stop(); took > pace.Of(time.Second) {
 		t.Errorf("it took %s", took)
 	}
 	if !strings.HasSuffix(n.Log(), `msg="flatnetd ends; what it made stays" node=n1`+"\n") {

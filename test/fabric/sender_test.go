@@ -13,6 +13,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // timeout is for one answer, on a machine that is busy with other tests.
@@ -114,7 +115,7 @@ func (p *place) cannotReach(t *testing.T, to *place, ipv6 bool) {
 func (p *place) awaitReach(t *testing.T, to *place, ipv6 bool) time.Duration {
 	t.Helper()
 	return await(t, fmt.Sprintf("%s to reach %s, %s", p, to, familyName(ipv6)), func() error {
-		seen, _, err := p.Ask(netip.Addr{}, to.echos[family(ipv6)], 50*time.Millisecond)
+		seen, _, err := p.Ask(netip.Addr{}, to.echos[family(ipv6)], pace.Of(50*time.Millisecond))
 		if err == nil && seen != p.address(ipv6) {
 			err = fmt.Errorf("the receiver saw %s", seen)
 		}

@@ -30,9 +30,9 @@ import (
 
 // options are the command line's.
 type options struct {
-	kernels, run, tests, report, programs string
-	jobs                                  int
-	full, update                          bool
+	kernels, run, report, from string
+	jobs                       int
+	update                     bool
 	runner
 }
 
@@ -44,7 +44,7 @@ func main() {
 	flag.BoolVar(&o.full, "full", false, "run everything, also what takes long under emulation")
 	flag.IntVar(&o.jobs, "j", 2, "kernels at the same `time`")
 	flag.StringVar(&o.architecture, "arch", nativeArchitecture, "the kernels' `architecture`: amd64 or arm64")
-	flag.StringVar(&o.programs, "programs", "", "take ip, nft and so on from this `suite` of Debian (default: the machine's own; of another architecture, trixie)")
+	flag.StringVar(&o.from, "programs", "", "take ip, nft and so on from this `suite` of Debian (default: the machine's own; of another architecture, trixie)")
 	flag.StringVar(&o.accelerator, "accel", "", "qemu's `accelerator` (default: emulation)")
 	flag.IntVar(&o.memory, "memory", 3072, "of a guest, in `MiB`")
 	flag.StringVar(&o.report, "report", "", "write the table to this `file`, too")
@@ -82,7 +82,7 @@ func (o *options) work(ctx context.Context) (passed bool, err error) {
 		}
 		kernels = append(kernels, kernel)
 	}
-	if o.runner.programs, err = userland(ctx, o.programs, o.architecture); err != nil {
+	if o.programs, err = userland(ctx, o.from, o.architecture); err != nil {
 		return false, err
 	}
 	fmt.Printf("building for %s\n", o.architecture)

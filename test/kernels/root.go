@@ -156,9 +156,9 @@ func planOf(port string, suites []suite.Suite, full bool, tests string) plan.Pla
 		}
 		run := plan.Run{
 			Suite: s.Name, Directory: path.Join(work, s.Name), Limit: limit,
-			Binary: path.Join(work, "tests", strings.ReplaceAll(s.Name, "/", "-")+".test"),
+			Binary: path.Join(work, s.Name, path.Base(s.Name)+".test"), // as go test names it
 			Variables: []string{
-				"FLATNET_BINARIES=" + work + "/bin", "FLATNET_REFERENCE=" + work + "/reference",
+				"FLATNET_BINARIES=" + work + "/bin", "FLATNET_REFERENCE=" + work + "/reference", "FLATNET_PACE=10",
 			},
 			Arguments: []string{"-test.v=test2json", "-test.timeout=" + limit.Round(time.Second).String()},
 		}

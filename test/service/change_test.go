@@ -14,6 +14,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/service"
 	"github.com/flatnet-cni/flatnet/test/binaries"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // load is clients that connect all the time.
@@ -209,7 +210,7 @@ func TestRepair(t *testing.T) {
 		took := time.Since(begin)
 		t.Logf("%s: repaired after %s", damage, took)
 		// Under the race detector, on a machine that is busy, nothing is said.
-		if took > time.Second && !binaries.RaceDetector {
+		if took > pace.Of(time.Second) && !binaries.RaceDetector {
 			t.Errorf("%s: repaired after %s", damage, took)
 		}
 		s.Eventually("the repair to be counted", func() error {

@@ -127,6 +127,8 @@ func (a *Archive) run(ctx context.Context, in, name string, arguments ...string)
 		"Dir::State::lists=" + filepath.Join(a.directory, "lists"),
 		"Dir::State::status=/dev/null", // nothing is installed there
 		"Dir::Cache=" + filepath.Join(a.directory, "cache"),
+		// Images of containers switch these off, and apt would read all lists for each answer.
+		"Dir::Cache::pkgcache=pkgcache.bin", "Dir::Cache::srcpkgcache=srcpkgcache.bin",
 		"APT::Architecture=" + a.Architecture,
 		"APT::Architectures=" + a.Architecture,
 		"APT::Sandbox::User=root", // the cache need not be readable for _apt

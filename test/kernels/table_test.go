@@ -1,0 +1,52 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/kernels/debian"
+	"github.com/flatnet-cni/flatnet/test/kernels/outcome"
+	"github.com/flatnet-cni/flatnet/test/kernels/suite"
+)
+
+func TestTable(t *testing.T) {
+	skip := &outcome.Test{Name: "TestX", Result: outcome.Skip, Output: []string{"    x_test.go:1: no such thing"}}
+	columns := []*column{
+		{Kernel: &debian.Kernel{Name: "5.10", Release: "5.10.0"}, Suites: map[string]*outcome.Suite{
+			"a": {Tests: []*outcome.Test{{Result: outcome.Pass}, skip}, Took: 2 * time.Second},
+			"b": {Failure: "exit status 1"},
+		}},
+		{Kernel: &debian.Kernel{Name: "6.1", Release: "6.1.0"}, Suites: map[string]*outcome.Suite{
+			"a": {Tests: []*outcome.Test{{Name: "TestY", Result: outcome.Fail, Output: []string{"wrong"}}, skip}},
+			"b": {},
+		}},
+	}
+	var w strings.Builder
+	write(&w, columns, []suite.Suite{{Name: "a"}, {Name: "b", Why: "it is long"}}, false)
+	const want = "| suite          | 5.10                     | 6.1                                |\n" +
+		"|----------------|--------------------------|------------------------------------|\n" +
+		"| `uname -r`     | 5.10.0                   | 6.1.0                              |\n" +
+		"| a              | 1 passed, 1 skipped, 2 s | 0 passed, 1 FAILED, 1 skipped, 0 s |\n" +
+		"| b              | 0 passed, FAILED, 0 s    | 0 passed, 0 s                      |\n" +
+		"| all, with boot | 0s                       | 0s                                 |\n" + `
+5.10 b:     exit status 1
+
+6.1 a FAILED: TestY (0 s)
+    wrong
+
+Skipped:
+
+- a TestX: no such thing (all)
+
+Not run (` + "`-full`" + ` runs it):
+
+- of b: it is long
+`
+	if w.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", w.String(), want)
+	}
+	if !columns[0].Failed() || !columns[1].Failed() {
+		t.Error("both have failed")
+	}
+}

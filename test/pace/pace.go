@@ -1,0 +1,23 @@
+// Package pace knows how fast the machine is that tests run on. Where a test
+// says how long something may take, it says so of a usual machine; an emulated
+// one, as of test/kernels, takes many times that.
+//
+// Waiting for what has to happen needs no pace: that has a deadline far away.
+package pace
+
+import (
+	"os"
+	"strconv"
+	"time"
+)
+
+// variable says how many times slower than a usual machine this one is.
+const variable = "FLATNET_PACE"
+
+// Of is how long something may take here that takes d at most on a usual machine.
+func Of(d time.Duration) time.Duration {
+	if times, err := strconv.Atoi(os.Getenv(variable)); err == nil && times > 1 {
+		return d * time.Duration(times)
+	}
+	return d
+}
