@@ -59,7 +59,8 @@ func programs(t *testing.T, suite string) string {
 		t.Skip(missing)
 	}
 	root, directory := roots[suite], t.TempDir()
-	linker := one(t, root, "lib*/ld-linux*.so*", "usr/lib*/ld-linux*.so*")
+	// Not what lib64 has, which may be a link to the machine's own.
+	linker := one(t, root, "lib/*-linux-gnu/ld-[0-9]*.so", "lib/*-linux-gnu/ld-linux*.so*", "usr/lib/*-linux-gnu/ld-linux*.so*")
 	var libraries []string
 	for _, pattern := range []string{"lib/*-linux-gnu", "usr/lib/*-linux-gnu"} {
 		found, _ := filepath.Glob(filepath.Join(root, pattern))

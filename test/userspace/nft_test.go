@@ -34,13 +34,16 @@ func node(t *testing.T) (*cluster.Cluster, *cluster.Node) {
 	return c, n
 }
 
+// ports are what Services have: four of them, TCP and UDP, in each family.
+const ports = 16
+
 // served waits until the node balances all Services.
 func served(t *testing.T, c *cluster.Cluster, n *cluster.Node) {
 	t.Helper()
 	c.Eventually("rules of Services on "+n.Name, func() error {
 		status, err := agent.AskServices(t.Context(), n.StateDir)
-		if err == nil && (len(status.Ports) != 8 || !status.Synced) {
-			err = fmt.Errorf("%d ports, want 8; synced %t", len(status.Ports), status.Synced)
+		if err == nil && (len(status.Ports) != ports || !status.Synced) {
+			err = fmt.Errorf("%d ports, want %d; synced %t", len(status.Ports), ports, status.Synced)
 		}
 		return err
 	})
@@ -55,6 +58,7 @@ func TestEveryNFTReadsTheTables(t *testing.T) {
 			nft := filepath.Join(programs(t, suite), "nft")
 			t.Logf("Debian's %s has nft %s", suite, version(t, nft))
 			for table, names := range map[string][]string{
+				"inet flatnet":         {"chain ", "set "},
 				"ip flatnet":           {"chain postrouting", "set "},
 				"ip6 flatnet":          {"chain postrouting", "set "},
 				"ip flatnet-services":  {"chain prerouting", "chain output", "map endpoints-tcp", "10.96.0.1"},
