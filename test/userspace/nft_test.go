@@ -49,14 +49,26 @@ func served(t *testing.T, c *cluster.Cluster, n *cluster.Node) {
 	})
 }
 
+// tooOldForServices is whether an nft knows no numgen in the type of a map, which
+// the endpoints of Services have: nft 0.9.8 ends with an assertion where there is
+// such a map in any table ("concat_expr_msort_value: Assertion `ilen > 0' failed").
+func tooOldForServices(version string) bool { return strings.HasPrefix(version, "v0.") }
+
 // TestEveryNFTReadsTheTables: somebody who looks at a node with whatever nft is
-// there sees flatnet's tables. Old ones ended with an assertion on some.
+// there sees flatnet's tables.
 func TestEveryNFTReadsTheTables(t *testing.T) {
 	_, n := node(t)
+	_, plain := node(t) // and one that balances no Services
+	plain.Restart("--fabric", "auto")
 	for _, suite := range suites {
 		t.Run(suite, func(t *testing.T) {
 			nft := filepath.Join(programs(t, suite), "nft")
-			t.Logf("Debian's %s has nft %s", suite, version(t, nft))
+			number, n := version(t, nft), n
+			t.Logf("Debian's %s has nft %s", suite, number)
+			tooOld := tooOldForServices(number)
+			if tooOld {
+				n = plain
+			}
 			for table, names := range map[string][]string{
 				"inet flatnet":         {"chain ", "set "},
 				"ip flatnet":           {"chain postrouting", "set "},
@@ -64,6 +76,9 @@ func TestEveryNFTReadsTheTables(t *testing.T) {
 				"ip flatnet-services":  {"chain prerouting", "chain output", "map endpoints-tcp", "10.96.0.1"},
 				"ip6 flatnet-services": {"chain prerouting", "chain output", "map endpoints-tcp", "fd00:96::1"},
 			} {
+				if tooOld && strings.HasSuffix(table, "-services") {
+					continue
+				}
 				text, err := n.Output(nft, append([]string{"list", "table"}, strings.Fields(table)...)...)
 				if err != nil {
 					t.Errorf("table %s: %v", table, err)
@@ -102,14 +117,14 @@ func TestEveryNFTWritesServices(t *testing.T) {
 				must(t, err)
 			}
 			n.StartAgain()
-			if strings.HasPrefix(number, "v0.") {
-				c.Eventually("nft to be refused", func() error {
-					status, err := n.TryStatus()
-					if err == nil && !strings.Contains(fmt.Sprint(status.Problems), "nft") {
-						err = fmt.Errorf("problems are %v", status.Problems)
-					}
-					return err
-				})
+			if tooOldForServices(number) {
+				if err := n.Wait(); err == nil || !strings.Contains(n.Log(), "nft version must be v1.0.1 or later (got nftables "+number) {
+					t.Errorf("flatnetd has ended with %v, and does not say that nft is too old:\n%s", err, n.Log())
+				}
+				t.Setenv("PATH", path)
+				n.StartAgain()
+				n.WaitReady()
+				served(t, c, n)
 				return
 			}
 			n.WaitReady()
