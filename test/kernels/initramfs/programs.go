@@ -119,7 +119,12 @@ func (p Programs) library(r *Root, at, name string) error {
 		return nil
 	}
 	source := filepath.Join(string(p), at)
-	if _, err := os.Stat(source); err != nil { // the interpreter, in packages of before the merge
+	if _, err := os.Stat(source); err != nil {
+		// Packages have moved below /usr, and programs name their linker by its old
+		// place; unpacked packages have no link from there.
+		source = filepath.Join(string(p), "usr", at)
+	}
+	if _, err := os.Stat(source); err != nil {
 		return fmt.Errorf("looking for %s: %w", name, err)
 	}
 	if err := r.File(at, source); err != nil {
