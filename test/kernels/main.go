@@ -156,6 +156,6 @@ func userland(ctx context.Context, suite, architecture string) (initramfs.Progra
 		suite = "trixie"
 	}
 	root, err := debian.GetPrograms(ctx, debian.Cache(), suite, architecture, os.Stdout,
-		"busybox-static", "bash", "iproute2", "nftables", "iptables", "iputils-ping", "kmod", "procps", "util-linux", "conntrack", "ethtool")
+		"zlib1g", "busybox-static", "bash", "iproute2", "nftables", "iptables", "iputils-ping", "kmod", "procps", "util-linux", "conntrack", "ethtool")
 	return initramfs.Programs(root), err
 }
