@@ -12,8 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makePair creates both ends in one RTM_NEWLINK. NLM_F_ECHO has the answer tell
-// the new indices, which saves looking them up by name.
+// makePair creates both ends in one RTM_NEWLINK. With NLM_F_ECHO, Linux 6.2 and
+// later tell the new indices (kernel commit d88e136cab37), which saves looking them
+// up by name. Earlier ones ignore the flag, so that only the acknowledgement, which
+// all kernels send, says that the pair is there.
 func (n *Netlink) makePair(p Pair) error {
 	host, err := n.socket(Host)
 	if err != nil {
@@ -22,7 +24,7 @@ func (n *Netlink) makePair(p Pair) error {
 	if n.pod == nil {
 		return fmt.Errorf("no namespace of the pod given")
 	}
-	r := host.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ECHO)
+	r := host.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ECHO|unix.NLM_F_ACK)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	addEnd(r.AddData, p.Host, p.MTU)
 	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(Group)))
@@ -43,8 +45,7 @@ func (n *Netlink) makePair(p Pair) error {
 			n.indices[Pod][p.Pod.Name] = link.Attrs().ParentIndex
 		}
 	}
-	// A kernel before 6.2 does not echo: the indices are then looked up.
-	return nil
+	return nil // indices that were not told are looked up when they are needed
 }
 
 func addEnd(add func(nl.NetlinkRequestData), e End, mtu int) {

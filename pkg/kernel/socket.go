@@ -30,6 +30,10 @@ type socket struct {
 // call that asks; a removal takes some tens of milliseconds.
 const answerTimeout = 20 * time.Second
 
+// ErrUnanswered says that the kernel has not answered in time: what was asked
+// for may be done or not.
+var ErrUnanswered = errors.New("kernel has not answered")
+
 // openSocket opens a netlink socket in a namespace, or in the caller's own
 // where the namespace is nil. The thread is back in its own namespace on return.
 func openSocket(protocol int, namespace *Namespace) (*socket, error) {
@@ -110,7 +114,8 @@ func (s *socket) dump(message int, data ...nl.NetlinkRequestData) ([][]byte, err
 }
 
 // execute sends the request and returns the payloads of the answer's messages:
-// one, or those of a dump up to its end, or none for an acknowledgement.
+// one, or those of a dump up to its end. Where an acknowledgement is asked for,
+// it ends with that, and holds what the kernel tells before: an echo or nothing.
 func (s *socket) execute(r *nl.NetlinkRequest) ([][]byte, error) {
 	s.sequence++
 	r.Seq = s.sequence
@@ -133,7 +138,7 @@ func (s *socket) execute(r *nl.NetlinkRequest) ([][]byte, error) {
 			payload := messages[unix.SizeofNlMsghdr:length]
 			messages = messages[min(align(length), len(messages)):]
 			if header.Seq != s.sequence {
-				continue // the acknowledgement of an earlier, echoed request
+				continue // the late answer to an earlier request
 			}
 			if header.Flags&unix.NLM_F_DUMP_INTR != 0 {
 				interrupted = nl.ErrDumpInterrupted
@@ -145,7 +150,7 @@ func (s *socket) execute(r *nl.NetlinkRequest) ([][]byte, error) {
 				return answer, statusOf(payload, header.Flags)
 			}
 			answer = append(answer, append([]byte(nil), payload...))
-			if header.Flags&unix.NLM_F_MULTI == 0 {
+			if header.Flags&unix.NLM_F_MULTI == 0 && r.Flags&unix.NLM_F_ACK == 0 {
 				return answer, nil
 			}
 		}
@@ -161,7 +166,7 @@ func (s *socket) receive() ([]byte, error) {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EAGAIN):
-			return nil, fmt.Errorf("kernel has not answered for %s: %w", answerTimeout, err)
+			return nil, fmt.Errorf("%w for %s", ErrUnanswered, answerTimeout)
 		case err != nil:
 			return nil, fmt.Errorf("receiving netlink message: %w", err)
 		case flags&unix.MSG_TRUNC != 0:

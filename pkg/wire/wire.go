@@ -206,7 +206,9 @@ func (w Wire) nextHops() []netip.Addr {
 
 // Apply makes the wire. Where one object cannot be made, those before it are
 // removed again, last first, and the error says which it was; an error that
-// matches [kernel.ErrExists] means that something is there already.
+// matches [kernel.ErrExists] means that something is there already, one that
+// matches [kernel.ErrUnanswered] that the kernel took too long over the object,
+// which is removed as well if it is there.
 func (w Wire) Apply(k Kernel) error {
 	var made []kernel.Object
 	for _, object := range w.Objects() {
@@ -216,6 +218,9 @@ func (w Wire) Apply(k Kernel) error {
 			continue
 		}
 		errs := []error{&StepError{Object: object, Err: err}}
+		if errors.Is(err, kernel.ErrUnanswered) && k.Inspect(object) == nil {
+			made = append(made, object) // done after all, but for the answer
+		}
 		slices.Reverse(made)
 		for _, undo := range made {
 			if err := k.Remove(undo); err != nil {

@@ -181,6 +181,32 @@ func TestApplyUndoesWhatItMade(t *testing.T) {
 	}
 }
 
+// silent does what it is told but for one call, whose answer does not come.
+type silent struct {
+	*kernel.Recorder
+	calls, at int
+}
+
+func (s *silent) Make(object kernel.Object) error {
+	err := s.Recorder.Make(object)
+	if s.calls++; s.calls == s.at && err == nil {
+		err = fmt.Errorf("%s: %w for 20s", object, kernel.ErrUnanswered)
+	}
+	return err
+}
+
+// What the kernel did without an answer is undone as well, the pair too.
+func TestApplyUndoesWhatWasNotAnswered(t *testing.T) {
+	w := example("10.244.1.2", "fd00:244:1::2")
+	for at := 1; at <= len(w.Objects()); at++ {
+		k := &silent{Recorder: &kernel.Recorder{}, at: at}
+		if err := w.Apply(k); !errors.Is(err, kernel.ErrUnanswered) {
+			t.Errorf("call %d without an answer: error %v", at, err)
+		}
+		checkOnlyShared(t, k.Recorder)
+	}
+}
+
 // The process dies at every change; the DEL that follows leaves nothing.
 func TestRemoveAfterAnInterruptedApply(t *testing.T) {
 	w := example("10.244.1.2", "fd00:244:1::2")
