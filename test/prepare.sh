@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: test/prepare.sh test|bench|lint|race
+# Usage: test/prepare.sh test|bench|managers|lint|race
 #
 # Looks for the programs besides Go that a make target uses. As root on Debian
 # or its descendants it installs the missing ones, and says so; anybody else is
@@ -45,9 +45,14 @@ bench)
 		bin/e2e/cluster build kube-proxy
 	fi
 	;;
+managers)
+	need debootstrap debootstrap "a Debian for the emulated machine"
+	need qemu-system-x86_64 qemu-system-x86 "the emulated machine"
+	need mke2fs e2fsprogs "its disk"
+	;;
 lint) ;;
 *)
-	echo "usage: $0 test|bench|lint|race" >&2
+	echo "usage: $0 test|bench|managers|lint|race" >&2
 	exit 2
 	;;
 esac
