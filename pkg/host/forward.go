@@ -111,8 +111,12 @@ func foreignDrop(c baseChain, prefixes []netip.Prefix) Finding {
 		hint = "flatnet does not change firewalld's table; let pods' packets pass there: "
 		commands = append(commands, "firewall-cmd --reload")
 	}
+	found := "policy drop"
+	if c.refuses != "" {
+		found = "ending in " + c.refuses
+	}
 	return Finding{
-		Object: "chain " + c.String(), Found: "policy drop", Wanted: "accept for " + joined(prefixes),
+		Object: "chain " + c.String(), Found: found, Wanted: "accept for " + joined(prefixes),
 		Problem: "it may drop what pods send and receive",
 		Hint:    hint + "`" + strings.Join(commands, " && ") + "`",
 	}

@@ -313,6 +313,13 @@ func TestForeignTable(t *testing.T) {
 		{"answered in another chain, as firewalld does", `table inet firewalld { chain pods { accept; }
 			chain zones { ip saddr 10.244.1.0/24 goto pods; ip6 saddr fd00:244:1::/64 goto pods; }
 			chain filter_FORWARD { type filter hook forward priority 10; policy drop; jump zones; } }`, ""},
+		{"its last rule rejects, as firewalld's", `table inet mine { chain pass { type filter hook forward priority 10; policy accept;
+			ct state established,related accept; counter reject with icmpx admin-prohibited; } }`,
+			"chain inet mine pass: ending in reject, wanted accept for 10.244.1.0/24, fd00:244:1::/64, PROBLEM it may drop what pods send and receive\n"},
+		{"its last rule drops", `table ip mine { chain pass { type filter hook forward priority 0; drop; } }`,
+			"chain ip mine pass: ending in drop, wanted accept for 10.244.1.0/24, PROBLEM it may drop what pods send and receive\n"},
+		{"its last rule rejects some", `table inet mine { chain pass { type filter hook forward priority 0;
+			meta l4proto tcp reject; tcp dport 25 reject with tcp reset; } }`, ""},
 		{"named, but dropped", `table inet mine { chain pass { type filter hook forward priority 0; policy drop;
 			ip saddr 10.244.1.0/24 drop; ip6 saddr fd00:244:1::/64 tcp dport 25 drop; } }`,
 			"chain inet mine pass: policy drop, wanted accept for 10.244.1.0/24, fd00:244:1::/64, PROBLEM it may drop what pods send and receive\n"},
