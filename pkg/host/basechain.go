@@ -81,7 +81,9 @@ func iptablesChains(c *nftables.Conn) ([]baseChain, error) {
 		case err != nil:
 			return nil, fmt.Errorf("looking up nftables chain %s: %w", b, err)
 		default:
-			b.drops = policyDrops(chain)
+			if b.drops = policyDrops(chain); !b.drops {
+				b.refuses = refusal(c, chain)
+			}
 			found = append(found, b)
 		}
 	}
@@ -127,6 +129,11 @@ func refusal(c *nftables.Conn, chain *nftables.Chain) string {
 		case *expr.Counter, *expr.Log:
 		case *expr.Reject:
 			return "reject"
+		case *expr.Target: // as iptables writes it
+			if e.Name == "REJECT" {
+				return "reject"
+			}
+			return ""
 		case *expr.Verdict:
 			if e.Kind == expr.VerdictDrop {
 				return "drop"

@@ -128,7 +128,7 @@ func (k *Keeper) mayDrop(v variant, chains []baseChain) bool {
 		return k.usesLegacy(v)
 	}
 	return slices.ContainsFunc(chains, func(c baseChain) bool {
-		return c.drops && c.serves(v)
+		return (c.drops || c.refuses != "") && c.serves(v)
 	})
 }
 
@@ -162,15 +162,22 @@ func (k *Keeper) acceptIn(ctx context.Context, v variant, prefixes []netip.Prefi
 		f.Hint = "pods' packets may be dropped; let them pass: `" + shellAll(v.program, wanted) + "`"
 		return f, true
 	}
-	if !present.drops {
-		return f, false
-	}
 	missing, surplus := present.difference(wanted)
 	obstacle := present.obstacle(wanted)
+	if !present.drops {
+		// Nothing is to be appended; but what Red Hat's default rules end in rejects
+		// as well as a policy would drop.
+		f.Found, missing, surplus = "policy ACCEPT", nil, nil
+		if obstacle == nil {
+			return f, false
+		}
+	}
 	if len(missing)+len(surplus) == 0 && obstacle == nil {
 		return f, false
 	}
-	f.Found += fmt.Sprintf(", %d of %d rules missing, %d outdated", len(missing), len(wanted), len(surplus))
+	if present.drops {
+		f.Found += fmt.Sprintf(", %d of %d rules missing, %d outdated", len(missing), len(wanted), len(surplus))
+	}
 	var errs []error
 	// First what is missing: a node's traffic passes at all times.
 	for _, rule := range missing {

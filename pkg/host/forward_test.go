@@ -362,3 +362,35 @@ func TestForeignFirewalldHint(t *testing.T) {
 		t.Errorf("hint: %s", f.Hint)
 	}
 }
+
+// TestRejectsAtTheEnd: a FORWARD chain that ends in a reject, as Red Hat's default
+// rules do, is reported though its policy is to accept; who accepts pods' packets
+// before it has done what the hint says.
+func TestRejectsAtTheEnd(t *testing.T) {
+	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
+		t.Run(program, func(t *testing.T) {
+			r := newRouter(t)
+			r.skipWithout(t, program)
+			r.run(t, program, "-A", "FORWARD", "-m", "state", "--state", "RELATED,ESTABLISHED", "-j", "ACCEPT")
+			r.run(t, program, "-A", "FORWARD", "-j", "REJECT", "--reject-with", "icmp-host-prohibited")
+			needs := r.needs()
+			needs.IPv6 = false
+			found := func() (found string) {
+				t.Helper()
+				if err := r.Do(func() error { found = text((&Keeper{}).Apply(context.Background(), needs)); return nil }); err != nil {
+					t.Fatal(err)
+				}
+				return found
+			}
+			wantText(t, "reject of everything", found(), "chain FORWARD of "+program+": policy ACCEPT, "+
+				"wanted accept for 10.244.1.0/24, marked \"flatnet: pods\", "+
+				"PROBLEM the rule `-A FORWARD -j REJECT --reject-with icmp-host-prohibited` comes first and drops what pods send and receive\n")
+			r.run(t, program, "-I", "FORWARD", "-s", "10.244.0.0/16", "-j", "ACCEPT")
+			r.run(t, program, "-I", "FORWARD", "-d", "10.244.1.0/24", "-m", "comment", "--comment", "pods", "-j", "ACCEPT")
+			wantText(t, "accepted before it", found(), "")
+			r.run(t, program, "-P", "FORWARD", "DROP")
+			found() // flatnet's are appended, though they are not needed
+			wantText(t, "with a policy", found(), "")
+		})
+	}
+}

@@ -118,7 +118,7 @@ func newLab(boot int) (*lab, error) {
 	err = all(
 		// The machine's second card is the other end of its own wire.
 		"ip link set eth1 netns lan",
-		"ip -n lan link add br type bridge mcast_snooping 0", "ip -n lan link set br up", "ip -n lan link set eth1 master br up",
+		"ip -n lan link add name br type bridge mcast_snooping 0", "ip -n lan link set br up", "ip -n lan link set eth1 master br up",
 		"ip -n lan link add p2 type veth peer name eth0 netns n2", "ip -n lan link set p2 master br up",
 		"ip -n lan link add pr type veth peer name eth0 netns router", "ip -n lan link set pr master br up",
 		"ip -n n3 link add eth0 type veth peer name eth1 netns router",

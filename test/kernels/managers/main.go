@@ -93,7 +93,7 @@ func runHost(ctx context.Context, only, cache, programs, logs string) error {
 	}
 	machine := boot.Machine{
 		Architecture: "amd64", Kernel: filepath.Join(image, "vmlinuz"), Initrd: filepath.Join(image, "initrd"),
-		Disks: []string{root, second}, Console: console, Parameters: "root=/dev/vda rw quiet net.ifnames=0 systemd.show_status=0",
+		Disks: []string{root, second}, Console: console, Parameters: "root=/dev/vda rw quiet net.ifnames=0 systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service",
 		// Two network cards at one hub, so that one end can be the machine's own.
 		Options: []string{
 			"-netdev", "hubport,hubid=0,id=own", "-device", "virtio-net-pci,netdev=own",
