@@ -106,10 +106,15 @@ func foreignDrop(c baseChain, prefixes []netip.Prefix) Finding {
 			commands = append(commands, fmt.Sprintf("nft insert rule %s %s %s %s accept", c, family, side, p))
 		}
 	}
+	more := ""
 	hint := "flatnet does not change this table; let pods' packets pass there, and in the file that it is loaded from: "
 	if c.table == "firewalld" {
 		hint = "flatnet does not change firewalld's table; let pods' packets pass there: "
 		commands = append(commands, "firewall-cmd --reload")
+		// It chooses the zone by the source, so that what comes from pods of others
+		// is not trusted by this.
+		more = "; and in the same way the networks of the other nodes' pods, or one that has all of them; " +
+			"with an overlay also its port: `firewall-cmd --permanent --add-port=4789/udp`"
 	}
 	found := "policy drop"
 	if c.refuses != "" {
@@ -118,7 +123,7 @@ func foreignDrop(c baseChain, prefixes []netip.Prefix) Finding {
 	return Finding{
 		Object: "chain " + c.String(), Found: found, Wanted: "accept for " + joined(prefixes),
 		Problem: "it may drop what pods send and receive",
-		Hint:    hint + "`" + strings.Join(commands, " && ") + "`",
+		Hint:    hint + "`" + strings.Join(commands, " && ") + "`" + more,
 	}
 }
 

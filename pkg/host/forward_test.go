@@ -361,6 +361,9 @@ func TestForeignFirewalldHint(t *testing.T) {
 	if want := "`firewall-cmd --permanent --zone=trusted --add-source=10.244.1.0/24 && firewall-cmd --reload`"; !strings.Contains(f.Hint, want) {
 		t.Errorf("hint: %s", f.Hint)
 	}
+	if !strings.Contains(f.Hint, "the other nodes' pods") {
+		t.Errorf("hint says nothing of other nodes' pods, whose packets have another source: %s", f.Hint)
+	}
 }
 
 // TestRejectsAtTheEnd: a FORWARD chain that ends in a reject, as Red Hat's default

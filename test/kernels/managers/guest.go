@@ -136,6 +136,11 @@ func (l *lab) do(r row) Report {
 			return fail(err)
 		}
 	}
+	if r.flushed {
+		if err := l.portsAgain(); err != nil {
+			return fail(err)
+		}
+	}
 	for _, p := range l.paths {
 		if p.broken != nil || p.connection == nil || time.Since(p.last) > time.Second {
 			p.establish()
@@ -171,7 +176,9 @@ func (l *lab) do(r row) Report {
 		}
 	}
 	now := time.Now()
-	for _, p := range l.paths {
+	machine := l.paths[0].outcome(now)
+	report.Noise = max(noise, 2*machine.Gap)
+	for _, p := range l.paths[1:] {
 		o := p.outcome(now)
 		report.Paths = append(report.Paths, o)
 		if o.Broken {
@@ -183,7 +190,7 @@ func (l *lab) do(r row) Report {
 		if o.Lost > 0 {
 			report.Whole = max(report.Whole, o.Last+int(newEvery/time.Millisecond))
 		}
-		if o.Gap > noise {
+		if o.Gap > report.Noise {
 			report.Whole = max(report.Whole, o.GapAt+o.Gap)
 		}
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -118,9 +120,9 @@ func newLab(boot int) (*lab, error) {
 	err = all(
 		// The machine's second card is the other end of its own wire.
 		"ip link set eth1 netns lan",
-		"ip -n lan link add name br type bridge mcast_snooping 0", "ip -n lan link set br up", "ip -n lan link set eth1 master br up",
-		"ip -n lan link add p2 type veth peer name eth0 netns n2", "ip -n lan link set p2 master br up",
-		"ip -n lan link add pr type veth peer name eth0 netns router", "ip -n lan link set pr master br up",
+		"ip -n lan link add name lan0 type bridge mcast_snooping 0", "ip -n lan link set lan0 up", "ip -n lan link set eth1 master lan0 up",
+		"ip -n lan link add p2 type veth peer name eth0 netns n2", "ip -n lan link set p2 master lan0 up",
+		"ip -n lan link add pr type veth peer name eth0 netns router", "ip -n lan link set pr master lan0 up",
 		"ip -n n3 link add eth0 type veth peer name eth1 netns router",
 		"ip -n n2 link set eth0 up", "ip -n n3 link set eth0 up", "ip -n router link set eth0 up", "ip -n router link set eth1 up",
 		"ip -n n2 addr add 172.30.0.2/24 dev eth0", "ip -n n2 addr add fd00:30::2/64 dev eth0 nodad",
@@ -248,7 +250,7 @@ func (l *lab) cni(p *pod, f func(context.Context, *libcni.CNIConfig, *libcni.Net
 	if p.ports {
 		arguments.CapabilityArgs = map[string]any{"portMappings": []map[string]any{{"hostPort": 8081, "containerPort": 8080, "protocol": "tcp"}}}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	return l.space(p.node).Do(func() error {
 		return f(ctx, libcni.NewCNIConfigWithCacheDir([]string{binDir(p.node)}, filepath.Join(home, "cache"), nil), list, arguments)
@@ -269,6 +271,31 @@ func (l *lab) add(p *pod) error {
 		for _, ip := range result.IPs {
 			a, _ := netip.AddrFromSlice(ip.Address.IP)
 			p.addresses = append(p.addresses, a.Unmap())
+		}
+		return nil
+	})
+}
+
+// portsAgain lets the portmap plugin make the rules of a pod's host port again, which
+// nobody else does once they are gone.
+func (l *lab) portsAgain() error {
+	return l.cni(l.pods["a"], func(ctx context.Context, cni *libcni.CNIConfig, list *libcni.NetworkConfigList, arguments *libcni.RuntimeConf) error {
+		result, err := cni.GetNetworkListCachedResult(list, arguments)
+		if err != nil || result == nil {
+			return fmt.Errorf("looking up the result of ADD: %v", err)
+		}
+		config, err := json.Marshal(map[string]any{
+			"cniVersion": "1.0.0", "name": list.Name, "type": "portmap", "prevResult": result,
+			"capabilities": map[string]bool{"portMappings": true}, "runtimeConfig": arguments.CapabilityArgs,
+		})
+		if err != nil {
+			return err
+		}
+		cmd := exec.CommandContext(ctx, "/opt/cni/bin/portmap")
+		cmd.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID="+arguments.ContainerID, "CNI_NETNS="+arguments.NetNS, "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin")
+		cmd.Stdin = bytes.NewReader(config)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("executing portmap: %w: %s", err, out)
 		}
 		return nil
 	})
@@ -321,6 +348,12 @@ func (l *lab) makePaths() error {
 			l.spaces[n] = newSpace(n)
 		}
 	}
+	// Whatever happens on this one, happens to the emulated machine as a whole.
+	own := netip.MustParseAddrPort("127.0.0.1:8070")
+	if err := serve(l.self, own); err != nil {
+		return err
+	}
+	l.paths = []*path{{name: "machine", from: l.spaces[l.self], to: own}}
 	for i, v := range []string{"4", "6"} {
 		outside, n1, n3, clusterIP := netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("172.31.0.3"), netip.MustParseAddr("10.96.0.10")
 		if v == "6" {

@@ -19,9 +19,9 @@ import (
 
 // How often each path is tried. The machine is emulated, and has two CPUs.
 const (
-	newEvery  = 100 * time.Millisecond // a connection is made, asked over, and ended
-	byteEvery = 20 * time.Millisecond  // over a connection that is there
-	patience  = 800 * time.Millisecond // with a new connection
+	newEvery  = 200 * time.Millisecond  // a connection is made, asked over, and ended
+	byteEvery = 50 * time.Millisecond   // over a connection that is there
+	patience  = 2000 * time.Millisecond // with a new connection
 )
 
 // space is a network namespace and a thread in it that makes sockets.
@@ -51,11 +51,11 @@ func (s *space) dial(to netip.AddrPort) (net.Conn, error) {
 	}
 	done := make(chan result, 1)
 	s.work <- func() {
-		family := unix.AF_INET
-		var address unix.Sockaddr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
-		if to.Addr().Is6() {
-			family = unix.AF_INET6
-			address = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+		family := unix.AF_INET6
+		var address unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+		if to.Addr().Is4() {
+			family = unix.AF_INET
+			address = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 		}
 		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err == nil {

@@ -10,6 +10,7 @@ type Report struct {
 	Row   string `json:"row,omitempty"`
 	Took  int    // milliseconds, of the action
 	Whole int    // milliseconds after which all paths were right for good, -1 if they were not
+	Noise int    // milliseconds that an answer took though nothing but the machine was in its way
 	Paths []Outcome
 	// Repairs are what flatnetd has mended meanwhile, by kind of object.
 	Repairs  map[string]int
@@ -20,7 +21,8 @@ type Report struct {
 	Reboot   bool     // but the machine has more to say once it has booted again
 }
 
-// noise is how long an answer may take on the emulated machine though nothing is wrong.
+// noise is how long an answer may take at least on the emulated machine though
+// nothing is wrong.
 const noise = 400
 
 func (r Report) String() string {
@@ -47,7 +49,7 @@ func (r Report) String() string {
 		switch {
 		case p.End != "":
 			parts = append(parts, fmt.Sprintf("established: %s at %d ms", p.End, p.GapAt+p.Gap))
-		case p.Gap > noise:
+		case p.Gap > r.Noise:
 			parts = append(parts, fmt.Sprintf("established: stood for %d ms at %d", p.Gap, p.GapAt))
 		}
 		if len(parts) > 0 {

@@ -12,7 +12,9 @@ type row struct {
 	before func() error // not measured: configuration
 	action func() error
 	after  func() error
-	limit  time.Duration // how long it may take until all is right, 75 s if it is 0
+	// flushed says that rules of host ports may be gone, and are to be made again first.
+	flushed bool
+	limit   time.Duration // how long it may take until all is right, 75 s if it is 0
 	// always says that later rows of the same manager build on this one.
 	always bool
 	check  func(*lab, Report) error
@@ -98,12 +100,16 @@ var trust = []string{
 var rows = []row{
 	{name: "nothing is done", action: func() error { time.Sleep(5 * time.Second); return nil }},
 
-	{name: "udev: trigger of all interfaces", action: do("udevadm trigger --subsystem-match=net --action=add", "udevadm settle")},
-	{name: "systemd-sysctl: restart", action: do("systemctl restart systemd-sysctl")},
+	{name: "firewalld: start, not configured", limit: 20 * time.Second, action: do("systemctl start firewalld"), always: true},
+	{name: "firewalld: told of pods, reload", action: do(append(trust, "firewall-cmd -q --reload")...), always: true},
+	{name: "firewalld: reload", action: do("firewall-cmd -q --reload")},
+	{name: "firewalld: complete reload", action: do("firewall-cmd -q --complete-reload")},
+	{name: "firewalld: restart", action: do("systemctl restart firewalld")},
+	{name: "firewalld: stop", action: do("systemctl stop firewalld"), always: true},
 
 	{name: "systemd-networkd: first start, without drop-ins", always: true,
 		before: write(map[string]string{"/etc/systemd/network/10-underlay.network": networkdUnderlay}),
-		action: do("chmod 644 /etc/systemd/network/*", "systemctl start systemd-networkd")},
+		action: do("chmod 644 /etc/systemd/network/*", "rm -r /run/systemd/network /run/systemd/networkd.conf.d", "systemctl start systemd-networkd")},
 	{name: "systemd-networkd: reconfigure before it read them", action: do("networkctl reconfigure eth0")},
 	{name: "systemd-networkd: restart, with drop-ins", action: do("systemctl restart systemd-networkd")},
 	{name: "systemd-networkd: reload", action: do("networkctl reload")},
@@ -120,25 +126,21 @@ var rows = []row{
 	{name: "NetworkManager: device reapply", action: do("nmcli device reapply eth0")},
 	{name: "NetworkManager: stop", always: true, action: do("systemctl stop NetworkManager"), after: underlay},
 
-	{name: "firewalld: start, not configured", limit: 20 * time.Second, action: do("systemctl start firewalld"), always: true},
-	{name: "firewalld: told of pods, reload", action: do(append(trust, "firewall-cmd -q --reload")...), always: true},
-	{name: "firewalld: reload", action: do("firewall-cmd -q --reload")},
-	{name: "firewalld: complete reload", action: do("firewall-cmd -q --complete-reload")},
-	{name: "firewalld: restart", action: do("systemctl restart firewalld")},
-	{name: "firewalld: stop", action: do("systemctl stop firewalld"), always: true},
+	{name: "docker: start", always: true, action: do("systemctl start docker")},
+	{name: "docker: restart", action: do("systemctl restart docker")},
+	{name: "docker: stop", action: do("systemctl stop docker.socket docker"), always: true},
 
-	{name: "nftables.service: start, own ruleset", always: true,
-		before: write(map[string]string{"/etc/nftables.conf": ruleset}), action: do("systemctl start nftables")},
-	{name: "nftables.service: restart", action: do("systemctl restart nftables")},
-	{name: "nftables.service: reload", action: do("systemctl reload nftables")},
-	{name: "nftables.service: stop", action: do("systemctl stop nftables"), always: true},
-
-	{name: "ufw: enable", always: true,
+	{name: "ufw: enable", always: true, flushed: true,
 		before: do("sed -i 's/^IPV6=.*/IPV6=yes/' /etc/default/ufw", "ufw allow 4789/udp", "ufw allow 8080/tcp"), action: do("ufw --force enable")},
 	{name: "ufw: reload", action: do("ufw reload")},
 	{name: "ufw: disable", action: do("ufw disable"), always: true},
 
-	{name: "docker: start", always: true, action: do("systemctl start docker")},
-	{name: "docker: restart", action: do("systemctl restart docker")},
-	{name: "docker: stop", action: do("systemctl stop docker.socket docker"), always: true},
+	{name: "nftables.service: start, own ruleset", always: true,
+		limit: 15 * time.Second, before: write(map[string]string{"/etc/nftables.conf": ruleset}), action: do("systemctl start nftables")},
+	{name: "nftables.service: restart", flushed: true, limit: 15 * time.Second, action: do("systemctl restart nftables")},
+	{name: "nftables.service: reload", flushed: true, limit: 15 * time.Second, action: do("systemctl reload nftables")},
+	{name: "nftables.service: stop", flushed: true, limit: 15 * time.Second, action: do("systemctl stop nftables"), always: true},
+
+	{name: "udev: trigger of all interfaces", action: do("udevadm trigger --subsystem-match=net --action=add", "udevadm settle")},
+	{name: "systemd-sysctl: restart", action: do("systemctl restart systemd-sysctl")},
 }
