@@ -82,7 +82,7 @@ func firstBoot(only *regexp.Regexp) error {
 	}
 	stop := make(chan struct{})
 	for _, p := range l.paths {
-		go p.probe(stop)
+		go p.probe(l.pace, stop)
 	}
 	for _, r := range rows {
 		if !only.MatchString(r.name) {
@@ -121,6 +121,14 @@ func (l *lab) populate() error {
 		}
 	}
 	say("pods of three nodes after %s", time.Since(begin).Round(time.Second))
+	begin = time.Now()
+	for _, p := range l.paths {
+		if err := p.ask(); err != nil {
+			return fmt.Errorf("path %s: %w", p.name, err)
+		}
+	}
+	l.pace = paceOf(time.Since(begin))
+	say("every path is tried every %s, and asked over every %s", l.pace.connect, l.pace.ask)
 	return nil
 }
 
@@ -188,7 +196,7 @@ func (l *lab) do(r row) Report {
 			continue
 		}
 		if o.Lost > 0 {
-			report.Whole = max(report.Whole, o.Last+int(newEvery/time.Millisecond))
+			report.Whole = max(report.Whole, o.Last+int(l.pace.connect/time.Millisecond))
 		}
 		if o.Gap > report.Noise {
 			report.Whole = max(report.Whole, o.GapAt+o.Gap)

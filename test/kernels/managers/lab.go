@@ -62,6 +62,7 @@ type lab struct {
 	self, lan, router, n2, n3 *netlab.Namespace
 	api                       *apiserver.Server
 	boot                      int // of the machine, from 1
+	pace                      pace
 	pods                      map[string]*pod
 	paths                     []*path
 	spaces                    map[*netlab.Namespace]*space

@@ -17,12 +17,21 @@ import (
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
-// How often each path is tried. The machine is emulated, and has two CPUs.
-const (
-	newEvery  = 200 * time.Millisecond  // a connection is made, asked over, and ended
-	byteEvery = 50 * time.Millisecond   // over a connection that is there
-	patience  = 2000 * time.Millisecond // with a new connection
-)
+// patience is how long a new connection may take.
+const patience = 3 * time.Second
+
+// pace is how often each path is tried. An emulated machine is slow, and how slow
+// depends on what it is emulated on: the probes shall leave it most of its time.
+type pace struct {
+	connect time.Duration // a connection is made, asked over, and ended
+	ask     time.Duration // over a connection that is there
+}
+
+// paceOf goes by how long it took to make a connection on every path, one after the other.
+func paceOf(round time.Duration) pace {
+	connect := max(100*time.Millisecond, 4*round).Round(10 * time.Millisecond)
+	return pace{connect: connect, ask: max(20*time.Millisecond, connect/4)}
+}
 
 // space is a network namespace and a thread in it that makes sockets.
 type space struct {
@@ -163,20 +172,26 @@ func (p *path) ask() error {
 }
 
 // probe tries until stop is closed.
-func (p *path) probe(stop <-chan struct{}) {
-	go p.keepAsking(stop)
+func (p *path) probe(pace pace, stop <-chan struct{}) {
+	go p.keepAsking(pace.ask, stop)
+	// A machine that cannot follow is not asked more.
+	running := make(chan struct{}, 3)
 	for {
 		select {
 		case <-stop:
 			return
-		case <-time.After(newEvery):
+		case <-time.After(pace.connect):
 		}
+		running <- struct{}{}
 		at := time.Now()
 		go func() {
+			defer func() { <-running }()
 			err := p.ask()
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.tries = append(p.tries, try{at, err})
+			if !at.Before(p.begin) { // else it is of the row before
+				p.tries = append(p.tries, try{at, err})
+			}
 		}()
 	}
 }
@@ -240,12 +255,12 @@ func (p *path) listen(c net.Conn) {
 	}
 }
 
-func (p *path) keepAsking(stop <-chan struct{}) {
+func (p *path) keepAsking(every time.Duration, stop <-chan struct{}) {
 	for {
 		select {
 		case <-stop:
 			return
-		case <-time.After(byteEvery):
+		case <-time.After(every):
 		}
 		p.mu.Lock()
 		c := p.connection
@@ -253,7 +268,7 @@ func (p *path) keepAsking(stop <-chan struct{}) {
 		if c == nil {
 			continue
 		}
-		c.SetWriteDeadline(time.Now().Add(byteEvery))
+		c.SetWriteDeadline(time.Now().Add(every))
 		if _, err := c.Write([]byte{'?'}); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			p.mu.Lock()
 			if p.connection == c && p.broken == nil && !errors.Is(err, io.EOF) {

@@ -64,7 +64,7 @@ func afterReboot() error {
 	stop := make(chan struct{})
 	defer close(stop)
 	for _, p := range l.paths {
-		go p.probe(stop)
+		go p.probe(l.pace, stop)
 	}
 	tell(l.do(row{name: rebootRow + ": DEL of the pods before", action: func() error {
 		l.boot = 1
