@@ -92,7 +92,8 @@ func iptablesChains(c *nftables.Conn) ([]baseChain, error) {
 
 // foreignDrops asks for all other chains of hook forward that drop by policy, or
 // end in a rule that drops or rejects everything, as firewalld's does. Flatnet's
-// own tables are none of them. Equivalent to: `nft list chains`, and `nft list chain`
+// own tables are none of them, nor is the one that firewalld has while it reloads.
+// Equivalent to: `nft list chains`, and `nft list chain`
 // for each of hook forward.
 func foreignDrops(c *nftables.Conn) ([]baseChain, error) {
 	all, err := c.ListChains()
@@ -103,7 +104,7 @@ func foreignDrops(c *nftables.Conn) ([]baseChain, error) {
 	for _, chain := range all {
 		b := baseChain{family: chain.Table.Family, table: chain.Table.Name, name: chain.Name, drops: policyDrops(chain)}
 		if chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookForward ||
-			!slices.Contains(forwardFamilies[:], b.family) || b.isIPTables() || b.table == "flatnet" {
+			!slices.Contains(forwardFamilies[:], b.family) || b.isIPTables() || b.table == "flatnet" || b.table == "firewalld_policy_drop" {
 			continue
 		}
 		if !b.drops {

@@ -313,6 +313,7 @@ func TestForeignTable(t *testing.T) {
 		{"answered in another chain, as firewalld does", `table inet firewalld { chain pods { accept; }
 			chain zones { ip saddr 10.244.1.0/24 goto pods; ip6 saddr fd00:244:1::/64 goto pods; }
 			chain filter_FORWARD { type filter hook forward priority 10; policy drop; jump zones; } }`, ""},
+		{"firewalld reloads", "table inet firewalld_policy_drop { chain filter_forward { type filter hook forward priority 9; policy drop; } }", ""},
 		{"its last rule rejects, as firewalld's", `table inet mine { chain pass { type filter hook forward priority 10; policy accept;
 			ct state established,related accept; counter reject with icmpx admin-prohibited; } }`,
 			"chain inet mine pass: ending in reject, wanted accept for 10.244.1.0/24, fd00:244:1::/64, PROBLEM it may drop what pods send and receive\n"},

@@ -97,15 +97,19 @@ var trust = []string{
 	"firewall-cmd -q --permanent --zone=public --add-port=4789/udp",
 }
 
+// settled is how long a row may take where something is known not to come back: what
+// is repaired by an event has been by then, and what only the resync finds has not.
+const settled = 15 * time.Second
+
 var rows = []row{
 	{name: "nothing is done", action: func() error { time.Sleep(5 * time.Second); return nil }},
 
-	{name: "firewalld: start, not configured", limit: 20 * time.Second, action: do("systemctl start firewalld"), always: true},
-	{name: "firewalld: told of pods, reload", action: do(append(trust, "firewall-cmd -q --reload")...), always: true},
-	{name: "firewalld: reload", action: do("firewall-cmd -q --reload")},
-	{name: "firewalld: complete reload", action: do("firewall-cmd -q --complete-reload")},
-	{name: "firewalld: restart", action: do("systemctl restart firewalld")},
-	{name: "firewalld: stop", action: do("systemctl stop firewalld"), always: true},
+	{name: "firewalld: start, not configured", limit: settled, action: do("systemctl start firewalld"), always: true},
+	{name: "firewalld: told of pods, reload", flushed: true, limit: settled, action: do(append(trust, "firewall-cmd -q --reload")...), always: true},
+	{name: "firewalld: reload", flushed: true, limit: settled, action: do("firewall-cmd -q --reload")},
+	{name: "firewalld: complete reload", flushed: true, limit: settled, action: do("firewall-cmd -q --complete-reload")},
+	{name: "firewalld: restart", flushed: true, limit: settled, action: do("systemctl restart firewalld")},
+	{name: "firewalld: stop", flushed: true, limit: settled, action: do("systemctl stop firewalld"), always: true},
 
 	{name: "systemd-networkd: first start, without drop-ins", always: true,
 		before: write(map[string]string{"/etc/systemd/network/10-underlay.network": networkdUnderlay}),
@@ -126,20 +130,20 @@ var rows = []row{
 	{name: "NetworkManager: device reapply", action: do("nmcli device reapply eth0")},
 	{name: "NetworkManager: stop", always: true, action: do("systemctl stop NetworkManager"), after: underlay},
 
-	{name: "docker: start", always: true, action: do("systemctl start docker")},
-	{name: "docker: restart", action: do("systemctl restart docker")},
-	{name: "docker: stop", action: do("systemctl stop docker.socket docker"), always: true},
+	{name: "docker: start", flushed: true, limit: settled, always: true, action: do("systemctl start docker")},
+	{name: "docker: restart", flushed: true, limit: settled, action: do("systemctl restart docker")},
+	{name: "docker: stop", flushed: true, limit: settled, action: do("systemctl stop docker.socket docker"), always: true},
 
-	{name: "ufw: enable", always: true, flushed: true,
+	{name: "ufw: enable", limit: settled, always: true, flushed: true,
 		before: do("sed -i 's/^IPV6=.*/IPV6=yes/' /etc/default/ufw", "ufw allow 4789/udp", "ufw allow 8080/tcp"), action: do("ufw --force enable")},
-	{name: "ufw: reload", action: do("ufw reload")},
-	{name: "ufw: disable", action: do("ufw disable"), always: true},
+	{name: "ufw: reload", flushed: true, limit: settled, action: do("ufw reload")},
+	{name: "ufw: disable", flushed: true, limit: settled, action: do("ufw disable"), always: true},
 
 	{name: "nftables.service: start, own ruleset", always: true,
-		limit: 15 * time.Second, before: write(map[string]string{"/etc/nftables.conf": ruleset}), action: do("systemctl start nftables")},
-	{name: "nftables.service: restart", flushed: true, limit: 15 * time.Second, action: do("systemctl restart nftables")},
-	{name: "nftables.service: reload", flushed: true, limit: 15 * time.Second, action: do("systemctl reload nftables")},
-	{name: "nftables.service: stop", flushed: true, limit: 15 * time.Second, action: do("systemctl stop nftables"), always: true},
+		limit: settled, before: write(map[string]string{"/etc/nftables.conf": ruleset}), action: do("systemctl start nftables")},
+	{name: "nftables.service: restart", flushed: true, limit: settled, action: do("systemctl restart nftables")},
+	{name: "nftables.service: reload", flushed: true, limit: settled, action: do("systemctl reload nftables")},
+	{name: "nftables.service: stop", flushed: true, limit: settled, action: do("systemctl stop nftables"), always: true},
 
 	{name: "udev: trigger of all interfaces", action: do("udevadm trigger --subsystem-match=net --action=add", "udevadm settle")},
 	{name: "systemd-sysctl: restart", action: do("systemctl restart systemd-sysctl")},
