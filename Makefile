@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd
 
-.PHONY: all build test race lint bench demo fuzz clean kernels s390x cluster cluster-down e2e e2e-full bench-cluster
+.PHONY: all build test race lint bench demo fuzz clean kernels managers s390x cluster cluster-down e2e e2e-full bench-cluster
 
 all: build
 
@@ -94,6 +94,14 @@ bench-cluster: bin/e2e/podtime
 .PHONY: bin/e2e/cluster bin/e2e/e2e bin/e2e/podtime
 bin/e2e/cluster bin/e2e/e2e bin/e2e/podtime:
 	@cd test/e2e && $(GO) build -o ../../$@ ./$(@F)
+
+# A Debian with systemd in an emulated machine is a node, and what manages real nodes'
+# networks is started and restarted there: docs/managers.md. Takes some twenty
+# minutes: make managers MANAGERS="-run firewalld"
+MANAGERS ?=
+managers: build
+	@test/prepare.sh managers
+	@$(GO) run ./test/kernels/managers $(MANAGERS)
 
 # Each fuzz target for a while: make fuzz FUZZTIME=10m
 FUZZTIME ?= 20s

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: test/prepare.sh test|bench|lint|race|s390x|kernels [ARCHITECTURE]
+# Usage: test/prepare.sh test|bench|lint|race|managers|s390x|kernels [ARCHITECTURE]
 #
 # Looks for the programs besides Go that a make target uses. As root on Debian
 # or its descendants it installs the missing ones, and says so; anybody else is
@@ -64,9 +64,14 @@ kernels)
 s390x)
 	need qemu-s390x-static qemu-user-static "programs for s390x"
 	;;
+managers)
+	need debootstrap debootstrap "a Debian for the emulated machine"
+	need qemu-system-x86_64 qemu-system-x86 "the emulated machine"
+	need mke2fs e2fsprogs "its disk"
+	;;
 lint) ;;
 *)
-	echo "usage: $0 test|bench|lint|race|s390x|kernels [ARCHITECTURE]" >&2
+	echo "usage: $0 test|bench|lint|race|managers|s390x|kernels [ARCHITECTURE]" >&2
 	exit 2
 	;;
 esac

@@ -19,6 +19,9 @@ type baseChain struct {
 	table  string
 	name   string
 	drops  bool // its policy is drop
+	// refuses is what its last rule does with all that came so far, which is as good
+	// as a policy: "drop" or "reject"; "" where it does neither.
+	refuses string
 	// passes are the prefixes that rules of its table name as a source or
 	// destination and accept, or hand on to another chain. They are not looked
 	// up for iptables' chains.
@@ -78,15 +81,20 @@ func iptablesChains(c *nftables.Conn) ([]baseChain, error) {
 		case err != nil:
 			return nil, fmt.Errorf("looking up nftables chain %s: %w", b, err)
 		default:
-			b.drops = policyDrops(chain)
+			if b.drops = policyDrops(chain); !b.drops {
+				b.refuses = refusal(c, chain)
+			}
 			found = append(found, b)
 		}
 	}
 	return found, nil
 }
 
-// foreignDrops asks for all other chains of hook forward that drop by policy.
-// Flatnet's own tables are none of them. Equivalent to: `nft list chains`.
+// foreignDrops asks for all other chains of hook forward that drop by policy, or
+// end in a rule that drops or rejects everything, as firewalld's does. Flatnet's
+// own tables are none of them, nor is the one that firewalld has while it reloads.
+// Equivalent to: `nft list chains`, and `nft list chain`
+// for each of hook forward.
 func foreignDrops(c *nftables.Conn) ([]baseChain, error) {
 	all, err := c.ListChains()
 	if err != nil {
@@ -95,14 +103,48 @@ func foreignDrops(c *nftables.Conn) ([]baseChain, error) {
 	var found []baseChain
 	for _, chain := range all {
 		b := baseChain{family: chain.Table.Family, table: chain.Table.Name, name: chain.Name, drops: policyDrops(chain)}
-		if chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookForward || !b.drops ||
-			!slices.Contains(forwardFamilies[:], b.family) || b.isIPTables() || b.table == "flatnet" {
+		if chain.Hooknum == nil || *chain.Hooknum != *nftables.ChainHookForward ||
+			!slices.Contains(forwardFamilies[:], b.family) || b.isIPTables() || b.table == "flatnet" || b.table == "firewalld_policy_drop" {
 			continue
+		}
+		if !b.drops {
+			if b.refuses = refusal(c, chain); b.refuses == "" {
+				continue
+			}
 		}
 		b.passes = passesOf(c, all, chain.Table)
 		found = append(found, b)
 	}
 	return found, nil
+}
+
+// refusal is what the last rule of a chain does with every packet, if that is to
+// drop or to reject it. A chain that cannot be read does neither.
+func refusal(c *nftables.Conn, chain *nftables.Chain) string {
+	rules, err := c.GetRules(chain.Table, chain)
+	if err != nil || len(rules) == 0 {
+		return ""
+	}
+	for _, e := range rules[len(rules)-1].Exprs {
+		switch e := e.(type) {
+		case *expr.Counter, *expr.Log:
+		case *expr.Reject:
+			return "reject"
+		case *expr.Target: // as iptables writes it
+			if e.Name == "REJECT" {
+				return "reject"
+			}
+			return ""
+		case *expr.Verdict:
+			if e.Kind == expr.VerdictDrop {
+				return "drop"
+			}
+			return ""
+		default:
+			return "" // it asks for something first
+		}
+	}
+	return ""
 }
 
 func policyDrops(c *nftables.Chain) bool {

@@ -111,15 +111,24 @@ func foreignDrop(c baseChain, prefixes []netip.Prefix) Finding {
 			commands = append(commands, fmt.Sprintf("nft insert rule %s %s %s %s accept", c, family, side, p))
 		}
 	}
+	more := ""
 	hint := "flatnet does not change this table; let pods' packets pass there, and in the file that it is loaded from: "
 	if c.table == "firewalld" {
 		hint = "flatnet does not change firewalld's table; let pods' packets pass there: "
 		commands = append(commands, "firewall-cmd --reload")
+		// It chooses the zone by the source, so that what comes from pods of others
+		// is not trusted by this.
+		more = "; and in the same way the networks of the other nodes' pods, or one that has all of them; " +
+			"with an overlay also its port: `firewall-cmd --permanent --add-port=4789/udp`"
+	}
+	found := "policy drop"
+	if c.refuses != "" {
+		found = "ending in " + c.refuses
 	}
 	return Finding{
-		Object: "chain " + c.String(), Found: "policy drop", Wanted: "accept for " + joined(prefixes),
+		Object: "chain " + c.String(), Found: found, Wanted: "accept for " + joined(prefixes),
 		Problem: "it may drop what pods send and receive",
-		Hint:    hint + "`" + strings.Join(commands, " && ") + "`",
+		Hint:    hint + "`" + strings.Join(commands, " && ") + "`" + more,
 	}
 }
 
@@ -129,7 +138,7 @@ func (k *Keeper) mayDrop(v variant, chains []baseChain) bool {
 		return k.usesLegacy(v)
 	}
 	return slices.ContainsFunc(chains, func(c baseChain) bool {
-		return c.drops && c.serves(v)
+		return (c.drops || c.refuses != "") && c.serves(v)
 	})
 }
 
@@ -163,15 +172,22 @@ func (k *Keeper) acceptIn(ctx context.Context, v variant, prefixes []netip.Prefi
 		f.Hint = "pods' packets may be dropped; let them pass: `" + shellAll(v.program, wanted) + "`"
 		return f, true
 	}
-	if !present.drops {
-		return f, false
-	}
 	missing, surplus := present.difference(wanted)
 	obstacle := present.obstacle(wanted)
+	if !present.drops {
+		// Nothing is to be appended; but what Red Hat's default rules end in rejects
+		// as well as a policy would drop.
+		f.Found, missing, surplus = "policy ACCEPT", nil, nil
+		if obstacle == nil {
+			return f, false
+		}
+	}
 	if len(missing)+len(surplus) == 0 && obstacle == nil {
 		return f, false
 	}
-	f.Found += fmt.Sprintf(", %d of %d rules missing, %d outdated", len(missing), len(wanted), len(surplus))
+	if present.drops {
+		f.Found += fmt.Sprintf(", %d of %d rules missing, %d outdated", len(missing), len(wanted), len(surplus))
+	}
 	var errs []error
 	// First what is missing: a node's traffic passes at all times.
 	for _, rule := range missing {

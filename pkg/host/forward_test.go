@@ -313,6 +313,14 @@ func TestForeignTable(t *testing.T) {
 		{"answered in another chain, as firewalld does", `table inet firewalld { chain pods { accept; }
 			chain zones { ip saddr 10.244.1.0/24 goto pods; ip6 saddr fd00:244:1::/64 goto pods; }
 			chain filter_FORWARD { type filter hook forward priority 10; policy drop; jump zones; } }`, ""},
+		{"firewalld reloads", "table inet firewalld_policy_drop { chain filter_forward { type filter hook forward priority 9; policy drop; } }", ""},
+		{"its last rule rejects, as firewalld's", `table inet mine { chain pass { type filter hook forward priority 10; policy accept;
+			ct state established,related accept; counter reject with icmpx admin-prohibited; } }`,
+			"chain inet mine pass: ending in reject, wanted accept for 10.244.1.0/24, fd00:244:1::/64, PROBLEM it may drop what pods send and receive\n"},
+		{"its last rule drops", `table ip mine { chain pass { type filter hook forward priority 0; drop; } }`,
+			"chain ip mine pass: ending in drop, wanted accept for 10.244.1.0/24, PROBLEM it may drop what pods send and receive\n"},
+		{"its last rule rejects some", `table inet mine { chain pass { type filter hook forward priority 0;
+			meta l4proto tcp reject; tcp dport 25 reject with tcp reset; } }`, ""},
 		{"named, but dropped", `table inet mine { chain pass { type filter hook forward priority 0; policy drop;
 			ip saddr 10.244.1.0/24 drop; ip6 saddr fd00:244:1::/64 tcp dport 25 drop; } }`,
 			"chain inet mine pass: policy drop, wanted accept for 10.244.1.0/24, fd00:244:1::/64, PROBLEM it may drop what pods send and receive\n"},
@@ -353,5 +361,40 @@ func TestForeignFirewalldHint(t *testing.T) {
 	f := foreignDrop(baseChain{table: "firewalld", name: "filter_FORWARD"}, prefixes("10.244.1.0/24"))
 	if want := "`firewall-cmd --permanent --zone=trusted --add-source=10.244.1.0/24 && firewall-cmd --reload`"; !strings.Contains(f.Hint, want) {
 		t.Errorf("hint: %s", f.Hint)
+	}
+	if !strings.Contains(f.Hint, "the other nodes' pods") {
+		t.Errorf("hint says nothing of other nodes' pods, whose packets have another source: %s", f.Hint)
+	}
+}
+
+// TestRejectsAtTheEnd: a FORWARD chain that ends in a reject, as Red Hat's default
+// rules do, is reported though its policy is to accept; who accepts pods' packets
+// before it has done what the hint says.
+func TestRejectsAtTheEnd(t *testing.T) {
+	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
+		t.Run(program, func(t *testing.T) {
+			r := newRouter(t)
+			r.skipWithout(t, program)
+			r.run(t, program, "-A", "FORWARD", "-m", "state", "--state", "RELATED,ESTABLISHED", "-j", "ACCEPT")
+			r.run(t, program, "-A", "FORWARD", "-j", "REJECT", "--reject-with", "icmp-host-prohibited")
+			needs := r.needs()
+			needs.IPv6 = false
+			found := func() (found string) {
+				t.Helper()
+				if err := r.Do(func() error { found = text((&Keeper{}).Apply(context.Background(), needs)); return nil }); err != nil {
+					t.Fatal(err)
+				}
+				return found
+			}
+			wantText(t, "reject of everything", found(), "chain FORWARD of "+program+": policy ACCEPT, "+
+				"wanted accept for 10.244.1.0/24, marked \"flatnet: pods\", "+
+				"PROBLEM the rule `-A FORWARD -j REJECT --reject-with icmp-host-prohibited` comes first and drops what pods send and receive\n")
+			r.run(t, program, "-I", "FORWARD", "-s", "10.244.0.0/16", "-j", "ACCEPT")
+			r.run(t, program, "-I", "FORWARD", "-d", "10.244.1.0/24", "-m", "comment", "--comment", "pods", "-j", "ACCEPT")
+			wantText(t, "accepted before it", found(), "")
+			r.run(t, program, "-P", "FORWARD", "DROP")
+			found() // flatnet's are appended, though they are not needed
+			wantText(t, "with a policy", found(), "")
+		})
 	}
 }

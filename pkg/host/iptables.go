@@ -120,7 +120,8 @@ func (f forwardRules) difference(wanted [][]string) (missing, surplus [][]string
 }
 
 // obstacle returns a rule that drops or rejects everything before one of flatnet's,
-// or before the end where one of those is missing yet.
+// or before the end where one of those is missing yet. A rule before which somebody
+// accepts all that the wanted rules do is none.
 func (f forwardRules) obstacle(wanted [][]string) []string {
 	missing, _ := f.difference(wanted)
 	last := len(f.rules)
@@ -131,12 +132,37 @@ func (f forwardRules) obstacle(wanted [][]string) []string {
 			}
 		}
 	}
-	for _, rule := range f.rules[:last] {
+	for i, rule := range f.rules[:last] {
 		if len(rule) > 1 && rule[0] == "-j" && (rule[1] == "DROP" || rule[1] == "REJECT") {
+			if acceptedBy(f.rules[:i], wanted) {
+				return nil
+			}
 			return rule
 		}
 	}
 	return nil
+}
+
+// acceptedBy reports whether rules accept all that the wanted ones do, by the same
+// networks or broader ones and nothing else.
+func acceptedBy(rules, wanted [][]string) bool {
+	for _, w := range wanted {
+		network := netip.MustParsePrefix(w[1])
+		if !slices.ContainsFunc(rules, func(rule []string) bool {
+			at := slices.Index(rule, "-m")
+			if at == 2 && len(rule) == 8 && rule[3] == "comment" {
+				rule = slices.Concat(rule[:2], rule[6:])
+			}
+			if len(rule) != 4 || rule[0] != w[0] || rule[2] != "-j" || rule[3] != "ACCEPT" {
+				return false
+			}
+			p, err := netip.ParsePrefix(rule[1])
+			return err == nil && p.Bits() <= network.Bits() && p.Contains(network.Addr())
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // read asks a variant for its FORWARD chain.

@@ -31,6 +31,7 @@ type Machine struct {
 	Initrd       string   // path of the initramfs; "" for none
 	Disks        []string // paths of raw images: /dev/vda, /dev/vdb, … where the kernel has virtio_blk
 	Parameters   string   // more of the kernel's command line
+	Options      []string // more of the emulator's, for example network cards
 	CPUs         int      // 0 means 2
 	Memory       int      // MiB; 0 means 2048
 	Accelerator  string   // qemu's -accel; "" for software emulation
@@ -158,6 +159,7 @@ func (m *Machine) arguments(a architecture) []string {
 	for _, disk := range m.Disks {
 		all = append(all, "-drive", "if=virtio,format=raw,file="+disk)
 	}
+	all = append(all, m.Options...)
 	return all
 }
 
