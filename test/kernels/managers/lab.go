@@ -76,11 +76,6 @@ type pod struct {
 	addresses []netip.Addr
 }
 
-// ip runs `ip` with the words of a line.
-func ip(format string, a ...any) error {
-	return command("ip " + fmt.Sprintf(format, a...))
-}
-
 // command runs a line of words; its error has what it printed.
 func command(line string) error {
 	_, err := output(line)
