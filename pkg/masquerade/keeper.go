@@ -84,8 +84,8 @@ func (k *Keeper) verify(want content) (repairs int, err error) {
 }
 
 // Remove deletes the table, and reports whether it was there. Established connections stay
-// translated if another table, like kube-proxy's, has a nat chain, and are cut
-// otherwise.
+// translated if another table, like kube-proxy's, has a rule that translates, and
+// are cut otherwise: the kernel tracks connections only while some rule needs it.
 // Equivalent to: `nft delete table inet flatnet`.
 func (k *Keeper) Remove() (removed bool, err error) {
 	k.mu.Lock()

@@ -1,6 +1,7 @@
 package masquerade
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -255,10 +257,17 @@ func TestConnectionsSurvive(t *testing.T) {
 		}},
 		{"remove where others translate too", func() error {
 			write(t, func(c *nftables.Conn) {
-				c.AddChain(&nftables.Chain{
+				chain := c.AddChain(&nftables.Chain{
 					Table: c.AddTable(&nftables.Table{Family: family, Name: "other"}), Name: "nat", Type: nftables.ChainTypeNAT,
 					Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 				})
+				// The chain alone does not keep connection tracking on: what is in
+				// it does. Here it is something that no packet of this test has.
+				c.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: []expr.Any{
+					&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+					&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, 0x4000)},
+					&expr.Masq{},
+				}})
 			})
 			_, err := k.Remove()
 			return err
