@@ -24,12 +24,10 @@ func (p *picky) judge(tx *knftables.Transaction) error {
 }
 
 func (p *picky) Run(ctx context.Context, tx *knftables.Transaction) error {
-	return errors.Join(p.judge(tx), func() error {
-		if p.judge(tx) != nil {
-			return nil
-		}
-		return p.Interface.Run(ctx, tx)
-	}())
+	if err := p.judge(tx); err != nil {
+		return err
+	}
+	return p.Interface.Run(ctx, tx)
 }
 
 func (p *picky) Check(ctx context.Context, tx *knftables.Transaction) error {
