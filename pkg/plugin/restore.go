@@ -146,7 +146,7 @@ func (j *job) restoreShared(records []attachment.Record) (repairs []string, err 
 		}
 	}
 	slices.SortFunc(masqueraded.Addresses, netip.Addr.Compare)
-	err = j.locked(func() error {
+	err = j.alone(func() bool { return true }, func() error {
 		var errs []error
 		for _, o := range objects {
 			mended, err := j.restore(o)

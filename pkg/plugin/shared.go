@@ -11,69 +11,145 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/rules"
 )
 
 // What attachments share on a node: that it forwards, that it answers to the
 // gateways, the nftables rules. The first attachment makes it, the last takes
 // it along. A lock keeps the last DEL from removing what an ADD, which has
-// written its record before, is about to rely on.
+// written its record before, is about to rely on: whoever joins what is there
+// shares the lock with others, whoever makes or removes it has it alone. To join
+// takes a millisecond on a quiet node, but where pods come and go by the dozen
+// the kernel lets an nftables socket wait for the ends of removals by others
+// (synchronize_rcu), and 64 that wait one after the other wait for too long.
 
 // share makes what the attachment needs to be there.
 func (j *job) share(record attachment.Record) error {
-	return j.locked(func() error {
-		for _, object := range record.Wire.Shared() {
-			if err := j.kernel.Make(object); err != nil {
-				return cni.Wrap(cni.CodeKernel, err, "the kernel refused the change that the message begins with")
+	for wait := (patience{path: j.lockPath()}); ; {
+		joined := false
+		held, err := j.locked(unix.LOCK_SH, func() (err error) {
+			joined, err = j.join(record)
+			return err
+		})
+		if err != nil || joined {
+			return err
+		}
+		if held {
+			held, err = j.locked(unix.LOCK_EX, func() error { return j.found(record) })
+			if err != nil || held {
+				return err
 			}
 		}
-		return cni.Wrap(cni.CodeKernel, j.unguarded(need(record), j.rules.Add), "")
+		// Others hold it, who may well be making what is missing.
+		if err := wait.more(); err != nil {
+			return err
+		}
+	}
+}
+
+// found makes what is shared, whatever is missing of it.
+func (j *job) found(record attachment.Record) error {
+	if err := j.makeShared(record); err != nil {
+		return err
+	}
+	return cni.Wrap(cni.CodeKernel, j.unguarded(need(record), j.rules.Add), "")
+}
+
+// join adds the attachment to what is shared, and reports whether all of that
+// was there.
+func (j *job) join(record attachment.Record) (joined bool, err error) {
+	if err := j.makeShared(record); err != nil {
+		return false, err
+	}
+	err = j.unguarded(need(record), func(n rules.Need) (err error) {
+		joined, err = j.rules.Join(n)
+		return err
 	})
+	return joined, cni.Wrap(cni.CodeKernel, err, "")
+}
+
+// makeShared makes what can be made any number of times at once.
+func (j *job) makeShared(record attachment.Record) error {
+	for _, object := range record.Wire.Shared() {
+		if err := j.kernel.Make(object); err != nil {
+			return cni.Wrap(cni.CodeKernel, err, "the kernel refused the change that the message begins with")
+		}
+	}
+	return nil
 }
 
 // unshare removes what is shared, if the job's attachment was the last one.
 func (j *job) unshare() error {
 	// Without the lock's file nothing was ever shared.
-	if _, err := os.Stat(j.lockPath()); err != nil || j.records.Others(j.key) {
+	if _, err := os.Stat(j.lockPath()); err != nil {
 		return nil
 	}
-	return j.locked(func() error {
-		if j.records.Others(j.key) {
-			return nil
-		}
+	last := func() bool { return !j.records.Others(j.key) }
+	return j.alone(last, func() error {
 		return errors.Join(j.kernel.RemoveAnswered(), removed(j.rules.Clear()))
 	})
 }
 
+// alone calls f while no other process has the lock, unless it is no longer
+// wanted by then.
+func (j *job) alone(wanted func() bool, f func() error) error {
+	for wait := (patience{path: j.lockPath()}); wanted(); {
+		held, err := j.locked(unix.LOCK_EX, func() error {
+			if !wanted() {
+				return nil
+			}
+			return f()
+		})
+		if err != nil || held {
+			return err
+		}
+		if err := wait.more(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (j *job) lockPath() string { return filepath.Join(j.config.StateDirectory, "shared.lock") }
 
-// locked calls f while no other process shares or unshares.
-func (j *job) locked(f func() error) error {
+// locked calls f while the lock is held, and reports whether it was to be had.
+func (j *job) locked(how int, f func() error) (held bool, err error) {
 	lock, err := os.OpenFile(j.lockPath(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return cni.Wrap(cni.CodeState, fmt.Errorf("opening lock: %w", err), "look at the permissions and the free space of stateDir")
+		return false, cni.Wrap(cni.CodeState, fmt.Errorf("opening lock: %w", err), "look at the permissions and the free space of stateDir")
 	}
 	defer lock.Close()
-	if err := acquire(lock); err != nil {
-		return err
+	for {
+		switch err := unix.Flock(int(lock.Fd()), how|unix.LOCK_NB); {
+		case err == nil:
+			return true, f()
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return false, nil
+		case !errors.Is(err, unix.EINTR):
+			return false, cni.Wrap(cni.CodeState, fmt.Errorf("locking %s: %w", lock.Name(), err), "")
+		}
 	}
-	return f()
 }
 
 // lockTimeout bounds the wait for other processes, each of which needs a
-// millisecond at most.
+// few milliseconds at most.
 const lockTimeout = 20 * time.Second
 
-func acquire(lock *os.File) error {
-	for begin, wait := time.Now(), 200*time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
-		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
-			return cni.Wrap(cni.CodeState, fmt.Errorf("locking %s: %w", lock.Name(), err), "")
-		case time.Since(begin) > lockTimeout:
-			return cni.Fail(cni.CodeTryAgain, fmt.Sprintf("another process has held %s for %s", lock.Name(), lockTimeout), "find it with fuser or lsof")
-		}
-		time.Sleep(wait)
+// patience is a wait for the lock, in steps of up to 10 ms.
+type patience struct {
+	path  string
+	begin time.Time
+	step  time.Duration
+}
+
+func (p *patience) more() error {
+	if p.step == 0 {
+		p.begin, p.step = time.Now(), 200*time.Microsecond
 	}
+	if time.Since(p.begin) > lockTimeout {
+		return cni.Fail(cni.CodeTryAgain, fmt.Sprintf("other processes have held %s for %s", p.path, lockTimeout), "find them with fuser or lsof")
+	}
+	time.Sleep(p.step)
+	p.step = min(2*p.step, 10*time.Millisecond)
+	return nil
 }

@@ -1,11 +1,13 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 // ExemptMore makes sure that what the plugin masquerades keeps its address on
@@ -15,9 +17,9 @@ import (
 // whether there is a set, and whether it had to change something; where not, it
 // costs two questions.
 //
-// An ADD may do the same at the same time. What it added between question and
-// answer stays; the other way round it may undo the widening, so who relies on
-// it has to call again when the table has changed.
+// An ADD may do the same at the same time: what either added stays. One that makes
+// the table anew may undo the widening, so who relies on it has to call again when
+// the table has changed.
 // Equivalent to: `nft add element ip flatnet exempt { PREFIXES }`.
 func (r *Rules) ExemptMore(prefixes []netip.Prefix) (present, changed bool, err error) {
 	c, err := connect()
@@ -26,7 +28,7 @@ func (r *Rules) ExemptMore(prefixes []netip.Prefix) (present, changed bool, err 
 	}
 	defer c.CloseLasting()
 	for _, f := range families {
-		wider, err := r.widenExemptions(c, f, prefixes)
+		wider, err := r.widenExemptions(c, f, Need{Exempt: prefixes}.exemptions(f))
 		if err != nil && !isMissing(err) {
 			return present, changed, fmt.Errorf("adding to nftables set %s %s %s: %w", familyName(f), tableName, exemptName, err)
 		}
@@ -39,14 +41,15 @@ func (r *Rules) ExemptMore(prefixes []netip.Prefix) (present, changed bool, err 
 // widenExemptions adds what the set lacks, and takes out what that comprises.
 // It asks again where the set was not as it had been a moment before.
 func (r *Rules) widenExemptions(c *nftables.Conn, f nftables.TableFamily, prefixes []netip.Prefix) (changed bool, err error) {
-	for range 3 {
+	const attempts = 10
+	for range attempts {
 		var present []nftables.SetElement
 		present, err = c.GetSetElements(exemptSet(f))
 		if err != nil {
 			return false, err
 		}
 		have := rangesOf(present)
-		want := have.with(Need{Exempt: prefixes}.exemptions(f))
+		want := have.with(prefixes)
 		if want.equal(have) {
 			return false, nil
 		}
@@ -62,8 +65,12 @@ func (r *Rules) widenExemptions(c *nftables.Conn, f nftables.TableFamily, prefix
 		if err = c.Flush(); err == nil {
 			return true, nil
 		}
+		if !isMissing(err) && !errors.Is(err, unix.EEXIST) {
+			return false, err
+		}
 	}
-	return false, err
+	// Not "missing": the set is there.
+	return false, fmt.Errorf("%v, %d times in a row: others change the set all the time", err, attempts)
 }
 
 // without returns those of the spans that the others have not.

@@ -2,7 +2,9 @@ package rules
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/google/nftables"
@@ -105,6 +107,52 @@ func TestExemptMoreBesideAnADD(t *testing.T) {
 		want := ranges(nil).with(prefixes("10.0.0.0/7", "192.168.0.0/16", "198.51.100.0/24", "224.0.0.0/4"))
 		if got := exempted(t, nftables.TableFamilyIPv4); !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+// Attachments that come at once join what is there, each with networks of its
+// own, and none loses what another brought.
+func TestJoinsAtOnce(t *testing.T) {
+	inNode(t, func(node *netlab.Node) {
+		first := Need{Addresses: addresses("10.1.0.1", "fd00::1"), Masquerade: true}
+		if joined, err := (&Rules{}).Join(first); joined || err != nil {
+			t.Errorf("joined what is not there: %t, %v", joined, err)
+		}
+		if err := (&Rules{}).Add(first); err != nil {
+			t.Fatal(err)
+		}
+		const pods = 16
+		var wg sync.WaitGroup
+		all := Need{Masquerade: true}
+		for i := range pods {
+			need := Need{
+				Addresses:  addresses(fmt.Sprintf("10.1.1.%d", i), fmt.Sprintf("fd00::1:%d", i)),
+				Exempt:     prefixes(fmt.Sprintf("172.%d.0.0/16", 16+2*i), fmt.Sprintf("fd%d::/16", 10+2*i)),
+				Masquerade: true,
+			}
+			all.Addresses = append(all.Addresses, need.Addresses...)
+			all.Exempt = append(all.Exempt, need.Exempt...)
+			wg.Go(func() {
+				if err := node.Do(func() error {
+					joined, err := (&Rules{}).Join(need)
+					if err == nil && !joined {
+						err = errors.New("something is missing")
+					}
+					return err
+				}); err != nil {
+					t.Errorf("%s: %v", need.Addresses[0], err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := (&Rules{}).Check(all); err != nil {
+			t.Error(err)
+		}
+		for _, f := range families {
+			if got, want := exempted(t, f), ranges(nil).with(all.exemptions(f)); !slices.Equal(got, want) {
+				t.Errorf("%s: %v, want %v", familyName(f), got, want)
+			}
 		}
 	})
 }

@@ -35,10 +35,15 @@ func verifiedSet() (*nftables.Set, error) {
 	}, nil
 }
 
+// hasGuard reports whether the guard's chain is there.
+func (r *Rules) hasGuard(c *nftables.Conn) (bool, error) {
+	_, err := c.ListChain(table(nftables.TableFamilyIPv6), guardChain)
+	return err == nil, ignoreMissing(err)
+}
+
 // ensureGuard makes the guard where its chain is missing.
 func (r *Rules) ensureGuard(c *nftables.Conn) error {
-	_, err := c.ListChain(table(nftables.TableFamilyIPv6), guardChain)
-	if err == nil || !isMissing(err) {
+	if present, err := r.hasGuard(c); err != nil || present {
 		return err
 	}
 	return r.buildGuard(c)

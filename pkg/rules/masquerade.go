@@ -24,47 +24,28 @@ func keyType(f nftables.TableFamily) nftables.SetDatatype {
 	return nftables.TypeIPAddr
 }
 
-// addMasquerade adds the need's addresses, and makes table, sets and rule where
-// the addition shows that they are missing.
-func (r *Rules) addMasquerade(c *nftables.Conn, f nftables.TableFamily, need Need) error {
-	exempt, err := r.missingExemptions(c, f, need)
-	if isMissing(err) {
-		return r.buildMasquerade(c, f, need)
-	}
-	if err != nil {
-		return err
+// joinMasquerade adds the need's exempt networks and addresses. It reports false
+// where that shows that table, sets or rule are missing.
+func (r *Rules) joinMasquerade(c *nftables.Conn, f nftables.TableFamily, need Need) (joined bool, err error) {
+	if _, err := r.widenExemptions(c, f, need.exemptions(f)); err != nil {
+		return false, ignoreMissing(err)
 	}
 	if err := r.step("add element"); err != nil {
-		return err
-	}
-	if exempt != nil {
-		c.FlushSet(exemptSet(f))
-		if err := c.SetAddElements(exemptSet(f), exempt.elements()); err != nil {
-			return err
-		}
+		return false, err
 	}
 	if err := c.SetAddElements(masqueradeSet(f), elements(need.ofFamily(f))); err != nil {
-		return err
+		return false, err
 	}
-	if err := c.Flush(); !isMissing(err) {
+	err = c.Flush()
+	return err == nil, ignoreMissing(err)
+}
+
+// addMasquerade makes what joinMasquerade misses.
+func (r *Rules) addMasquerade(c *nftables.Conn, f nftables.TableFamily, need Need) error {
+	if joined, err := r.joinMasquerade(c, f, need); err != nil || joined {
 		return err
 	}
 	return r.buildMasquerade(c, f, need)
-}
-
-// missingExemptions returns nil where the set covers what the need exempts, and
-// otherwise what the set has to hold.
-func (r *Rules) missingExemptions(c *nftables.Conn, f nftables.TableFamily, need Need) (ranges, error) {
-	present, err := c.GetSetElements(exemptSet(f))
-	if err != nil {
-		return nil, err
-	}
-	have := rangesOf(present)
-	want := have.with(need.exemptions(f))
-	if want.equal(have) {
-		return nil, nil
-	}
-	return want, nil
 }
 
 // exemptions are the need's networks of one family, and multicast, which has no

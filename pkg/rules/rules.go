@@ -54,8 +54,9 @@ const (
 	guardChain     = "guard"
 )
 
-// Rules works in the caller's network namespace. Adding and clearing must not
-// happen at the same time; the caller sees to that.
+// Rules works in the caller's network namespace. Any number of processes may join
+// and remove at the same time; whoever adds, rebuilds or clears has to be alone
+// with it, and the caller sees to that.
 type Rules struct {
 	// Step is called before every change, with its name; an error takes the
 	// place of the change. Tests make changes fail with it.
@@ -101,8 +102,48 @@ func (n Need) ofFamily(f nftables.TableFamily) []netip.Addr {
 
 var families = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
 
-// Add makes what the attachment needs, and keeps what is there. An attachment
-// without masquerading and IPv6 needs nothing and costs nothing.
+// Join adds the attachment to what others share already. It reports false, and may
+// have added a part, where something that is shared is missing: that is for
+// [Rules.Add]. An attachment without masquerading and IPv6 needs nothing and costs
+// nothing.
+func (r *Rules) Join(need Need) (joined bool, err error) {
+	if !need.Masquerade && !need.Guarded() {
+		return true, nil
+	}
+	c, err := connect()
+	if err != nil {
+		return false, err
+	}
+	defer c.CloseLasting()
+	if need.Guarded() {
+		if present, err := r.hasGuard(c); err != nil || !present {
+			return false, guardError(err)
+		}
+	}
+	for _, f := range need.masqueraded() {
+		if joined, err := r.joinMasquerade(c, f, need); err != nil || !joined {
+			return false, masqueradeError(need, f, err)
+		}
+	}
+	return true, nil
+}
+
+func guardError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
+}
+
+func masqueradeError(need Need, f nftables.TableFamily, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+}
+
+// Add makes what the attachment needs, what is shared included, and keeps what is
+// there.
 func (r *Rules) Add(need Need) error {
 	if !need.Masquerade && !need.Guarded() {
 		return nil
@@ -113,13 +154,13 @@ func (r *Rules) Add(need Need) error {
 	}
 	defer c.CloseLasting()
 	if need.Guarded() {
-		if err := r.ensureGuard(c); err != nil {
-			return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
+		if err := guardError(r.ensureGuard(c)); err != nil {
+			return err
 		}
 	}
 	for _, f := range need.masqueraded() {
-		if err := r.addMasquerade(c, f, need); err != nil {
-			return fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+		if err := masqueradeError(need, f, r.addMasquerade(c, f, need)); err != nil {
+			return err
 		}
 	}
 	return nil

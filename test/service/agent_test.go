@@ -276,8 +276,10 @@ func TestZones(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if e := status.Ports[0].Endpoints; len(e) != 1 {
-				return fmt.Errorf("%s has endpoints %s", n.Name, e)
+			for _, p := range status.Ports {
+				if len(p.Endpoints) != 1 || !status.Synced {
+					return fmt.Errorf("%s has endpoints %s for %s, synced %t", n.Name, p.Endpoints, p.Service, status.Synced)
+				}
 			}
 		}
 		return nil
