@@ -32,9 +32,7 @@ func inNode(t *testing.T, f func(node *netlab.Node)) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := node.Do(func() error { f(node); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	node.Test(t, func() { f(node) })
 }
 
 // dual are the needs of a dual-stack node of [inNode].

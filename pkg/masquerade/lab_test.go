@@ -32,9 +32,7 @@ func mainOrChild(m *testing.M) {
 func inNode(t testing.TB, f func(node *netlab.Node)) {
 	t.Helper()
 	node := netlab.Start(t).Node("node")
-	if err := node.Do(func() error { f(node); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	node.Test(t, func() { f(node) })
 }
 
 // needNFT skips where the program nft, which only tests use, is missing.

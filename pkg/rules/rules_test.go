@@ -35,9 +35,7 @@ func prefixes(texts ...string) []netip.Prefix {
 func inNode(t *testing.T, f func(node *netlab.Node)) {
 	t.Helper()
 	node := netlab.Start(t).Node("node")
-	if err := node.Do(func() error { f(node); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	node.Test(t, func() { f(node) })
 }
 
 func tables(t *testing.T) []string {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"testing"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -156,6 +157,19 @@ func (n *Namespace) Up(link string) error {
 		return fmt.Errorf("bringing up %s in namespace %s: %w", link, n.Name, err)
 	}
 	return nil
+}
+
+// Test runs a part of t in the namespace. f may end it as any test may: with
+// t.Fatal, or with t.Skip.
+func (n *Namespace) Test(t testing.TB, f func()) {
+	t.Helper()
+	err := n.Do(func() error { f(); return nil })
+	if err != nil && t.Skipped() {
+		t.SkipNow()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Sysctl reads a value below /proc/sys, for example "net/ipv4/ip_forward".
