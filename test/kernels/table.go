@@ -51,6 +51,7 @@ func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 		rows = append(rows, row)
 	}
 	grid(w, append(rows, took))
+	ratios(w, columns, suites)
 	failures(w, columns, suites)
 	skipped(w, columns, suites)
 	if !full {
@@ -86,6 +87,34 @@ func grid(w io.Writer, rows [][]string) {
 			}
 			fmt.Fprintln(w, "|")
 		}
+	}
+}
+
+// ratios writes what tests have measured, in a table of its own.
+func ratios(w io.Writer, columns []*column, suites []suite.Suite) {
+	rows := [][]string{{"flatnet / ptp, time under emulation"}}
+	row := map[string]int{}
+	for i, c := range columns {
+		rows[0] = append(rows[0], c.Kernel.Name)
+		for _, s := range suites {
+			if c.Suites[s.Name] == nil {
+				continue
+			}
+			for _, test := range c.Suites[s.Name].Tests {
+				names, numbers := test.Ratios()
+				for j, name := range names {
+					if row[name] == 0 {
+						row[name] = len(rows)
+						rows = append(rows, append([]string{name}, make([]string, len(columns))...))
+					}
+					rows[row[name]][i+1] = numbers[j]
+				}
+			}
+		}
+	}
+	if len(rows) > 1 {
+		fmt.Fprintln(w)
+		grid(w, rows)
 	}
 }
 

@@ -37,6 +37,19 @@ func (t *Test) Reason() string {
 	return "no reason given"
 }
 
+// Ratios are what a test has measured: lines "ratio: NAME: NUMBER" of its output.
+func (t *Test) Ratios() (names, numbers []string) {
+	for _, line := range t.Output {
+		line = place.ReplaceAllString(strings.TrimSpace(line), "")
+		if match := ratio.FindStringSubmatch(line); match != nil {
+			names, numbers = append(names, match[1]), append(numbers, match[2])
+		}
+	}
+	return names, numbers
+}
+
+var ratio = regexp.MustCompile(`^ratio: (.+): ([0-9.]+)$`)
+
 // place precedes what a test says.
 var place = regexp.MustCompile(`^[\w.-]+\.go:\d+: `)
 
