@@ -63,6 +63,17 @@ var All = []Suite{
 	{Name: "test/kernels/verbs"},
 }
 
+// Without is what is run on kernels that lack something.
+var Without = []Suite{{Name: "test/kernels/without"}}
+
+// Lacks are what a kernel can be booted without, with the parameter for that.
+var Lacks = map[string]string{
+	"veth": "module_blacklist=veth", "ipv6": "ipv6.disable=1", "vxlan": "module_blacklist=vxlan",
+	"nf_tables": "module_blacklist=nf_tables", "nft_masq": "module_blacklist=nft_masq",
+	"nft_fib":      "module_blacklist=nft_fib_inet,nft_fib_ipv4,nft_fib_ipv6",
+	"nf_conntrack": "module_blacklist=nf_conntrack", "nf_conntrack_netlink": "module_blacklist=nf_conntrack_netlink",
+}
+
 // DefaultLimit is how long a suite may take that says nothing else.
 const DefaultLimit = 5 * time.Minute
 
