@@ -45,6 +45,8 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "only the suites whose names match this `regexp`")
 	flag.StringVar(&o.tests, "tests", "", "only the tests that match this `regexp`, as go test's -run")
 	flag.StringVar(&o.without, "without", "", "boot each kernel without each of these `modules`, or all that are known, and see what flatnet makes of it")
+	flag.StringVar(&o.parameters, "append", "", "more `parameters` of the kernel's command line")
+	flag.IntVar(&o.processors, "smp", 2, "of a guest")
 	flag.BoolVar(&o.full, "full", false, "run everything, also what takes long under emulation")
 	flag.IntVar(&o.jobs, "j", 2, "kernels at the same `time`")
 	flag.StringVar(&o.architecture, "arch", nativeArchitecture, "the kernels' `architecture`: amd64 or arm64")

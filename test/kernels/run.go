@@ -66,6 +66,8 @@ type runner struct {
 	full         bool
 	tests        string // a regexp of tests, instead of the suites' own
 	accelerator  string
+	parameters   string // more of the kernel's command line
+	processors   int
 	memory       int
 	logs         string // directory for what a machine says
 	verbose      bool
@@ -104,7 +106,7 @@ func (r *runner) boot(ctx context.Context, c *column) error {
 	defer log.Close()
 	booted := &boot.Machine{
 		Architecture: r.architecture, Kernel: c.Kernel.Image, Initrd: base + ".initramfs",
-		Parameters: strings.TrimSpace("quiet " + suite.Lacks[c.Without]), Memory: r.memory, Accelerator: r.accelerator, Console: console,
+		Parameters: strings.Join([]string{"quiet", suite.Lacks[c.Without], r.parameters}, " "), CPUs: r.processors, Memory: r.memory, Accelerator: r.accelerator, Console: console,
 	}
 	todo := planOf(booted.Port(), r.suites, r.full, r.tests)
 	for i := range todo.Run {
