@@ -51,7 +51,7 @@ func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 		rows = append(rows, row)
 	}
 	grid(w, append(rows, took))
-	ratios(w, columns, suites)
+	figures(w, columns, suites)
 	failures(w, columns, suites)
 	skipped(w, columns, suites)
 	if !full {
@@ -90,9 +90,9 @@ func grid(w io.Writer, rows [][]string) {
 	}
 }
 
-// ratios writes what tests have measured, in a table of its own.
-func ratios(w io.Writer, columns []*column, suites []suite.Suite) {
-	rows := [][]string{{"flatnet / ptp, time under emulation"}}
+// figures writes what tests have measured, in a table of its own.
+func figures(w io.Writer, columns []*column, suites []suite.Suite) {
+	rows := [][]string{{"measured under emulation"}}
 	row := map[string]int{}
 	for i, c := range columns {
 		rows[0] = append(rows[0], c.Name())
@@ -101,7 +101,7 @@ func ratios(w io.Writer, columns []*column, suites []suite.Suite) {
 				continue
 			}
 			for _, test := range c.Suites[s.Name].Tests {
-				names, numbers := test.Ratios()
+				names, numbers := test.Figures()
 				for j, name := range names {
 					if row[name] == 0 {
 						row[name] = len(rows)

@@ -61,7 +61,7 @@ var All = []Suite{
 		Run: "TestReach/direct/IPv4|TestReach/vxlan/IPv6|TestAffinity/direct/IPv4|TestSCTP/vxlan|TestStaleFlows|TestRepair|TestSwitchedOff",
 		Why: "each family in one mode; load, which emulation cannot carry",
 	},
-	{Name: "test/kernels/verbs"},
+	{Name: "test/kernels/measure"},
 }
 
 // Without is what is run on kernels that lack something.
