@@ -103,6 +103,13 @@ func (m *Machine) Run(ctx context.Context, result func(line string) (last bool))
 	if err != nil {
 		return errors.Join(err, consoleWrite.Close())
 	}
+	// The end of its input is, to a port of virtio, that nobody listens: the machine
+	// would wait with its results for ever.
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		return errors.Join(err, consoleWrite.Close())
+	}
+	defer input.Close()
 	err = cmd.Start()
 	consoleWrite.Close()
 	if err != nil {
