@@ -36,7 +36,7 @@ func references(source string) (string, error) {
 	}
 	for _, name := range []string{"Agnhost", "BusyBox", "Pause"} {
 		if found[name] == "" {
-			return "", fmt.Errorf("Kubernetes' list of images has no %s: its layout has changed", name)
+			return "", fmt.Errorf("the list of images in Kubernetes has no %s: its layout has changed", name)
 		}
 	}
 	return text.String(), nil
