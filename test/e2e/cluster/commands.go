@@ -57,14 +57,16 @@ func upCommand(ctx context.Context, args []string) error {
 		return err
 	}
 	o.Kubernetes = k.Minor
+	var runtime []programs.Program
+	if o.Containerd != "" {
+		if runtime, err = programs.Containerd(source(root), o.Containerd); err != nil {
+			return err
+		}
+	}
 	if err := build(ctx, root, k.Minor, k.Cluster()); err != nil {
 		return err
 	}
 	if o.Containerd != "" {
-		runtime, err := programs.Containerd(source(root), o.Containerd)
-		if err != nil {
-			return err
-		}
 		if err := builder(root, "containerd-"+o.Containerd).Build(ctx, runtime); err != nil {
 			return err
 		}
