@@ -133,7 +133,7 @@ func (x *session) verify(e *entry) ([]netip.Addr, error) {
 		if err != nil {
 			return nil, err
 		}
-		if ok && o == e.owner {
+		if ok && e.has(o) {
 			held = append(held, h.addr)
 		}
 	}

@@ -30,6 +30,12 @@ type entry struct {
 	inode uint64
 }
 
+// has reports whether a record of one of the entry's addresses is its owner's:
+// one without an interface name is, too, as an old version of host-local writes it.
+func (e *entry) has(recorded Owner) bool {
+	return recorded == e.owner || recorded == Owner{ContainerID: e.owner.ContainerID}
+}
+
 // holding is an address with the range set that it was taken from, which is
 // the zero key where that is not known (a record that another program made).
 type holding struct {

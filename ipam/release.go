@@ -92,7 +92,7 @@ func (x *session) drop(e *entry) (freed []netip.Addr, err error) {
 			x.broken = true // have the next session read all records and heal this one
 			continue
 		}
-		if exists && o != e.owner {
+		if exists && !e.has(o) {
 			continue // it is somebody else's by now
 		}
 		if exists {

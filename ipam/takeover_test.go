@@ -120,6 +120,25 @@ func TestLegacy(t *testing.T) {
 	l.intact()
 }
 
+// TestRewrittenWithoutInterface: somebody writes a record of ours as an old version of
+// host-local would have. It stays the owner's, in the directory's index and without.
+func TestRewrittenWithoutInterface(t *testing.T) {
+	for _, anew := range []bool{false, true} {
+		l := newLab(t)
+		pool := poolOf(t, `[[{"subnet": "10.0.0.0/28"}], [{"subnet": "fd00::/64"}]]`)
+		l.want("add", l.add(pool, "pod"), "10.0.0.2 fd00::2")
+		l.write("10.0.0.2", "pod")
+		if anew {
+			l.write("10.0.0.9", "other") // a change that has the records read again
+		}
+		l.want("lookup", l.lookup("pod", "eth0"), "10.0.0.2 fd00::2")
+		l.want("again", l.add(pool, "pod"), "10.0.0.2 and fd00::2 are already reserved for container pod interface eth0")
+		l.want("del", l.del("pod"), "10.0.0.2 fd00::2")
+		l.want("lookup", l.lookup("pod", "eth0"), "")
+		l.intact()
+	}
+}
+
 // TestTrimmed: the id of a record is free of white space, as is host-local's.
 func TestTrimmed(t *testing.T) {
 	l := newLab(t)

@@ -99,10 +99,44 @@ func (x *session) tidyQueue(records map[netip.Addr]Owner) error {
 	return nil
 }
 
+// readEntries reads what the index says about all owners. What is no entry is
+// thrown away.
+func (x *session) readEntries() ([]entry, error) {
+	files, err := x.list(ownersDir)
+	if err != nil {
+		return nil, err
+	}
+	var entries []entry
+	for _, file := range files {
+		name := ownersDir + "/" + file.Name()
+		text, err := x.readlink(name)
+		e, ok := parseEntry(text)
+		if err != nil || !ok || entryName(e.owner) != name {
+			if err := x.discard(name); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
 // tidyOwners makes the entries of owners agree with the records. Addresses of
 // which an entry knows, but no record, were released by another program, or
 // never came to be reserved; they go into the queue.
 func (x *session) tidyOwners(records map[netip.Addr]Owner) error {
+	entries, err := x.readEntries()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		for _, h := range e.held {
+			if e.has(records[h.addr]) {
+				records[h.addr] = e.owner
+			}
+		}
+	}
 	held := map[Owner][]netip.Addr{}
 	for _, addr := range sorted(records) {
 		held[records[addr]] = append(held[records[addr]], addr)
@@ -114,20 +148,8 @@ func (x *session) tidyOwners(records map[netip.Addr]Owner) error {
 		}
 	}
 
-	entries, err := x.list(ownersDir)
-	if err != nil {
-		return err
-	}
-	for _, file := range entries {
-		name := ownersDir + "/" + file.Name()
-		text, err := x.readlink(name)
-		e, ok := parseEntry(text)
-		if err != nil || !ok || entryName(e.owner) != name {
-			if err := x.discard(name); err != nil {
-				return err
-			}
-			continue
-		}
+	for _, e := range entries {
+		name := entryName(e.owner)
 		kept := e
 		kept.held = nil
 		var lost []holding

@@ -66,6 +66,7 @@ type Agent struct {
 	installed install.Network
 	findings  []host.Finding
 	disk      []install.Finding
+	outsiders []outsider           // pods' addresses outside of the podCIDRs
 	done      [numberOfTasks]bool  // with success, once
 	errors    [numberOfTasks]error // of the last run
 	changed   map[string]peerChange

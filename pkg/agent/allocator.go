@@ -13,6 +13,7 @@ type Usage struct {
 	Total   uint64 `json:"total"`  // that can be handed out; the largest uint64 if there are more
 	Used    uint64 `json:"used"`
 	Cooling uint64 `json:"cooling"` // released, and last in the queue
+	Outside uint64 `json:"outside"` // used besides, outside of the podCIDRs
 }
 
 // withStore calls f with the addresses that the plugin's configuration has it
@@ -49,7 +50,7 @@ func (a *Agent) usages(ctx context.Context) (all []Usage, err error) {
 			if set[0].First.Is6() {
 				family = "IPv6"
 			}
-			all = append(all, Usage{family, u.Total, u.Used, u.Cooling})
+			all = append(all, Usage{family, u.Total, u.Used, u.Cooling, a.outside(family)})
 		}
 		return nil
 	})

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
@@ -115,8 +117,12 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 		}
 	}
 	a, err := New(c, client, log)
-	if err != nil {
+	// The program nft says it in words.
+	if err != nil && strings.Contains(err.Error(), syscall.EPERM.Error()) {
 		return fmt.Errorf("%w: flatnetd needs CAP_NET_ADMIN in the node's network namespace", err)
+	}
+	if err != nil {
+		return err
 	}
 	return a.Run(ctx)
 }

@@ -197,6 +197,7 @@ func (s scrape) Collect(all chan<- prometheus.Metric) {
 		for _, u := range usages {
 			gauge(descriptionUsage, float64(u.Used), u.Family, "used")
 			gauge(descriptionUsage, float64(u.Cooling), u.Family, "cooling")
+			gauge(descriptionUsage, float64(u.Outside), u.Family, "outside")
 			gauge(descriptionUsage, float64(u.Total)-float64(u.Used)-float64(u.Cooling), u.Family, "free")
 		}
 	})

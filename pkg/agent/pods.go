@@ -83,5 +83,5 @@ func (a *Agent) restorePods(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("restoring pods' attachments: %w", err)
 	}
-	return nil
+	return a.findOutsiders()
 }

@@ -50,6 +50,7 @@ func (a *Agent) currentProblems() []fabric.Problem {
 		}
 		add(fabric.Problem{Node: a.config.NodeName, Object: f.Change.String(), Reason: reasonOf(f), Hint: hint})
 	}
+	add(a.outsideProblem()...)
 	for _, f := range a.findings {
 		if f.Problem != "" {
 			add(fabric.Problem{Node: a.config.NodeName, Object: f.Object, Reason: fmt.Sprintf("is %s instead of %s: %s", f.Found, f.Wanted, f.Problem), Hint: f.Hint})

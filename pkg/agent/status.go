@@ -95,6 +95,9 @@ func (a *Agent) status(ctx context.Context) Status {
 		summary := a.services.Summary()
 		s.Services = &summary
 	}
+	if len(a.outsiders) > 0 {
+		_ = a.findOutsiders() // that one has ended is no news otherwise; what it says then is from before
+	}
 	if usages, err := a.usages(ctx); err == nil && usages != nil {
 		s.Pods = usages
 	}
@@ -184,7 +187,11 @@ func (s Status) Print(w io.Writer, now time.Time) {
 	row("pod MTU", fmt.Sprint(s.PodMTU))
 	row("masquerade", list(s.Masquerade))
 	for _, u := range s.Pods {
-		row(u.Family+" addresses", fmt.Sprintf("%d of %s used, %d cooling", u.Used, amount(u.Total), u.Cooling))
+		text := fmt.Sprintf("%d of %s used, %d cooling", u.Used, amount(u.Total), u.Cooling)
+		if u.Outside > 0 {
+			text += fmt.Sprintf(", %d outside of the podCIDRs", u.Outside)
+		}
+		row(u.Family+" addresses", text)
 	}
 	row("fabric objects", fmt.Sprintf("%d of %d present", s.Objects.Present, s.Objects.Desired))
 	if s.Services != nil {

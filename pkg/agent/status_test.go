@@ -16,7 +16,7 @@ func TestStatusForPeople(t *testing.T) {
 		Source: "kubernetes", Fabric: fabric.Auto, Tunnel: "flatnet.vx", PodMTU: 1450,
 		Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("fd00:30::1")},
 		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Masquerade: []string{"IPv4"},
-		Pods: []Usage{{"IPv4", 253, 12, 3}, {"IPv6", 1<<64 - 1, 12, 0}}, Objects: Objects{9, 8},
+		Pods: []Usage{{"IPv4", 253, 12, 3, 2}, {"IPv6", 1<<64 - 1, 12, 0, 0}}, Objects: Objects{9, 8},
 		Peers: []PeerStatus{
 			{"n2", "direct", []WayStatus{{netip.MustParsePrefix("10.244.2.0/24"), fabric.Direct, netip.MustParseAddr("172.30.0.2"), "eth0", true}}, now.Add(-90 * time.Second)},
 			{"n3", "vxlan", []WayStatus{{netip.MustParsePrefix("10.244.3.0/24"), fabric.VXLAN, netip.MustParseAddr("172.31.0.3"), "flatnet.vx", false}}, now.Add(-50 * time.Hour)},
@@ -34,7 +34,7 @@ func TestStatusForPeople(t *testing.T) {
   podCIDRs        10.244.1.0/24
   pod MTU         1450
   masquerade      IPv4
-  IPv4 addresses  12 of 253 used, 3 cooling
+  IPv4 addresses  12 of 253 used, 3 cooling, 2 outside of the podCIDRs
   IPv6 addresses  12 of billions used, 0 cooling
   fabric objects  8 of 9 present
 

@@ -192,6 +192,7 @@ func (a *Agent) follow(first bool) {
 	if first || !equalNetworks(network, a.network) {
 		a.network = network
 		a.schedule.soon(installTask, now)
+		a.schedule.soon(podsTask, now) // some may be outside of it now
 	}
 	if first {
 		a.schedule.soon(podsTask, now)

@@ -13,7 +13,18 @@ import (
 // and need no care, but the kernel keeps routes to one prefix in a list, which
 // every insertion and look-up walks: a quarter of a millisecond at 2,000 pods.
 func (n *Netlink) answer(o Answered) error {
-	err := n.answeredMessage(o.Address, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	add := func() error {
+		return n.answeredMessage(o.Address, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	}
+	err := add()
+	// IPv6 has no routes by an interface that is down. A node's lo is up unless
+	// somebody made a namespace a node and forgot it; nothing else wants it down.
+	if errors.Is(err, unix.ENETDOWN) {
+		if err := n.bringUp(Up{Host, "lo"}); err != nil {
+			return err
+		}
+		err = add()
+	}
 	if errors.Is(err, ErrExists) {
 		return nil
 	}

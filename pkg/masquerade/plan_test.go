@@ -93,8 +93,8 @@ const fullText = `table inet flatnet {
 
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr @own4 ip daddr != @pods4 ip daddr != @nodes4 ip daddr != @exempt4 masquerade fully-random
-		ip6 saddr @own6 ip6 daddr != @pods6 ip6 daddr != @nodes6 ip6 daddr != @exempt6 masquerade fully-random
+		ip saddr @own4 oifgroup != 70 ip daddr != @pods4 ip daddr != @nodes4 ip daddr != @exempt4 masquerade fully-random
+		ip6 saddr @own6 oifgroup != 70 ip6 daddr != @pods6 ip6 daddr != @nodes6 ip6 daddr != @exempt6 masquerade fully-random
 	}
 
 	chain guard {
@@ -128,7 +128,7 @@ const justIPv6 = `table inet flatnet {
 
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
-		ip6 saddr @own6 ip6 daddr != @pods6 ip6 daddr != @nodes6 ip6 daddr != @exempt6 masquerade fully-random
+		ip6 saddr @own6 oifgroup != 70 ip6 daddr != @pods6 ip6 daddr != @nodes6 ip6 daddr != @exempt6 masquerade fully-random
 	}
 }
 `

@@ -12,7 +12,9 @@ import (
 
 // masqueradeRule gives what leaves the cluster the node's address. The first
 // lookup is the own podCIDRs, because most packets that are asked about have
-// another source.
+// another source. What goes to another pod of the node keeps its source, also where
+// that pod has an address that is in none of the sets: the podCIDRs may have been
+// changed since it was started.
 func masqueradeRule(is6 bool, own, pods, nodes, exempt string) rule {
 	protocol, family := "ip", byte(unix.NFPROTO_IPV4)
 	source := expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
@@ -23,7 +25,11 @@ func masqueradeRule(is6 bool, own, pods, nodes, exempt string) rule {
 		destination.Offset, destination.Len = 24, 16
 	}
 	code := append(ofFamily(family), &source, &expr.Lookup{SourceRegister: 1, SetName: own})
-	text := fmt.Sprintf("%s saddr @%s", protocol, own)
+	code = append(code,
+		&expr.Meta{Key: expr.MetaKeyOIFGROUP, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: podGroup},
+	)
+	text := fmt.Sprintf("%s saddr @%s oifgroup != %d", protocol, own, kernel.Group)
 	for _, name := range []string{pods, nodes, exempt} {
 		code = append(code, &destination, &expr.Lookup{SourceRegister: 1, SetName: name, Invert: true})
 		text += fmt.Sprintf(" %s daddr != @%s", protocol, name)
@@ -34,15 +40,17 @@ func masqueradeRule(is6 bool, own, pods, nodes, exempt string) rule {
 	return rule{text + " masquerade fully-random", append(code, &expr.Masq{FullyRandom: true})}
 }
 
+// podGroup is the group of pods' interfaces, as the kernel compares it.
+var podGroup = binaryutil.NativeEndian.PutUint32(kernel.Group)
+
 // guardRule drops what comes from a pod's interface with a source address that
 // is not routed to it. 0.0.0.0 needs no exception: the kernel's fib expression
 // lets it pass to broadcast and link-local multicast, as rp_filter does, and it
 // has no business elsewhere.
 func guardRule() rule {
-	group := binaryutil.NativeEndian.PutUint32(kernel.Group)
 	code := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFGROUP, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: group},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: podGroup},
 	}
 	code = append(code, ofFamily(unix.NFPROTO_IPV4)...)
 	return rule{

@@ -11,8 +11,8 @@
 //	    …                                                  # and the same as own6 … exempt6
 //	    chain postrouting {
 //	        type nat hook postrouting priority srcnat;
-//	        ip saddr @own4 ip daddr != @pods4 ip daddr != @nodes4 ip daddr != @exempt4 masquerade fully-random
-//	        ip6 saddr @own6 ip6 daddr != @pods6 ip6 daddr != @nodes6 ip6 daddr != @exempt6 masquerade fully-random
+//	        ip saddr @own4 oifgroup != 70 ip daddr != @pods4 ip daddr != @nodes4 ip daddr != @exempt4 masquerade fully-random
+//	        ip6 saddr @own6 oifgroup != 70 ip6 daddr != @pods6 ip6 daddr != @nodes6 ip6 daddr != @exempt6 masquerade fully-random
 //	    }
 //	    chain guard {                                      # where it is needed, see [Config]
 //	        type filter hook prerouting priority raw;

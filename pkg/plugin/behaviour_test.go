@@ -343,6 +343,40 @@ func TestGatewayOfTheUnderlayIsLeftAlone(t *testing.T) {
 	}
 }
 
+// Somebody made a namespace a node, and left its lo down: IPv6 routes go by lo, and
+// pods have to reach the gateway of either family nevertheless.
+func TestLoopbackThatIsDown(t *testing.T) {
+	s := newStage(t, "10.1.2.0/24", "fd00:1::/64")
+	h := s.node.Netlink()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.LinkSetDown(lo); err != nil {
+		t.Fatal(err)
+	}
+	pod := s.lab.Pod("a")
+	result := s.mustAdd("a", pod)
+	for _, ip := range result.IPs {
+		ping, err := pod.Ping(address(ip.Gateway.String()), 10*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var echoes netlab.Echoes
+		for begin := time.Now(); echoes.Answered == 0 && err == nil && time.Since(begin) < pace.Of(30*time.Second); time.Sleep(time.Millisecond) {
+			echoes, err = ping.Echoes()
+		}
+		if _, late := ping.Stop(0); err != nil || late != nil || echoes.Answered == 0 {
+			t.Errorf("pod to the gateway %s: %+v, %v, %v", ip.Gateway, echoes, err, late)
+		}
+	}
+	if _, err := s.run(call{verb: "CHECK", container: "a", netns: pod.Path, config: map[string]any{"prevResult": result}}); err != nil {
+		t.Errorf("CHECK: %v", err)
+	}
+	s.mustDel("a", pod.Path)
+	s.checkNothingLeft("DEL")
+}
+
 // A log file gets a line for each verb, with the pod's name.
 func TestLogFile(t *testing.T) {
 	s := newStage(t, "10.1.2.0/24")

@@ -81,7 +81,11 @@ func TestKernelRandomChanges(t *testing.T) {
 			node := nodeN(1)
 			p := NewPlanner(node)
 			services := map[Name]Service{}
-			for step := range 40 {
+			steps := 40
+			if testing.Short() {
+				steps = 10
+			}
+			for step := range steps {
 				s := randomService(r, r.IntN(8))
 				if _, known := services[s.Name]; known && r.IntN(3) == 0 {
 					delete(services, s.Name)

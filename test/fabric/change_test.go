@@ -3,6 +3,7 @@ package fabric_test
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -230,6 +231,64 @@ func (p *place) reachesRemote(t *testing.T, mode string, to *place, ipv6 bool) {
 		source = vtep(p.node, ipv6)
 	}
 	p.expect(t, to, ipv6, source)
+}
+
+// TestOwnPodCIDRChanges: a node gets other podCIDRs while its pods run. They go on
+// with those of the node, untranslated, and status says who they are.
+func TestOwnPodCIDRChanges(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, topologies[0], cluster.Dual)
+	s.Start("--fabric", "direct")
+	n := s.Node("n1")
+	old, neighbour := placePod(t, n, "old"), placePod(t, n, "neighbour")
+	n.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.245.1.0/24"), netip.MustParsePrefix("fd00:245:1::/64")}
+	s.WriteNodes()
+	await(t, "the problem", func() error {
+		status, err := n.TryStatus()
+		if err != nil {
+			return err
+		}
+		for _, p := range status.Problems {
+			if strings.Contains(p.Object, "outside of the podCIDRs 10.245.1.0/24, fd00:245:1::/64") {
+				for _, pod := range []*place{old, neighbour} {
+					for _, ipv6 := range s.families.Each() {
+						if !strings.Contains(p.Reason, pod.address(ipv6).String()) {
+							return fmt.Errorf("%s is not named: %s", pod.address(ipv6), p.Reason)
+						}
+					}
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("problems are %v", status.Problems)
+	})
+	if u := n.Status().Pods[0]; u.Used != 0 || u.Outside != 2 {
+		t.Errorf("status has %+v", u)
+	}
+	if m := n.Metrics(); m[`flatnet_addresses{family="IPv6",state="outside"}`] != 2 {
+		t.Errorf("metrics have %v outside", m[`flatnet_addresses{family="IPv6",state="outside"}`])
+	}
+	await(t, "the configuration", func() error {
+		raw, err := os.ReadFile(n.Conflist())
+		if err == nil && !strings.Contains(string(raw), "10.245.1.0/24") {
+			err = fmt.Errorf("it is %s", raw)
+		}
+		return err
+	})
+	fresh := placePod(t, n, "fresh")
+	for _, ipv6 := range s.families.Each() {
+		for _, pair := range [][2]*place{{fresh, old}, {old, fresh}, {old, neighbour}} {
+			pair[0].reaches(t, pair[1], ipv6)
+		}
+	}
+	old.pod.Delete()
+	neighbour.pod.Delete()
+	await(t, "the problem's end", func() error {
+		if problems := n.Status().Problems; len(problems) > 0 {
+			return fmt.Errorf("problems are %v", problems)
+		}
+		return nil
+	})
 }
 
 // TestModeSwitch: another mode is another flag and a restart, node by node. By

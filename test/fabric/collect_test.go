@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os/exec"
 	"testing"
-	"time"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
@@ -27,25 +26,24 @@ func TestCollect(t *testing.T) {
 	n := s.Node("n1")
 	stays := placePod(t, n, "stays")
 	intact := ours(t, n)
-	crashed, hidden := n.Pod("crashed"), n.Pod("hidden")
-	process := exec.Command("sleep", "60")
+	hidden := n.Pod("hidden")
+	process := exec.Command("sleep", "infinity")
 	wait := get(hidden.Start(process))(t)
-	if got := used(n); got != "IPv4: 3 IPv6: 3 " {
-		t.Errorf("addresses used: %s", got)
-	}
-	for _, p := range []*cluster.Pod{crashed, hidden} {
-		must(t, p.Namespace.Delete())
-	}
-	await(t, "the crashed pod's addresses to be freed", func() error {
-		if got := used(n); got != "IPv4: 2 IPv6: 2 " {
-			return fmt.Errorf("addresses used: %s", got)
+	must(t, hidden.Namespace.Delete())
+	// One after the other, so that it has looked at the hidden one more than once.
+	const crashes = 3
+	for i := range crashes {
+		crashed := n.Pod(fmt.Sprintf("crashed%d", i))
+		if got := used(n); got != "IPv4: 3 IPv6: 3 " {
+			t.Errorf("addresses used: %s", got)
 		}
-		return nil
-	})
-	// It has looked at the hidden one more than once.
-	time.Sleep(2500 * time.Millisecond)
-	if got := used(n); got != "IPv4: 2 IPv6: 2 " {
-		t.Errorf("a pod whose namespace has a process was collected: %s", got)
+		must(t, crashed.Namespace.Delete())
+		await(t, "the crashed pod's addresses to be freed", func() error {
+			if got := used(n); got != "IPv4: 2 IPv6: 2 " {
+				return fmt.Errorf("addresses used: %s", got)
+			}
+			return nil
+		})
 	}
 	get(n.Output("ip", "link", "show", hidden.HostInterface))(t)
 	must(t, process.Process.Kill())
@@ -56,8 +54,8 @@ func TestCollect(t *testing.T) {
 		}
 		return nil
 	})
-	if got := n.Metrics()["flatnet_collected_total"]; got != 2 {
-		t.Errorf("flatnet_collected_total is %v, want 2", got)
+	if got := n.Metrics()["flatnet_collected_total"]; got != crashes+1 {
+		t.Errorf("flatnet_collected_total is %v, want %d", got, crashes+1)
 	}
 	if now := ours(t, n); now != intact {
 		t.Errorf("the node is not as it was before those pods:%s", differing(intact, now))

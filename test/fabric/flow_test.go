@@ -95,7 +95,7 @@ func (g *pinging) answer() {
 }
 
 func (g *pinging) ask() {
-	ticker := time.NewTicker(time.Millisecond)
+	ticker := time.NewTicker(pace.Of(time.Millisecond))
 	defer ticker.Stop()
 	for i := uint64(0); ; i++ {
 		_, err := g.client.Write(binary.BigEndian.AppendUint64(nil, i))
@@ -219,7 +219,7 @@ func (p *place) stream(t *testing.T, to *place, ipv6 bool) *streaming {
 
 func (s *streaming) write(block []byte) error {
 	const piece = 8 << 10
-	ticker := time.NewTicker(time.Millisecond)
+	ticker := time.NewTicker(pace.Of(time.Millisecond))
 	defer ticker.Stop()
 	for !s.stop.Load() {
 		at := int(s.sent % int64(len(block)))

@@ -2,6 +2,7 @@ package fabric_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -28,23 +29,35 @@ func TestFlowtable(t *testing.T) {
 	if _, err := exec.LookPath("conntrack"); err != nil {
 		t.Skip("the program conntrack is missing (Debian: apt-get install conntrack)")
 	}
-	stream, ping := one.stream(t, two, false), one.ping(t, two, true)
-	back := two.stream(t, one, true)
-	await(t, "flows to be in the flowtable", func() error {
-		// TCP and UDP from one, and TCP to it.
-		if count := offloaded(t, n); count < 3 {
-			return fmt.Errorf("%d are", count)
-		}
-		return nil
-	})
+	ping := one.ping(t, two, true)
+	// offload starts TCP both ways, besides the pings' UDP, and awaits the flowtable.
+	offload := func() (end func()) {
+		t.Helper()
+		there, back := one.stream(t, two, false), two.stream(t, one, true)
+		await(t, "flows to be in the flowtable", func() error {
+			if count := offloaded(t, n); count < 3 {
+				return fmt.Errorf("%d are", count)
+			}
+			return nil
+		})
+		return func() { there.end(t); back.end(t) }
+	}
+	end := offload()
 	n.Kill()
 	n.StartAgain()
 	n.WaitReady()
-	get(n.Output("sh", "-c", "ip route flush table main proto 70; ip -6 route flush table main proto 70; true"))(t)
-	one.awaitReach(t, two, false)
-	one.awaitReach(t, two, true)
-	stream.end(t)
-	back.end(t)
+	end()
+	t.Run("routes are flushed", func(t *testing.T) {
+		// The kernel's own doing, with anybody's routes: `ip route del` and `add`.
+		if before(t, 5, 13) {
+			t.Skip("before Linux 5.13 a flowtable never lets go of a route that was removed: TCP through it stands still for good")
+		}
+		end := offload()
+		get(n.Output("sh", "-c", "ip route flush table main proto 70; ip -6 route flush table main proto 70; true"))(t)
+		one.awaitReach(t, two, false)
+		one.awaitReach(t, two, true)
+		end()
+	})
 	ping.end() // it may miss what was sent without a route
 
 	// What the flowtable knows of the pod must not keep its interface, nor meet
@@ -64,6 +77,17 @@ func TestFlowtable(t *testing.T) {
 	if text := get(n.Output("nft", "list", "ruleset"))(t); !strings.Contains(text, "flow add @fast") || strings.Contains(text, "flatnet") {
 		t.Errorf("after cleanup, the ruleset is\n%s", text)
 	}
+}
+
+// before reports whether the kernel is older than that version.
+func before(t *testing.T, major, minor int) bool {
+	t.Helper()
+	release := get(os.ReadFile("/proc/sys/kernel/osrelease"))(t)
+	var x, y int
+	if _, err := fmt.Sscanf(string(release), "%d.%d", &x, &y); err != nil {
+		t.Fatalf("reading release %s: %v", release, err)
+	}
+	return x < major || x == major && y < minor
 }
 
 // offloaded counts the flows that a node's flowtables have taken over.

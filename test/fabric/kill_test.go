@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // TestKill: kill -9 and restart of flatnetd, of each by itself and of all at
@@ -32,7 +33,10 @@ func TestKill(t *testing.T) {
 				streams = append(streams, one.stream(t, two, ipv6), two.stream(t, one, ipv6))
 			}
 			pings = append(pings, node.ping(t, two, false))
-			const rounds = 5
+			rounds := 5
+			if pace.Slow() {
+				rounds = 2
+			}
 			for round := range rounds {
 				for _, n := range s.Nodes {
 					n.Kill()

@@ -4,6 +4,7 @@
 //
 //	go run ./test/kernels                               # the four that flatnet is tried on
 //	go run ./test/kernels -k 6.1 -run pkg/fabric -v     # one suite on one
+//	go run ./test/kernels -k 6.12 -without vxlan,ipv6   # what a kernel can lack
 //	go run ./test/kernels -k ~/linux/arch/x86/boot/bzImage -full
 //
 // It needs no root and no hardware's help, and takes minutes: emulation makes
@@ -14,10 +15,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,9 +33,9 @@ import (
 
 // options are the command line's.
 type options struct {
-	kernels, run, report, from string
-	jobs                       int
-	update                     bool
+	kernels, run, report, from, without string
+	jobs                                int
+	update                              bool
 	runner
 }
 
@@ -41,6 +44,9 @@ func main() {
 	flag.StringVar(&o.kernels, "k", strings.Join(debian.Names(), ","), "`kernels`: these, suites of Debian, or IMAGE[:MODULES]")
 	flag.StringVar(&o.run, "run", "", "only the suites whose names match this `regexp`")
 	flag.StringVar(&o.tests, "tests", "", "only the tests that match this `regexp`, as go test's -run")
+	flag.StringVar(&o.without, "without", "", "boot each kernel without each of these `modules`, or all that are known, and see what flatnet makes of it")
+	flag.StringVar(&o.parameters, "append", "", "more `parameters` of the kernel's command line")
+	flag.IntVar(&o.processors, "smp", 2, "of a guest")
 	flag.BoolVar(&o.full, "full", false, "run everything, also what takes long under emulation")
 	flag.IntVar(&o.jobs, "j", 2, "kernels at the same `time`")
 	flag.StringVar(&o.architecture, "arch", nativeArchitecture, "the kernels' `architecture`: amd64 or arm64")
@@ -74,13 +80,22 @@ func (o *options) work(ctx context.Context) (passed bool, err error) {
 	if o.suites, err = chosen(o.run); err != nil {
 		return false, err
 	}
-	var kernels []*debian.Kernel
+	lacks, err := chosenLacks(o.without)
+	if err != nil {
+		return false, err
+	}
+	if o.without != "" {
+		o.suites = suite.Without
+	}
+	var machines []machine
 	for _, name := range strings.Split(o.kernels, ",") {
 		kernel, err := debian.GetKernel(ctx, debian.Cache(), name, o.architecture, o.update, os.Stdout)
 		if err != nil {
 			return false, err
 		}
-		kernels = append(kernels, kernel)
+		for _, lack := range lacks {
+			machines = append(machines, machine{kernel, lack})
+		}
 	}
 	if o.programs, err = userland(ctx, o.from, o.architecture); err != nil {
 		return false, err
@@ -90,7 +105,7 @@ func (o *options) work(ctx context.Context) (passed bool, err error) {
 		return false, err
 	}
 	o.logs = filepath.Join(string(o.made), "logs")
-	columns := o.all(ctx, kernels)
+	columns := o.all(ctx, machines)
 	fmt.Println()
 	write(os.Stdout, columns, o.suites, o.full)
 	if o.report != "" {
@@ -113,15 +128,15 @@ func (o *options) work(ctx context.Context) (passed bool, err error) {
 	return passed, ctx.Err()
 }
 
-// all runs kernels, some at the same time, and returns their columns in order.
-func (o *options) all(ctx context.Context, kernels []*debian.Kernel) []*column {
-	columns := make([]*column, len(kernels))
+// all runs machines, some at the same time, and returns their columns in order.
+func (o *options) all(ctx context.Context, machines []machine) []*column {
+	columns := make([]*column, len(machines))
 	places := make(chan struct{}, max(1, o.jobs))
 	var running sync.WaitGroup
-	for i, kernel := range kernels {
+	for i, m := range machines {
 		places <- struct{}{}
 		running.Go(func() {
-			columns[i] = o.runner.run(ctx, kernel)
+			columns[i] = o.runner.run(ctx, m)
 			<-places
 		})
 	}
@@ -145,6 +160,21 @@ func chosen(pattern string) ([]suite.Suite, error) {
 		return nil, fmt.Errorf("reading -run: no suite's name matches %s", pattern)
 	}
 	return some, nil
+}
+
+// chosenLacks are what kernels are booted without: once without nothing where
+// nothing is named.
+func chosenLacks(names string) ([]string, error) {
+	if names == "all" {
+		return slices.Sorted(maps.Keys(suite.Lacks)), nil
+	}
+	chosen := strings.Split(names, ",")
+	for _, name := range chosen {
+		if _, known := suite.Lacks[name]; names != "" && !known {
+			return nil, fmt.Errorf("reading -without: %q is none of all, %s", name, strings.Join(slices.Sorted(maps.Keys(suite.Lacks)), ", "))
+		}
+	}
+	return chosen, nil
 }
 
 // userland is where a guest's programs are from.

@@ -34,7 +34,7 @@ func cell(s *outcome.Suite) string {
 func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 	rows := [][]string{{"suite"}}
 	for _, c := range columns {
-		rows[0] = append(rows[0], c.Kernel.Name)
+		rows[0] = append(rows[0], c.Name())
 	}
 	release := []string{"`uname -r`"}
 	took := []string{"all, with boot"}
@@ -51,7 +51,7 @@ func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 		rows = append(rows, row)
 	}
 	grid(w, append(rows, took))
-	ratios(w, columns, suites)
+	figures(w, columns, suites)
 	failures(w, columns, suites)
 	skipped(w, columns, suites)
 	if !full {
@@ -59,10 +59,10 @@ func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 	}
 	for _, c := range columns {
 		if len(c.Missing) > 0 {
-			fmt.Fprintf(w, "\n%s was run without these programs: %s.\n", c.Kernel.Name, strings.Join(c.Missing, ", "))
+			fmt.Fprintf(w, "\n%s was run without these programs: %s.\n", c.Name(), strings.Join(c.Missing, ", "))
 		}
 		if c.Kernel.Unverified != "" {
-			fmt.Fprintf(w, "\nThe package of %s was not verified: %s.\n", c.Kernel.Name, c.Kernel.Unverified)
+			fmt.Fprintf(w, "\nThe package of %s was not verified: %s.\n", c.Name(), c.Kernel.Unverified)
 		}
 	}
 }
@@ -90,18 +90,18 @@ func grid(w io.Writer, rows [][]string) {
 	}
 }
 
-// ratios writes what tests have measured, in a table of its own.
-func ratios(w io.Writer, columns []*column, suites []suite.Suite) {
-	rows := [][]string{{"flatnet / ptp, time under emulation"}}
+// figures writes what tests have measured, in a table of its own.
+func figures(w io.Writer, columns []*column, suites []suite.Suite) {
+	rows := [][]string{{"measured under emulation"}}
 	row := map[string]int{}
 	for i, c := range columns {
-		rows[0] = append(rows[0], c.Kernel.Name)
+		rows[0] = append(rows[0], c.Name())
 		for _, s := range suites {
 			if c.Suites[s.Name] == nil {
 				continue
 			}
 			for _, test := range c.Suites[s.Name].Tests {
-				names, numbers := test.Ratios()
+				names, numbers := test.Figures()
 				for j, name := range names {
 					if row[name] == 0 {
 						row[name] = len(rows)
@@ -122,7 +122,7 @@ func failures(w io.Writer, columns []*column, suites []suite.Suite) {
 	const enough = 60 // lines of a test's output
 	for _, c := range columns {
 		if c.Failure != "" {
-			fmt.Fprintf(w, "\n%s: %s\n", c.Kernel.Name, c.Failure)
+			fmt.Fprintf(w, "\n%s: %s\n", c.Name(), c.Failure)
 		}
 		for _, s := range suites {
 			ended := c.Suites[s.Name]
@@ -130,12 +130,12 @@ func failures(w io.Writer, columns []*column, suites []suite.Suite) {
 				continue
 			}
 			if ended.Failure != "" {
-				fmt.Fprintf(w, "\n%s %s: %s\n", c.Kernel.Name, s.Name, indent(ended.Failure))
+				fmt.Fprintf(w, "\n%s %s: %s\n", c.Name(), s.Name, indent(ended.Failure))
 			}
 			for _, test := range ended.Tests {
 				if test.Result == outcome.Fail {
 					output := test.Output[max(0, len(test.Output)-enough):]
-					fmt.Fprintf(w, "\n%s %s FAILED: %s (%.0f s)\n%s\n", c.Kernel.Name, s.Name, test.Name,
+					fmt.Fprintf(w, "\n%s %s FAILED: %s (%.0f s)\n%s\n", c.Name(), s.Name, test.Name,
 						test.Took.Seconds(), indent(strings.Join(output, "\n")))
 				}
 			}
@@ -162,7 +162,7 @@ func skipped(w io.Writer, columns []*column, suites []suite.Suite) {
 				if kernels[line] == nil {
 					lines = append(lines, line)
 				}
-				kernels[line] = append(kernels[line], c.Kernel.Name)
+				kernels[line] = append(kernels[line], c.Name())
 			}
 		}
 	}

@@ -19,7 +19,7 @@ func TestTable(t *testing.T) {
 		}},
 		{Kernel: &debian.Kernel{Name: "6.1", Release: "6.1.0"}, Suites: map[string]*outcome.Suite{
 			"a": {Tests: []*outcome.Test{{Name: "TestY", Result: outcome.Fail, Output: []string{"wrong"}}, skip}},
-			"b": {Tests: []*outcome.Test{{Name: "TestZ", Result: outcome.Pass, Output: []string{"    z_test.go:9: ratio: ADD: 0.51"}}}},
+			"b": {Tests: []*outcome.Test{{Name: "TestZ", Result: outcome.Pass, Output: []string{"    z_test.go:9: figure: ADD: 0.51"}}}},
 		}},
 	}
 	var w strings.Builder
@@ -30,9 +30,9 @@ func TestTable(t *testing.T) {
 		"| a              | 1 passed, 1 skipped, 2 s | 0 passed, 1 FAILED, 1 skipped, 0 s |\n" +
 		"| b              | 0 passed, FAILED, 0 s    | 1 passed, 0 s                      |\n" +
 		"| all, with boot | 0s                       | 0s                                 |\n" + `
-| flatnet / ptp, time under emulation | 5.10 | 6.1  |
-|-------------------------------------|------|------|
-| ADD                                 |      | 0.51 |
+| measured under emulation | 5.10 | 6.1  |
+|--------------------------|------|------|
+| ADD                      |      | 0.51 |
 
 5.10 b:     exit status 1
 

@@ -15,9 +15,15 @@ import (
 const variable = "FLATNET_PACE"
 
 // Of is how long something may take here that takes d at most on a usual machine.
-func Of(d time.Duration) time.Duration {
-	if times, err := strconv.Atoi(os.Getenv(variable)); err == nil && times > 1 {
-		return d * time.Duration(times)
+func Of(d time.Duration) time.Duration { return d * time.Duration(times()) }
+
+// Slow reports whether this machine is slower than a usual one: what is repeated
+// for good measure may be repeated less often there.
+func Slow() bool { return times() > 1 }
+
+func times() int {
+	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil && n > 1 {
+		return n
 	}
-	return d
+	return 1
 }

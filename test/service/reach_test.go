@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -129,18 +130,23 @@ func TestAffinity(t *testing.T) {
 			stays := func(protocol string, from place, addresses ...netip.AddrPort) string {
 				t.Helper()
 				first := ""
-				for range tries {
-					for _, to := range addresses {
-						a, err := ask(from.Namespace, protocol, to)
-						must(t, err)
-						if first == "" {
-							first = a.server
-						}
-						if a.server != first {
-							t.Fatalf("%s was sent to %s, and by %s to %s, %s", from.name, first, to, a.server, protocol)
+				must(t, from.Do(func() error {
+					for range tries {
+						for _, to := range addresses {
+							a, err := askHere(protocol, to)
+							if err != nil {
+								return err
+							}
+							if first == "" {
+								first = a.server
+							}
+							if a.server != first {
+								return fmt.Errorf("%s was sent to %s, and by %s to %s, %s", from.name, first, to, a.server, protocol)
+							}
 						}
 					}
-				}
+					return nil
+				}))
 				return first
 			}
 			addresses := append(s.external(), at(s.clusterIP(), 80))

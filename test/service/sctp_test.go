@@ -114,10 +114,13 @@ func askSCTP(ns *netlab.Namespace, to netip.AddrPort) (a answer, err error) {
 			return err
 		}
 		begin := time.Now()
-		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Connect(int(file.Fd()), sockaddr(to))
+		// A signal, as the runtime sends them, interrupts the wait and not the association.
+		for (errors.Is(err, unix.EINTR) || errors.Is(err, unix.EALREADY)) && time.Since(begin) < timeout {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLOUT}}, 100)
 			err = unix.Connect(int(file.Fd()), sockaddr(to))
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, unix.EISCONN) {
 			return fmt.Errorf("associating with %s, after %s: %w", to, time.Since(begin).Round(time.Millisecond), err)
 		}
 		c, err := net.FileConn(file)

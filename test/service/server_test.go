@@ -115,12 +115,17 @@ type conversation struct {
 }
 
 // dial opens a conversation.
-func dial(ns *netlab.Namespace, protocol string, to netip.AddrPort, patience time.Duration) (*conversation, error) {
-	var c net.Conn
-	err := ns.Do(func() (err error) {
-		c, err = net.DialTimeout(protocol, to.String(), patience)
+func dial(ns *netlab.Namespace, protocol string, to netip.AddrPort, patience time.Duration) (c *conversation, err error) {
+	err = ns.Do(func() error {
+		c, err = dialHere(protocol, to, patience)
 		return err
 	})
+	return c, err
+}
+
+// dialHere is dial in the thread's namespace.
+func dialHere(protocol string, to netip.AddrPort, patience time.Duration) (*conversation, error) {
+	c, err := net.DialTimeout(protocol, to.String(), patience)
 	if err != nil {
 		return nil, err
 	}
@@ -144,8 +149,17 @@ func (c *conversation) ask(patience time.Duration) (a answer, err error) {
 }
 
 // ask connects, asks once and ends.
-func ask(ns *netlab.Namespace, protocol string, to netip.AddrPort) (answer, error) {
-	c, err := dial(ns, protocol, to, timeout)
+func ask(ns *netlab.Namespace, protocol string, to netip.AddrPort) (a answer, err error) {
+	err = ns.Do(func() error {
+		a, err = askHere(protocol, to)
+		return err
+	})
+	return a, err
+}
+
+// askHere is ask in the thread's namespace.
+func askHere(protocol string, to netip.AddrPort) (answer, error) {
+	c, err := dialHere(protocol, to, timeout)
 	if err != nil {
 		return answer{}, err
 	}

@@ -148,13 +148,19 @@ const tries = 40
 func (s *site) expect(protocol string, from place, to netip.AddrPort, want map[string]string) {
 	s.t.Helper()
 	got := map[string]string{}
-	for range tries {
-		a, err := ask(from.Namespace, protocol, to)
-		if err != nil {
-			s.t.Errorf("%s to %s, %s: %v", from.name, to, protocol, err)
-			return
+	err := from.Do(func() error {
+		for range tries {
+			a, err := askHere(protocol, to)
+			if err != nil {
+				return err
+			}
+			got[a.server] = s.sourceName(from, a.source)
 		}
-		got[a.server] = s.sourceName(from, a.source)
+		return nil
+	})
+	if err != nil {
+		s.t.Errorf("%s to %s, %s: %v", from.name, to, protocol, err)
+		return
 	}
 	if !maps.Equal(got, want) {
 		s.t.Errorf("%s to %s, %s: reached %v, want %v", from.name, to, protocol, got, want)

@@ -52,7 +52,8 @@ type architecture struct {
 var architectures = map[string]architecture{
 	"amd64": {
 		program: "qemu-system-x86_64",
-		options: []string{"-M", "pc", "-cpu", "max"},
+		// The cpu "max" has instructions that programs choose and that emulation is slow at.
+		options: []string{"-M", "pc", "-cpu", "Nehalem"},
 		console: "ttyS0", port: "/dev/ttyS1",
 		transport: []string{"-device", "isa-serial,chardev=results"},
 	},

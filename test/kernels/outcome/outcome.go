@@ -37,18 +37,18 @@ func (t *Test) Reason() string {
 	return "no reason given"
 }
 
-// Ratios are what a test has measured: lines "ratio: NAME: NUMBER" of its output.
-func (t *Test) Ratios() (names, numbers []string) {
+// Figures are what a test has measured: lines "figure: NAME: NUMBER" of its output.
+func (t *Test) Figures() (names, numbers []string) {
 	for _, line := range t.Output {
 		line = place.ReplaceAllString(strings.TrimSpace(line), "")
-		if match := ratio.FindStringSubmatch(line); match != nil {
+		if match := figure.FindStringSubmatch(line); match != nil {
 			names, numbers = append(names, match[1]), append(numbers, match[2])
 		}
 	}
 	return names, numbers
 }
 
-var ratio = regexp.MustCompile(`^ratio: (.+): ([0-9.]+)$`)
+var figure = regexp.MustCompile(`^figure: (.+): ([0-9.]+)$`)
 
 // place precedes what a test says.
 var place = regexp.MustCompile(`^[\w.-]+\.go:\d+: `)

@@ -1,7 +1,4 @@
-// Package verbs has one test, which attaches and detaches pods on the kernel that it
-// runs on, with flatnet and with the ptp and host-local plugins in turn, and says
-// what flatnet takes of the time that they take there.
-package verbs
+package measure
 
 import (
 	"bytes"
@@ -14,33 +11,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
-	"github.com/flatnet-cni/flatnet/test/reference"
 )
-
-// Where the programs are.
-var ours, peers string
-
-func TestMain(m *testing.M) {
-	var err error
-	if peers, err = reference.Plugins(); err == nil {
-		ours, err = binaries.Build()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "verbs:", err)
-		os.Exit(1)
-	}
-	netlab.Main(m)
-}
 
 // rounds is how often each verb is measured: enough for a median.
 const rounds = 15
 
-// TestBesidePTP fails where a verb does. The lines that begin with "ratio:" are for
-// tables: flatnet's median of elapsed time, and of the processor's time in the plugins'
+// TestVerbs attaches and detaches pods with flatnet and with ptp and host-local, in
+// turn: flatnet's median of elapsed time, and of the processor's time in the plugins'
 // processes, divided by ptp's. `make bench` measures with more care, on one kernel.
-func TestBesidePTP(t *testing.T) {
+func TestVerbs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("with -test.short nothing is measured")
 	}
@@ -81,8 +61,8 @@ func TestBesidePTP(t *testing.T) {
 	}{{"ADD", flatnet.adds, ptp.adds}, {"DEL", flatnet.dels, ptp.dels}} {
 		t.Logf("%s: flatnet %s, ptp %s", verb.name, median(verb.ours), median(verb.ptps))
 		our, their := median(verb.ours), median(verb.ptps)
-		t.Logf("ratio: %s, elapsed: %.2f", verb.name, our.elapsed.Seconds()/their.elapsed.Seconds())
-		t.Logf("ratio: %s, processor: %.2f", verb.name, our.processor.Seconds()/their.processor.Seconds())
+		t.Logf("figure: %s, flatnet / ptp, elapsed time: %.2f", verb.name, our.elapsed.Seconds()/their.elapsed.Seconds())
+		t.Logf("figure: %s, flatnet / ptp, processor time: %.2f", verb.name, our.processor.Seconds()/their.processor.Seconds())
 	}
 }
 

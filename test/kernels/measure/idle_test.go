@@ -1,0 +1,72 @@
+package measure
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/pace"
+)
+
+// TestIdle measures a flatnetd to which nothing happens: notifications of its own
+// changes that it took for somebody else's would keep it busy.
+func TestIdle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -test.short nothing is measured")
+	}
+	c := cluster.Start(t)
+	c.OneSegment(cluster.Dual, 2)
+	c.Start("--fabric", "vxlan")
+	n := c.Node("n1")
+	n.Pod("one")
+	tasks := func() (sum float64) {
+		for name, value := range n.Metrics() {
+			if strings.HasPrefix(name, "flatnet_task_duration_seconds_count{") {
+				sum += value
+			}
+		}
+		return sum
+	}
+	// It has come to rest when two looks in a row see that nothing was done.
+	for last, begin := -1.0, time.Now(); ; {
+		now := tasks()
+		if now == last {
+			break
+		}
+		if time.Since(begin) > pace.Of(30*time.Second) {
+			t.Fatal("flatnetd does not come to rest: it always has something to do")
+		}
+		last = now
+		time.Sleep(pace.Of(100 * time.Millisecond))
+	}
+	begin, used, done := time.Now(), processorTime(t, n.Pid()), tasks()
+	time.Sleep(10 * time.Second)
+	took := time.Since(begin)
+	t.Logf("figure: flatnetd idle, %% of a processor: %.2f", 100*(processorTime(t, n.Pid())-used).Seconds()/took.Seconds())
+	t.Logf("figure: flatnetd idle, tasks in 10 s: %.0f", tasks()-done)
+}
+
+// processorTime is what a process has used, to 10 ms.
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// proc(5): utime and stime are the 14th and 15th; the name before may have blanks.
+	_, rest, _ := strings.Cut(string(raw), ") ")
+	fields := strings.Fields(rest)
+	var ticks int
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatalf("reading %q: %v", raw, err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100
+}
