@@ -128,7 +128,7 @@ func arguments(p Program) []string {
 	}
 	verb := []string{"build"}
 	if p.Test {
-		verb = []string{"test", "-c"}
+		verb = []string{"test", "-c", "-vet=off"}
 	}
 	return append(verb, "-trimpath", "-ldflags", flags)
 }
