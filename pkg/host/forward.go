@@ -52,7 +52,7 @@ func (k *Keeper) applyForward(ctx context.Context, needs Needs) []Finding {
 		if len(mine) == 0 || !k.mayDrop(v, chains) {
 			continue
 		}
-		if f, differs := k.acceptIn(ctx, v, mine); differs {
+		if f, differs := k.acceptIn(ctx, v, mine, needs.Services); differs {
 			findings = append(findings, f)
 		}
 	}
@@ -156,13 +156,16 @@ func (k *Keeper) usesLegacy(v variant) bool {
 }
 
 // acceptIn makes the marked rules of a variant's FORWARD chain those for the
-// prefixes, where its policy is to drop.
-func (k *Keeper) acceptIn(ctx context.Context, v variant, prefixes []netip.Prefix) (f Finding, differs bool) {
+// prefixes, and for Services where these are on, where its policy is to drop.
+func (k *Keeper) acceptIn(ctx context.Context, v variant, prefixes []netip.Prefix, services bool) (f Finding, differs bool) {
 	f = Finding{
 		Object: "chain FORWARD of " + v.program, Found: "policy DROP",
 		Wanted: fmt.Sprintf("accept for %s, marked %q", joined(prefixes), ruleComment),
 	}
-	wanted := acceptRules(prefixes)
+	if services {
+		f.Wanted = fmt.Sprintf("accept for %s and for connections to Services, marked %q", joined(prefixes), ruleComment)
+	}
+	wanted := acceptRules(prefixes, services)
 	program, present, err := k.read(ctx, v)
 	if err != nil {
 		f.Problem = err.Error()

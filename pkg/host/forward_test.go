@@ -187,6 +187,44 @@ func TestForwardPolicy(t *testing.T) {
 	}
 }
 
+// TestForwardOfServices: what comes to a Service and goes on to a pod of another node
+// passes, where flatnetd balances Services.
+func TestForwardOfServices(t *testing.T) {
+	for _, v := range variants {
+		t.Run(v.program, func(t *testing.T) {
+			r := newRouter(t)
+			r.skipWithout(t, v.program)
+			family, nft, at := "4", "ip", "192.0.2.1"
+			if v.ipv6 {
+				family, nft, at = "6", "ip6", "2001:db8::1"
+			}
+			if _, err := r.Output("nft", fmt.Sprintf("add table %s service; add chain %s service prerouting { type nat hook prerouting priority dstnat; }; "+
+				"add rule %s service prerouting %s daddr %s udp dport 30080 dnat to %s", nft, nft, nft, nft, at, r.echoed["pod "+family])); err != nil {
+				t.Fatal(err)
+			}
+			r.run(t, v.program, "-P", "FORWARD", "DROP")
+			// The pod is another node's: nothing is accepted for its address.
+			needs := r.needs()
+			needs.OwnPodCIDRs = prefixes("10.244.77.0/24", "fd00:244:77::/64")
+			for _, on := range []bool{false, true, false} {
+				needs.Services = on
+				if err := r.Do(func() error { (&Keeper{}).applyForward(context.Background(), needs); return nil }); err != nil {
+					t.Fatal(err)
+				}
+				timeout := 5 * time.Second
+				if !on {
+					timeout = 100 * time.Millisecond
+				}
+				_, _, err := r.world.Ask(netip.Addr{}, netip.MustParseAddrPort(fmt.Sprintf(map[bool]string{true: "[%s]:30080", false: "%s:30080"}[v.ipv6], at)), timeout)
+				if (err == nil) != on {
+					t.Errorf("with Services %t: %v", on, err)
+				}
+				r.wantTraffic(t, family, false) // what was not translated is still the policy's
+			}
+		})
+	}
+}
+
 // TestRuleOfOthersStays: who drops by a rule means it, whoever accepts after it.
 func TestRuleOfOthersStays(t *testing.T) {
 	r := newRouter(t)

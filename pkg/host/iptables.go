@@ -90,13 +90,20 @@ func isMarked(rule []string) bool {
 	return at >= 0 && at+1 < len(rule) && rule[at+1] == ruleComment
 }
 
-// acceptRules are the rules for the prefixes: from them and to them.
-func acceptRules(prefixes []netip.Prefix) [][]string {
+// acceptRules are the rules for the prefixes: from them and to them; and, with
+// Services, for what comes in to a Service and goes on to a pod of another node: its
+// destination was translated here, which no packet's addresses tell.
+func acceptRules(prefixes []netip.Prefix, services bool) [][]string {
 	var rules [][]string
+	add := func(match ...string) {
+		rules = append(rules, append(match, "-m", "comment", "--comment", ruleComment, "-j", "ACCEPT"))
+	}
 	for _, p := range prefixes {
-		for _, side := range []string{"-s", "-d"} {
-			rules = append(rules, []string{side, p.String(), "-m", "comment", "--comment", ruleComment, "-j", "ACCEPT"})
-		}
+		add("-s", p.String())
+		add("-d", p.String())
+	}
+	if services {
+		add("-m", "conntrack", "--ctstate", "DNAT")
 	}
 	return rules
 }
@@ -147,22 +154,34 @@ func (f forwardRules) obstacle(wanted [][]string) []string {
 // networks or broader ones and nothing else.
 func acceptedBy(rules, wanted [][]string) bool {
 	for _, w := range wanted {
-		network := netip.MustParsePrefix(w[1])
-		if !slices.ContainsFunc(rules, func(rule []string) bool {
-			at := slices.Index(rule, "-m")
-			if at == 2 && len(rule) == 8 && rule[3] == "comment" {
-				rule = slices.Concat(rule[:2], rule[6:])
-			}
-			if len(rule) != 4 || rule[0] != w[0] || rule[2] != "-j" || rule[3] != "ACCEPT" {
-				return false
-			}
-			p, err := netip.ParsePrefix(rule[1])
-			return err == nil && p.Bits() <= network.Bits() && p.Contains(network.Addr())
-		}) {
+		w = withoutComment(w)
+		if !slices.ContainsFunc(rules, func(rule []string) bool { return covers(withoutComment(rule), w) }) {
 			return false
 		}
 	}
 	return true
+}
+
+// covers reports whether a rule does what the wanted one does, or that for a broader
+// network.
+func covers(rule, wanted []string) bool {
+	if slices.Equal(rule, wanted) {
+		return true
+	}
+	if len(rule) != 4 || len(wanted) != 4 || rule[0] != wanted[0] || rule[2] != "-j" || rule[3] != "ACCEPT" {
+		return false
+	}
+	broader, err := netip.ParsePrefix(rule[1])
+	network, wrong := netip.ParsePrefix(wanted[1])
+	return err == nil && wrong == nil && broader.Bits() <= network.Bits() && broader.Contains(network.Addr())
+}
+
+func withoutComment(rule []string) []string {
+	at := slices.Index(rule, "--comment")
+	if at < 2 || at+1 >= len(rule) || rule[at-1] != "comment" {
+		return rule
+	}
+	return slices.Concat(rule[:at-2], rule[at+2:])
 }
 
 // read asks a variant for its FORWARD chain.

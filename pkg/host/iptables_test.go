@@ -48,7 +48,7 @@ func TestForwardDifference(t *testing.T) {
 		if !f.drops {
 			t.Errorf("%s: policy not seen", test.name)
 		}
-		wanted := acceptRules(prefixes("10.244.1.0/24"))
+		wanted := acceptRules(prefixes("10.244.1.0/24"), false)
 		missing, surplus := f.difference(wanted)
 		name := func(rule []string) string {
 			for name, line := range map[string]string{"from": from, "to": to, "old": old, "all": all} {

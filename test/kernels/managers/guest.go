@@ -132,6 +132,23 @@ func (l *lab) populate() error {
 	return nil
 }
 
+// awaitPorts waits until host ports lead to their pod, whose rules a row before may
+// have flushed. While a manager is still at it, portmap can fail.
+func (l *lab) awaitPorts() error {
+	return until("host ports", time.Minute, func() error {
+		var errs []error
+		for _, p := range l.paths {
+			if strings.HasPrefix(p.name, "hostport") {
+				errs = append(errs, p.ask())
+			}
+		}
+		if errors.Join(errs...) == nil {
+			return nil
+		}
+		return errors.Join(append(errs, l.portsAgain())...)
+	})
+}
+
 // do makes a row.
 func (l *lab) do(r row) Report {
 	report := Report{Row: r.name}
@@ -144,10 +161,8 @@ func (l *lab) do(r row) Report {
 			return fail(err)
 		}
 	}
-	if r.flushed {
-		if err := l.portsAgain(); err != nil {
-			return fail(err)
-		}
+	if err := l.awaitPorts(); err != nil {
+		return fail(err)
 	}
 	for _, p := range l.paths {
 		if p.broken != nil || p.connection == nil || time.Since(p.last) > time.Second {

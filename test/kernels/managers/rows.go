@@ -12,9 +12,7 @@ type row struct {
 	before func() error // not measured: configuration
 	action func() error
 	after  func() error
-	// flushed says that rules of host ports may be gone, and are to be made again first.
-	flushed bool
-	limit   time.Duration // how long it may take until all is right, 75 s if it is 0
+	limit  time.Duration // how long it may take until all is right, 75 s if it is 0
 	// always says that later rows of the same manager build on this one.
 	always bool
 	check  func(*lab, Report) error
@@ -105,14 +103,14 @@ var rows = []row{
 	{name: "nothing is done", action: func() error { time.Sleep(5 * time.Second); return nil }},
 
 	{name: "firewalld: start, not configured", limit: settled, action: do("systemctl start firewalld"), always: true},
-	{name: "firewalld: told of pods, reload", flushed: true, limit: settled, action: do(append(trust, "firewall-cmd -q --reload")...), always: true},
-	{name: "firewalld: reload", flushed: true, limit: settled, action: do("firewall-cmd -q --reload")},
-	{name: "firewalld: complete reload", flushed: true, limit: settled, action: do("firewall-cmd -q --complete-reload")},
-	{name: "firewalld: restart", flushed: true, limit: settled, action: do("systemctl restart firewalld")},
-	{name: "firewalld: FlushAllOnReload=no, reload", flushed: true, limit: settled,
+	{name: "firewalld: told of pods, reload", limit: settled, action: do(append(trust, "firewall-cmd -q --reload")...), always: true},
+	{name: "firewalld: reload", limit: settled, action: do("firewall-cmd -q --reload")},
+	{name: "firewalld: complete reload", limit: settled, action: do("firewall-cmd -q --complete-reload")},
+	{name: "firewalld: restart", limit: settled, action: do("systemctl restart firewalld")},
+	{name: "firewalld: FlushAllOnReload=no, reload", limit: settled,
 		before: do("sed -i 's/^FlushAllOnReload=.*/FlushAllOnReload=no/' /etc/firewalld/firewalld.conf", "systemctl restart firewalld"), action: do("firewall-cmd -q --reload")},
-	{name: "firewalld: FlushAllOnReload=no, restart", flushed: true, limit: settled, action: do("systemctl restart firewalld")},
-	{name: "firewalld: stop", flushed: true, limit: settled, action: do("systemctl stop firewalld"), always: true},
+	{name: "firewalld: FlushAllOnReload=no, restart", limit: settled, action: do("systemctl restart firewalld")},
+	{name: "firewalld: stop", limit: settled, action: do("systemctl stop firewalld"), always: true},
 
 	{name: "systemd-networkd: first start, without drop-ins", always: true,
 		before: write(map[string]string{"/etc/systemd/network/10-underlay.network": networkdUnderlay}),
@@ -133,20 +131,20 @@ var rows = []row{
 	{name: "NetworkManager: device reapply", action: do("nmcli device reapply eth0")},
 	{name: "NetworkManager: stop", always: true, action: do("systemctl stop NetworkManager"), after: underlay},
 
-	{name: "docker: start", flushed: true, limit: settled, always: true, action: do("systemctl start docker")},
-	{name: "docker: restart", flushed: true, limit: settled, action: do("systemctl restart docker")},
-	{name: "docker: stop", flushed: true, limit: settled, action: do("systemctl stop docker.socket docker"), always: true},
+	{name: "docker: start", limit: settled, always: true, action: do("systemctl start docker")},
+	{name: "docker: restart", limit: settled, action: do("systemctl restart docker")},
+	{name: "docker: stop", limit: settled, action: do("systemctl stop docker.socket docker"), always: true},
 
-	{name: "ufw: enable", limit: settled, always: true, flushed: true,
+	{name: "ufw: enable", limit: settled, always: true,
 		before: do("sed -i 's/^IPV6=.*/IPV6=yes/' /etc/default/ufw", "ufw allow 4789/udp", "ufw allow 8080/tcp"), action: do("ufw --force enable")},
-	{name: "ufw: reload", flushed: true, limit: settled, action: do("ufw reload")},
-	{name: "ufw: disable", flushed: true, limit: settled, action: do("ufw disable"), always: true},
+	{name: "ufw: reload", limit: settled, action: do("ufw reload")},
+	{name: "ufw: disable", limit: settled, action: do("ufw disable"), always: true},
 
 	{name: "nftables.service: start, own ruleset", always: true,
 		limit: settled, before: write(map[string]string{"/etc/nftables.conf": ruleset}), action: do("systemctl start nftables")},
-	{name: "nftables.service: restart", flushed: true, limit: settled, action: do("systemctl restart nftables")},
-	{name: "nftables.service: reload", flushed: true, limit: settled, action: do("systemctl reload nftables")},
-	{name: "nftables.service: stop", flushed: true, limit: settled, action: do("systemctl stop nftables"), always: true},
+	{name: "nftables.service: restart", limit: settled, action: do("systemctl restart nftables")},
+	{name: "nftables.service: reload", limit: settled, action: do("systemctl reload nftables")},
+	{name: "nftables.service: stop", limit: settled, action: do("systemctl stop nftables"), always: true},
 
 	{name: "udev: trigger of all interfaces", action: do("udevadm trigger --subsystem-match=net --action=add", "udevadm settle")},
 	{name: "systemd-sysctl: restart", action: do("systemctl restart systemd-sysctl")},
