@@ -27,6 +27,8 @@ func upCommand(ctx context.Context, args []string) error {
 	flags.StringVar(&o.CNI, "cni", "flatnet", "flatnet, or reference: ptp, host-local and static routes")
 	flags.StringVar(&o.Fabric, "fabric", "auto", "flatnet's fabric: auto, direct or vxlan")
 	flags.StringVar(&o.Node, "node", "debian", "what nodes are like: debian (containerd of Debian), or kind (containerd 2, and the settings of kind's nodes)")
+	flags.StringVar(&o.Kubernetes, "kubernetes", "", "`release` of Kubernetes, as 1.35; the newest if not given")
+	flags.StringVar(&o.Containerd, "containerd", "", "`release` of containerd, as 1.7; if not given, that of the machine, and with -node kind "+programs.KindContainerd)
 	flags.Parse(args)
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %s", flags.Arg(0))
@@ -47,12 +49,27 @@ func upCommand(ctx context.Context, args []string) error {
 			return fmt.Errorf("bin/%s is missing: run `make build` first", name)
 		}
 	}
-	wanted := programs.Cluster
-	if o.Node == "kind" {
-		wanted = append(wanted[:len(wanted):len(wanted)], programs.Containerd...)
+	if o.Node == "kind" && o.Containerd == "" {
+		o.Containerd = programs.KindContainerd
 	}
-	if err := build(ctx, root, wanted); err != nil {
+	k, err := programs.FindKubernetes(source(root), o.Kubernetes)
+	if err != nil {
 		return err
+	}
+	o.Kubernetes = k.Minor
+	var runtime []programs.Program
+	if o.Containerd != "" {
+		if runtime, err = programs.Containerd(source(root), o.Containerd); err != nil {
+			return err
+		}
+	}
+	if err := build(ctx, root, k.Minor, k.Cluster()); err != nil {
+		return err
+	}
+	if o.Containerd != "" {
+		if err := builder(root, "containerd-"+o.Containerd).Build(ctx, runtime); err != nil {
+			return err
+		}
 	}
 	l, err := lab.Up(ctx, lab.Directory, root, o, os.Stdout)
 	if err != nil {
@@ -74,41 +91,68 @@ The cluster runs. To use it:
 	return nil
 }
 
-// build installs and builds what is missing.
-func build(ctx context.Context, root string, wanted []programs.Program) error {
+// build installs and builds what is missing of a release of Kubernetes.
+func build(ctx context.Context, root, minor string, wanted []programs.Program) error {
 	if err := programs.Install(ctx, os.Stdout); err != nil {
 		return err
 	}
-	if err := builder(root).Build(ctx, wanted); err != nil {
+	if err := builder(root, minor).Build(ctx, wanted); err != nil {
+		return err
+	}
+	if err := use(root, minor); err != nil {
 		return err
 	}
 	_, err := reference.Plugins()
 	return err
 }
 
-func builder(root string) programs.Builder {
-	return programs.Builder{Source: filepath.Join(root, "test", "e2e"), Directory: filepath.Join(root, "bin", "e2e", "bin"), Out: os.Stdout}
+func source(root string) string { return filepath.Join(root, "test", "e2e") }
+
+// builder builds into a directory of the name.
+func builder(root, name string) programs.Builder {
+	return programs.Builder{Source: source(root), Directory: filepath.Join(root, "bin", "e2e", name), Out: os.Stdout}
+}
+
+// use makes bin/e2e/bin, for people's PATH, the programs of a release.
+func use(root, minor string) error {
+	link := filepath.Join(root, "bin", "e2e", "bin")
+	if old, err := os.Readlink(link); err == nil && old == minor {
+		return nil
+	}
+	// It was once the directory with all programs.
+	if err := os.RemoveAll(link); err != nil {
+		return fmt.Errorf("replacing %s: %w", link, err)
+	}
+	return os.Symlink(minor, link)
 }
 
 func buildCommand(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("cluster build", flag.ExitOnError)
 	tests := flags.Bool("tests", false, "also Kubernetes' own tests")
+	release := flags.String("kubernetes", "", "`release` of Kubernetes, as 1.35; the newest if not given")
 	flags.Parse(args)
 	root, err := reference.Repository()
 	if err != nil {
 		return err
 	}
-	wanted := programs.Cluster
+	k, err := programs.FindKubernetes(source(root), *release)
+	if err != nil {
+		return err
+	}
+	wanted := k.Cluster()
 	if *tests {
-		wanted = append(append([]programs.Program{}, wanted...), programs.Tests...)
+		wanted = append(wanted, k.Tests()...)
 	}
 	if flags.NArg() > 0 {
 		if wanted, err = programs.Named(wanted, flags.Args()); err != nil {
 			return err
 		}
-		return builder(root).Build(ctx, wanted)
+		if err := builder(root, k.Minor).Build(ctx, wanted); err != nil {
+			return err
+		}
+		return use(root, k.Minor)
 	}
-	return build(ctx, root, wanted)
+	return build(ctx, root, k.Minor, wanted)
 }
 
 func downCommand(context.Context, []string) error { return lab.Down(lab.Directory, os.Stdout) }

@@ -18,7 +18,7 @@ const usage = `usage: cluster up [flags]            start a cluster and install 
        cluster exec NODE [COMMAND]   run a command on a node
        cluster start|stop|restart NODE SERVICE
        cluster reboot NODE           end all that runs on a node, and start it anew
-       cluster build [-tests] [PROGRAM…]
+       cluster build [-kubernetes RELEASE] [-tests] [PROGRAM…]
                                      build what a cluster consists of, and what tests it,
                                      or only some of the programs
 `

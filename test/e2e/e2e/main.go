@@ -55,8 +55,13 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if len(selected) > 0 {
-		b := programs.Builder{Source: filepath.Join(root, "test", "e2e"), Directory: l.Binaries(), Out: os.Stdout}
-		if err := b.Build(ctx, programs.Tests); err != nil {
+		source := filepath.Join(root, "test", "e2e")
+		k, err := programs.FindKubernetes(source, l.Plan().Options.Kubernetes)
+		if err != nil {
+			return err
+		}
+		b := programs.Builder{Source: source, Directory: l.Binaries(), Out: os.Stdout}
+		if err := b.Build(ctx, k.Tests()); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package images
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/test/e2e/certificates"
@@ -13,6 +14,19 @@ import (
 type Sources struct {
 	Flatnet    string // flatnet, flatnet-ipam and flatnetd
 	Kubernetes string // what package programs built
+	// Names are the images that Kubernetes' own tests start: references, by
+	// upstream's names for them, which differ between its versions.
+	Names map[string]string
+}
+
+// tags are own and the references that tests have for the image.
+func (s Sources) tags(own []string, names ...string) []string {
+	for _, name := range names {
+		if reference, is := s.Names[name]; is && !slices.Contains(own, reference) {
+			own = append(own, reference)
+		}
+	}
+	return own
 }
 
 // Names of images.
@@ -30,7 +44,7 @@ const (
 func Network(s Sources) []Image {
 	return []Image{
 		{
-			Tags:       []string{Pause},
+			Tags:       s.tags([]string{Pause}, "Pause"),
 			Layers:     []*Layer{NewLayer().File("/pause", filepath.Join(s.Kubernetes, "pause"))},
 			Entrypoint: []string{"/pause"},
 		},
@@ -89,28 +103,27 @@ func Applications(s Sources) ([]Image, error) {
 	}
 	dns := NewLayer().File("/coredns", filepath.Join(s.Kubernetes, "coredns"))
 	tools := toolbox(s).Text("/localhost.crt", string(pair.Certificate), 0o644).Text("/localhost.key", string(pair.Key), 0o644)
-	const tests = "registry.k8s.io/e2e-test-images/"
 	tables := iptables(shell(base()))
 	return []Image{
 		{Tags: []string{CoreDNS}, Layers: []*Layer{dns}, Entrypoint: []string{"/coredns"}},
 		{
 			// Upstream's tests run nothing of the images but a shell, a DNS client and a web server.
-			Tags: []string{Agnhost, tests + "agnhost:2.55", tests + "jessie-dnsutils:1.7", tests + "nginx:1.14-4", tests + "nginx:1.15-4",
-				"docker.io/library/agnhost:latest"},
+			Tags: s.tags([]string{Agnhost, "docker.io/library/agnhost:latest"},
+				"Agnhost", "AgnhostPrev", "JessieDnsutils", "GlibcDnsTesting", "Nginx", "NginxNew"),
 			Layers: []*Layer{dns, tools}, Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"},
 		},
 		{
 			Tags:   []string{Nginx},
 			Layers: []*Layer{dns, tools}, Entrypoint: []string{"/agnhost", "netexec"}, Cmd: []string{"--http-port=80", "--udp-port=-1"},
 		},
-		{Tags: []string{Busybox, "docker.io/library/busybox:latest"}, Layers: []*Layer{busybox()}, Cmd: []string{"sh"}},
+		{Tags: s.tags([]string{Busybox, "docker.io/library/busybox:latest"}, "BusyBox"), Layers: []*Layer{busybox()}, Cmd: []string{"sh"}},
 		{
-			Tags:       []string{tests + "regression-issue-74839:1.4"},
+			Tags:       s.tags([]string{"docker.io/library/regression-issue-74839:latest"}, "RegressionIssue74839"),
 			Layers:     []*Layer{NewLayer().File("/regression-issue-74839", filepath.Join(s.Kubernetes, "regression-issue-74839"))},
 			Entrypoint: []string{"/regression-issue-74839"},
 		},
 		{
-			Tags:   []string{"registry.k8s.io/build-image/distroless-iptables:v0.8.9"},
+			Tags:   s.tags([]string{"docker.io/library/distroless-iptables:latest"}, "DistrolessIptables"),
 			Layers: []*Layer{tables.Program("/usr/sbin/conntrack", programs.Find("conntrack"))},
 		},
 	}, nil

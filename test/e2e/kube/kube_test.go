@@ -17,7 +17,11 @@ func spec(t *testing.T, o plan.Options, index int) machine.Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec, err := Machine(c, c.Machines[index], s, "/machine", "/bin")
+	runtime := ""
+	if o.Containerd != "" {
+		runtime = "/runtime"
+	}
+	spec, err := Machine(c, c.Machines[index], s, "/machine", "/bin", runtime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +90,7 @@ func TestMachines(t *testing.T) {
 }
 
 func TestNodesLikeThoseOfKind(t *testing.T) {
-	o := plan.Options{Workers: 1, Family: "dual", Proxy: "iptables", Subnets: 1, CNI: "flatnet", Fabric: "auto", Node: "kind"}
+	o := plan.Options{Workers: 1, Family: "dual", Proxy: "iptables", Subnets: 1, CNI: "flatnet", Fabric: "auto", Node: "kind", Containerd: "2.3"}
 	s := spec(t, o, 1)
 	var lines []string
 	for path, target := range s.Links {
@@ -96,9 +100,9 @@ func TestNodesLikeThoseOfKind(t *testing.T) {
 		lines = append(lines, name+" = "+value)
 	}
 	slices.Sort(lines)
-	const want = `/usr/local/bin/containerd -> /bin/containerd
-/usr/local/bin/containerd-shim-runc-v2 -> /bin/containerd-shim-runc-v2
-/usr/local/bin/ctr -> /bin/ctr
+	const want = `/usr/local/bin/containerd -> /runtime/containerd
+/usr/local/bin/containerd-shim-runc-v2 -> /runtime/containerd-shim-runc-v2
+/usr/local/bin/ctr -> /runtime/ctr
 ipv4/conf/all/arp_ignore = 0
 ipv4/conf/all/route_localnet = 1
 ipv4/conf/all/rp_filter = 1
@@ -106,7 +110,7 @@ ipv4/conf/default/rp_filter = 1`
 	if got := strings.Join(lines, "\n"); got != want {
 		t.Errorf("nodes have\n%s\nwant\n%s", got, want)
 	}
-	o.Node = "debian"
+	o.Node, o.Containerd = "debian", ""
 	if s := spec(t, o, 1); len(s.Links)+len(s.Sysctls) > 0 {
 		t.Errorf("Debian's nodes have links %v and sysctls %v", s.Links, s.Sysctls)
 	}

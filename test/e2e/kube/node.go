@@ -22,11 +22,19 @@ const (
 const PauseImage = "registry.k8s.io/pause:3.10.1"
 
 // Machine returns all that a machine of the cluster consists of. dir is the
-// machine's own directory, binaries the one with Kubernetes' programs.
-func Machine(c plan.Cluster, m plan.Machine, s *Secrets, dir, binaries string) (machine.Spec, error) {
+// machine's own directory, binaries the one with Kubernetes' programs, and
+// runtime that with containerd's, if they are not those of the real machine.
+func Machine(c plan.Cluster, m plan.Machine, s *Secrets, dir, binaries, runtime string) (machine.Spec, error) {
 	spec := machine.Spec{Name: m.Name, Directory: dir, Disk: true, Files: map[string]string{}, Copies: map[string]string{}}
+	if runtime != "" {
+		spec.Links = map[string]string{}
+		for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+			// Where kind has it, and before Debian's in PATH.
+			spec.Links["/usr/local/bin/"+name] = filepath.Join(runtime, name)
+		}
+	}
 	if c.Options.Node == "kind" {
-		likeKind(&spec, binaries)
+		likeKind(&spec)
 	}
 	if m.ControlPlane {
 		if err := controlPlane(&spec, c, s, binaries); err != nil {
@@ -78,15 +86,11 @@ func node(spec *machine.Spec, c plan.Cluster, m plan.Machine, s *Secrets, binari
 	return nil
 }
 
-// likeKind gives a machine what nodes of kind have and Debian's machines have not:
-// containerd 2 in the place where kind has it, and the settings of the network
-// that kind's node image comes with (images/base/files/etc/sysctl.d in kind's
-// source). The CNI plugins in kind's nodes are those of all machines here.
-func likeKind(spec *machine.Spec, binaries string) {
-	spec.Links = map[string]string{}
-	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
-		spec.Links["/usr/local/bin/"+name] = filepath.Join(binaries, name)
-	}
+// likeKind gives a machine what nodes of kind have and Debian's machines have not
+// besides containerd 2: the settings of the network that kind's node image comes
+// with (images/base/files/etc/sysctl.d in kind's source). The CNI plugins in
+// kind's nodes are those of all machines here.
+func likeKind(spec *machine.Spec) {
 	spec.Sysctls = map[string]string{
 		"ipv4/conf/all/rp_filter":      "1",
 		"ipv4/conf/default/rp_filter":  "1",

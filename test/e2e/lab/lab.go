@@ -57,7 +57,17 @@ func (l *Lab) Plan() plan.Cluster { return l.plan }
 func (l *Lab) State() *state.State { return l.state }
 
 // Binaries is the directory with Kubernetes' programs.
-func (l *Lab) Binaries() string { return filepath.Join(l.Repository, "bin", "e2e", "bin") }
+func (l *Lab) Binaries() string {
+	return filepath.Join(l.Repository, "bin", "e2e", l.plan.Options.Kubernetes)
+}
+
+// runtime is the directory with the container runtime's programs; "" for the machine's.
+func (l *Lab) runtime() string {
+	if release := l.plan.Options.Containerd; release != "" {
+		return filepath.Join(l.Repository, "bin", "e2e", "containerd-"+release)
+	}
+	return ""
+}
 
 // Kubeconfig is the administrator's access, for programs outside of the cluster.
 func (l *Lab) Kubeconfig() string { return filepath.Join(l.Directory, "kubeconfig") }

@@ -78,7 +78,7 @@ func (l *Lab) prepare(context.Context) error {
 // machines starts the underlay and all machines.
 func (l *Lab) machines(context.Context) error {
 	o := l.plan.Options
-	l.say("starting control plane and %d workers on %d subnet(s): %s, kube-proxy %s", o.Workers, o.Subnets, o.Family, o.Proxy)
+	l.say("starting Kubernetes %s, control plane and %d workers on %d subnet(s): %s, kube-proxy %s", o.Kubernetes, o.Workers, o.Subnets, o.Family, o.Proxy)
 	spec := machine.Spec{Name: underlayName, Directory: l.machineDirectory(underlayName)}
 	// The router is also a host outside of the cluster, that says who talks to it.
 	spec.Services = []machine.Service{{Name: "outside", Args: []string{
@@ -102,7 +102,7 @@ func (l *Lab) machines(context.Context) error {
 	}
 	defer listener.Close()
 	for _, m := range l.plan.Machines {
-		spec, err := kube.Machine(l.plan, m, secrets, l.machineDirectory(m.Name), l.Binaries())
+		spec, err := kube.Machine(l.plan, m, secrets, l.machineDirectory(m.Name), l.Binaries(), l.runtime())
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,11 @@ type Options struct {
 	CNI string `json:"cni"`
 	// Fabric is flatnet's: auto, direct or vxlan.
 	Fabric string `json:"fabric"`
+	// Kubernetes is the minor release that the cluster consists of: "1.37".
+	Kubernetes string `json:"kubernetes"`
+	// Containerd is the release of the container runtime, or nothing for what the
+	// machine, or kind's nodes, have: "1.7".
+	Containerd string `json:"containerd,omitempty"`
 	// Node is what nodes are like: debian, with Debian's container runtime, or
 	// kind, with that of kind's nodes, and their settings.
 	Node string `json:"node"`

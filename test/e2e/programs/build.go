@@ -1,6 +1,6 @@
 // Package programs provides what a cluster runs: Kubernetes and CoreDNS, built
-// as Go modules and kept, and Debian's containerd, runc and etcd. Nodes like
-// those of kind have a containerd that is built as well.
+// as Go modules and kept, and Debian's containerd, runc and etcd. Other versions
+// of containerd are built as well.
 package programs
 
 import (
@@ -18,9 +18,6 @@ import (
 	"time"
 )
 
-// KubernetesVersion is the one in kubernetes/go.mod.
-const KubernetesVersion = "v1.35.4"
-
 // Program is one that is built.
 type Program struct {
 	Name string
@@ -29,34 +26,8 @@ type Program struct {
 	Package string
 	// Test says that the program is the package's test.
 	Test bool
-}
-
-// Cluster are the programs that a cluster consists of, the longest first.
-var Cluster = []Program{
-	{Name: "kube-apiserver", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kube-apiserver"},
-	{Name: "kubelet", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kubelet"},
-	{Name: "kube-controller-manager", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kube-controller-manager"},
-	{Name: "kube-scheduler", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kube-scheduler"},
-	{Name: "kube-proxy", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kube-proxy"},
-	{Name: "kubectl", Module: "kubernetes", Package: "k8s.io/kubernetes/cmd/kubectl"},
-	{Name: "agnhost", Module: "kubernetes", Package: "k8s.io/kubernetes/test/images/agnhost"},
-	{Name: "regression-issue-74839", Module: "kubernetes", Package: "k8s.io/kubernetes/test/images/regression-issue-74839"},
-	{Name: "coredns", Module: "coredns", Package: "github.com/coredns/coredns"},
-	{Name: "pause", Module: ".", Package: "github.com/flatnet-cni/flatnet/test/e2e/pause"},
-}
-
-// Containerd are the programs of the container runtime, for nodes like those of
-// kind.
-var Containerd = []Program{
-	{Name: "containerd", Module: "containerd", Package: "github.com/containerd/containerd/v2/cmd/containerd"},
-	{Name: "containerd-shim-runc-v2", Module: "containerd", Package: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"},
-	{Name: "ctr", Module: "containerd", Package: "github.com/containerd/containerd/v2/cmd/ctr"},
-}
-
-// Tests are Kubernetes' own tests, and what runs them.
-var Tests = []Program{
-	{Name: "e2e.test", Module: "kubernetes", Package: "k8s.io/kubernetes/test/e2e", Test: true},
-	{Name: "ginkgo", Module: "kubernetes", Package: "github.com/onsi/ginkgo/v2/ginkgo"},
+	// Version is set in programs of Kubernetes, which report it.
+	Version string
 }
 
 // Named returns those of the programs that have these names.
@@ -149,15 +120,15 @@ func (b Builder) key(p Program) (string, error) {
 // arguments of the go command, without output and package.
 func arguments(p Program) []string {
 	flags := "-s -w"
-	if p.Module == "kubernetes" {
+	if p.Version != "" {
 		// What Kubernetes' own build sets; nodes report it, and tests ask for it.
-		parts := strings.SplitN(strings.TrimPrefix(KubernetesVersion, "v"), ".", 3)
+		parts := strings.SplitN(strings.TrimPrefix(p.Version, "v"), ".", 3)
 		const version = " -X k8s.io/component-base/version."
-		flags += version + "gitVersion=" + KubernetesVersion + version + "gitMajor=" + parts[0] + version + "gitMinor=" + parts[1]
+		flags += version + "gitVersion=" + p.Version + version + "gitMajor=" + parts[0] + version + "gitMinor=" + parts[1]
 	}
 	verb := []string{"build"}
 	if p.Test {
-		verb = []string{"test", "-c"}
+		verb = []string{"test", "-c", "-vet=off"}
 	}
 	return append(verb, "-trimpath", "-ldflags", flags)
 }

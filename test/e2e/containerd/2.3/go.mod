@@ -1,5 +1,5 @@
 // The container runtime of kind's nodes, built as a Go module. Debian's is older.
-module github.com/flatnet-cni/flatnet/test/e2e/containerd
+module github.com/flatnet-cni/flatnet/test/e2e/containerd/2.3
 
 go 1.26.3
 
