@@ -15,6 +15,7 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -174,8 +175,9 @@ type Node struct {
 func (l *Lab) Node(name string, ports ...Port) *Node {
 	n := &Node{Namespace: l.Namespace(name), lab: l}
 	// Nothing in a lab has to wait for duplicate address detection of the
-	// link-local addresses, from which neighbours are solicited.
-	if err := n.SetSysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil {
+	// link-local addresses, from which neighbours are solicited. A kernel without IPv6
+	// has none.
+	if err := n.SetSysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.fail(err)
 	}
 	for i, port := range ports {
