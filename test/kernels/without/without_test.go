@@ -34,7 +34,7 @@ var lacks = map[string]struct {
 	"veth":                 {[]string{"veth"}, "veth is missing: no pod can be attached", nil},
 	"ipv6":                 {[]string{"ipv6"}, "IPv6 (ipv6) is missing: pods get no IPv6 addresses from flatnetd", nil},
 	"vxlan":                {[]string{"vxlan"}, "VXLAN (vxlan) is missing: nodes that need the overlay are not reached", nil},
-	"nf_tables":            {[]string{"nf_tables"}, "nf_tables is missing: what pods send out of the cluster keeps their addresses", nil},
+	"nf_tables":            {[]string{"nf_tables"}, "nf_tables is missing: pods can send from IPv6 addresses that are not theirs", nil},
 	"nft_masq":             {[]string{"nft_masq"}, "nftables' masquerade (nft_masq) is missing: what pods send out of the cluster keeps their addresses", nil},
 	"nft_fib":              {[]string{"nft_fib_inet", "nft_fib_ipv6"}, "nftables' fib for IPv6 (nft_fib_ipv6) is missing: pods can send from IPv6 addresses that are not theirs", nil},
 	"nf_conntrack":         {[]string{"nft_chain_nat", "nft_masq"}, "nftables' masquerade (nft_masq) is missing: what pods send out of the cluster keeps their addresses", nil},
