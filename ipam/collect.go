@@ -122,15 +122,8 @@ func (s *Store) entries(ctx context.Context) ([]entry, error) {
 			return nil, context.Cause(ctx)
 		}
 		name := ownersDir + "/" + f.Name()
-		text, err := d.readlink(name)
-		if err != nil || text == "" {
-			continue
-		}
-		e, ok := parseEntry(text)
-		if !ok || entryName(e.owner) != name {
-			continue
-		}
-		if d.date(&e) != nil {
+		e, ok := d.entry(name)
+		if !ok || d.date(&e) != nil {
 			continue
 		}
 		all = append(all, e)

@@ -30,6 +30,16 @@ type entry struct {
 	inode uint64
 }
 
+// entry reads the entry of a file's name, and reports whether it is one.
+func (d *disk) entry(name string) (e entry, ok bool) {
+	text, err := d.readlink(name)
+	if err != nil {
+		return entry{}, false
+	}
+	e, ok = parseEntry(text)
+	return e, ok && entryName(e.owner) == name
+}
+
 // has reports whether a record of one of the entry's addresses is its owner's:
 // one without an interface name is, too, as an old version of host-local writes it.
 func (e *entry) has(recorded Owner) bool {

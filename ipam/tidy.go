@@ -109,9 +109,8 @@ func (x *session) readEntries() ([]entry, error) {
 	var entries []entry
 	for _, file := range files {
 		name := ownersDir + "/" + file.Name()
-		text, err := x.readlink(name)
-		e, ok := parseEntry(text)
-		if err != nil || !ok || entryName(e.owner) != name {
+		e, ok := x.entry(name)
+		if !ok {
 			if err := x.discard(name); err != nil {
 				return nil, err
 			}

@@ -158,12 +158,13 @@ func (k *Keeper) usesLegacy(v variant) bool {
 // acceptIn makes the marked rules of a variant's FORWARD chain those for the
 // prefixes, and for Services where these are on, where its policy is to drop.
 func (k *Keeper) acceptIn(ctx context.Context, v variant, prefixes []netip.Prefix, services bool) (f Finding, differs bool) {
+	accepted := joined(prefixes)
+	if services {
+		accepted += " and for connections to Services"
+	}
 	f = Finding{
 		Object: "chain FORWARD of " + v.program, Found: "policy DROP",
-		Wanted: fmt.Sprintf("accept for %s, marked %q", joined(prefixes), ruleComment),
-	}
-	if services {
-		f.Wanted = fmt.Sprintf("accept for %s and for connections to Services, marked %q", joined(prefixes), ruleComment)
+		Wanted: fmt.Sprintf("accept for %s, marked %q", accepted, ruleComment),
 	}
 	wanted := acceptRules(prefixes, services)
 	program, present, err := k.read(ctx, v)

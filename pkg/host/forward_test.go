@@ -119,110 +119,113 @@ func (r *router) skipWithout(t *testing.T, program string) {
 	}
 }
 
-func TestForwardPolicy(t *testing.T) {
+// eachVariant runs a test on a router for each program that keeps a FORWARD chain.
+func eachVariant(t *testing.T, test func(t *testing.T, r *router, v variant)) {
 	for _, v := range variants {
 		t.Run(v.program, func(t *testing.T) {
 			r := newRouter(t)
 			r.skipWithout(t, v.program)
-			family, cidr, other := "4", "10.244.1.0/24", "10.244.77.0/24"
-			if v.ipv6 {
-				family, cidr, other = "6", "fd00:244:1::/64", "fd00:244:77::/64"
-			}
-			r.wantTraffic(t, family, true)
-			for _, rule := range dockerRules {
-				r.run(t, v.program, strings.Fields(rule)...)
-			}
-			r.wantTraffic(t, family, false)
-			before := r.saved(t, v.program)
-
-			k := &Keeper{}
-			apply := func(n Needs) (found []Finding) {
-				if err := r.Do(func() error { found = k.Apply(context.Background(), n); return nil }); err != nil {
-					t.Fatal(err)
-				}
-				return found
-			}
-			object := "chain FORWARD of " + v.program
-			wantText(t, "first", text(apply(r.needs())), fmt.Sprintf(
-				"%s: policy DROP, 2 of 2 rules missing, 0 outdated, wanted accept for %s, marked %q, repaired\n", object, cidr, ruleComment))
-			r.wantTraffic(t, family, true)
-			after := r.saved(t, v.program)
-			wantText(t, "rules of others", withoutMarked(after), before)
-			if strings.Count(after, ruleComment) != 2 {
-				t.Errorf("rules after:\n%s", after)
-			}
-			r.run(t, v.program, "-S") // the program can still read its table
-
-			if again := apply(r.needs()); len(again) > 0 {
-				t.Errorf("applied again:\n%s", text(again))
-			}
-			wantText(t, "applied again", r.saved(t, v.program), after)
-
-			// Somebody removes one of ours.
-			r.run(t, v.program, "-D", "FORWARD", "-s", cidr, "-m", "comment", "--comment", ruleComment, "-j", "ACCEPT")
-			wantText(t, "one removed", text(apply(r.needs())), fmt.Sprintf(
-				"%s: policy DROP, 1 of 2 rules missing, 0 outdated, wanted accept for %s, marked %q, repaired\n", object, cidr, ruleComment))
-			r.wantTraffic(t, family, true)
-
-			// The node's podCIDR changes to one that the pod here is not in.
-			changed := r.needs()
-			changed.OwnPodCIDRs = prefixes("10.244.77.0/24", "fd00:244:77::/64")
-			wantText(t, "another podCIDR", text(apply(changed)), fmt.Sprintf(
-				"%s: policy DROP, 2 of 2 rules missing, 2 outdated, wanted accept for %s, marked %q, repaired\n", object, other, ruleComment))
-			if now := r.saved(t, v.program); strings.Contains(now, cidr) || strings.Count(now, other) != 2 {
-				t.Errorf("rules for another podCIDR:\n%s", now)
-			}
-			r.wantTraffic(t, family, false)
-			apply(r.needs())
-			r.wantTraffic(t, family, true)
-
-			for range 2 { // there is nothing to remove the second time
-				if err := r.Do(func() error { return k.Remove(context.Background()) }); err != nil {
-					t.Fatal(err)
-				}
-				wantText(t, "removed", r.saved(t, v.program), before)
-			}
-			r.wantTraffic(t, family, false)
+			test(t, r, v)
 		})
 	}
+}
+
+func TestForwardPolicy(t *testing.T) {
+	eachVariant(t, func(t *testing.T, r *router, v variant) {
+		family, cidr, other := "4", "10.244.1.0/24", "10.244.77.0/24"
+		if v.ipv6 {
+			family, cidr, other = "6", "fd00:244:1::/64", "fd00:244:77::/64"
+		}
+		r.wantTraffic(t, family, true)
+		for _, rule := range dockerRules {
+			r.run(t, v.program, strings.Fields(rule)...)
+		}
+		r.wantTraffic(t, family, false)
+		before := r.saved(t, v.program)
+
+		k := &Keeper{}
+		apply := func(n Needs) (found []Finding) {
+			if err := r.Do(func() error { found = k.Apply(context.Background(), n); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			return found
+		}
+		object := "chain FORWARD of " + v.program
+		wantText(t, "first", text(apply(r.needs())), fmt.Sprintf(
+			"%s: policy DROP, 2 of 2 rules missing, 0 outdated, wanted accept for %s, marked %q, repaired\n", object, cidr, ruleComment))
+		r.wantTraffic(t, family, true)
+		after := r.saved(t, v.program)
+		wantText(t, "rules of others", withoutMarked(after), before)
+		if strings.Count(after, ruleComment) != 2 {
+			t.Errorf("rules after:\n%s", after)
+		}
+		r.run(t, v.program, "-S") // the program can still read its table
+
+		if again := apply(r.needs()); len(again) > 0 {
+			t.Errorf("applied again:\n%s", text(again))
+		}
+		wantText(t, "applied again", r.saved(t, v.program), after)
+
+		// Somebody removes one of ours.
+		r.run(t, v.program, "-D", "FORWARD", "-s", cidr, "-m", "comment", "--comment", ruleComment, "-j", "ACCEPT")
+		wantText(t, "one removed", text(apply(r.needs())), fmt.Sprintf(
+			"%s: policy DROP, 1 of 2 rules missing, 0 outdated, wanted accept for %s, marked %q, repaired\n", object, cidr, ruleComment))
+		r.wantTraffic(t, family, true)
+
+		// The node's podCIDR changes to one that the pod here is not in.
+		changed := r.needs()
+		changed.OwnPodCIDRs = prefixes("10.244.77.0/24", "fd00:244:77::/64")
+		wantText(t, "another podCIDR", text(apply(changed)), fmt.Sprintf(
+			"%s: policy DROP, 2 of 2 rules missing, 2 outdated, wanted accept for %s, marked %q, repaired\n", object, other, ruleComment))
+		if now := r.saved(t, v.program); strings.Contains(now, cidr) || strings.Count(now, other) != 2 {
+			t.Errorf("rules for another podCIDR:\n%s", now)
+		}
+		r.wantTraffic(t, family, false)
+		apply(r.needs())
+		r.wantTraffic(t, family, true)
+
+		for range 2 { // there is nothing to remove the second time
+			if err := r.Do(func() error { return k.Remove(context.Background()) }); err != nil {
+				t.Fatal(err)
+			}
+			wantText(t, "removed", r.saved(t, v.program), before)
+		}
+		r.wantTraffic(t, family, false)
+	})
 }
 
 // TestForwardOfServices: what comes to a Service and goes on to a pod of another node
 // passes, where flatnetd balances Services.
 func TestForwardOfServices(t *testing.T) {
-	for _, v := range variants {
-		t.Run(v.program, func(t *testing.T) {
-			r := newRouter(t)
-			r.skipWithout(t, v.program)
-			family, nft, at := "4", "ip", "192.0.2.1"
-			if v.ipv6 {
-				family, nft, at = "6", "ip6", "2001:db8::1"
-			}
-			if _, err := r.Output("nft", fmt.Sprintf("add table %s service; add chain %s service prerouting { type nat hook prerouting priority dstnat; }; "+
-				"add rule %s service prerouting %s daddr %s udp dport 30080 dnat to %s", nft, nft, nft, nft, at, r.echoed["pod "+family])); err != nil {
+	eachVariant(t, func(t *testing.T, r *router, v variant) {
+		family, nft, at := "4", "ip", "192.0.2.1"
+		if v.ipv6 {
+			family, nft, at = "6", "ip6", "2001:db8::1"
+		}
+		if _, err := r.Output("nft", fmt.Sprintf("add table %s service; add chain %s service prerouting { type nat hook prerouting priority dstnat; }; "+
+			"add rule %s service prerouting %s daddr %s udp dport 30080 dnat to %s", nft, nft, nft, nft, at, r.echoed["pod "+family])); err != nil {
+			t.Fatal(err)
+		}
+		r.run(t, v.program, "-P", "FORWARD", "DROP")
+		// The pod is another node's: nothing is accepted for its address.
+		needs := r.needs()
+		needs.OwnPodCIDRs = prefixes("10.244.77.0/24", "fd00:244:77::/64")
+		for _, on := range []bool{false, true, false} {
+			needs.Services = on
+			if err := r.Do(func() error { (&Keeper{}).applyForward(context.Background(), needs); return nil }); err != nil {
 				t.Fatal(err)
 			}
-			r.run(t, v.program, "-P", "FORWARD", "DROP")
-			// The pod is another node's: nothing is accepted for its address.
-			needs := r.needs()
-			needs.OwnPodCIDRs = prefixes("10.244.77.0/24", "fd00:244:77::/64")
-			for _, on := range []bool{false, true, false} {
-				needs.Services = on
-				if err := r.Do(func() error { (&Keeper{}).applyForward(context.Background(), needs); return nil }); err != nil {
-					t.Fatal(err)
-				}
-				timeout := 5 * time.Second
-				if !on {
-					timeout = 100 * time.Millisecond
-				}
-				_, _, err := r.world.Ask(netip.Addr{}, netip.MustParseAddrPort(fmt.Sprintf(map[bool]string{true: "[%s]:30080", false: "%s:30080"}[v.ipv6], at)), timeout)
-				if (err == nil) != on {
-					t.Errorf("with Services %t: %v", on, err)
-				}
-				r.wantTraffic(t, family, false) // what was not translated is still the policy's
+			timeout := 5 * time.Second
+			if !on {
+				timeout = 100 * time.Millisecond
 			}
-		})
-	}
+			_, _, err := r.world.Ask(netip.Addr{}, netip.MustParseAddrPort(fmt.Sprintf(map[bool]string{true: "[%s]:30080", false: "%s:30080"}[v.ipv6], at)), timeout)
+			if (err == nil) != on {
+				t.Errorf("with Services %t: %v", on, err)
+			}
+			r.wantTraffic(t, family, false) // what was not translated is still the policy's
+		}
+	})
 }
 
 // TestRuleOfOthersStays: who drops by a rule means it, whoever accepts after it.

@@ -24,8 +24,7 @@ func masqueradeRule(is6 bool, own, pods, nodes, exempt string) rule {
 		source.Offset, source.Len = 8, 16
 		destination.Offset, destination.Len = 24, 16
 	}
-	code := append(ofFamily(family), &source, &expr.Lookup{SourceRegister: 1, SetName: own})
-	code = append(code,
+	code := append(ofFamily(family), &source, &expr.Lookup{SourceRegister: 1, SetName: own},
 		&expr.Meta{Key: expr.MetaKeyOIFGROUP, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: podGroup},
 	)

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -362,12 +363,15 @@ func TestLoopbackThatIsDown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var echoes netlab.Echoes
-		for begin := time.Now(); echoes.Answered == 0 && err == nil && time.Since(begin) < pace.Of(30*time.Second); time.Sleep(time.Millisecond) {
-			echoes, err = ping.Echoes()
-		}
-		if _, late := ping.Stop(0); err != nil || late != nil || echoes.Answered == 0 {
-			t.Errorf("pod to the gateway %s: %+v, %v, %v", ip.Gateway, echoes, err, late)
+		_, err = pace.Await(pace.Of(30*time.Second), func() error {
+			echoes, err := ping.Echoes()
+			if err == nil && echoes.Answered == 0 {
+				err = fmt.Errorf("%d sent, none answered", echoes.Sent)
+			}
+			return err
+		})
+		if _, late := ping.Stop(0); err != nil || late != nil {
+			t.Errorf("pod to the gateway %s: %v, %v", ip.Gateway, err, late)
 		}
 	}
 	if _, err := s.run(call{verb: "CHECK", container: "a", netns: pod.Path, config: map[string]any{"prevResult": result}}); err != nil {

@@ -25,30 +25,25 @@ import (
 
 // share makes what the attachment needs to be there.
 func (j *job) share(record attachment.Record) error {
-	for wait := (patience{path: j.lockPath()}); ; {
-		joined := false
-		held, err := j.locked(unix.LOCK_SH, func() (err error) {
-			joined, err = j.join(record)
-			return err
-		})
-		if err != nil || joined {
-			return err
-		}
-		if held {
-			held, err = j.locked(unix.LOCK_EX, func() error { return j.found(record) })
-			if err != nil || held {
+	first := !j.records.Others(j.key) // who finds nothing to join
+	return j.patiently(func() (done bool, err error) {
+		if !first {
+			held, err := j.locked(unix.LOCK_SH, func() (err error) {
+				done, err = j.join(record)
 				return err
+			})
+			if err != nil || done || !held {
+				return done, err
 			}
 		}
-		// Others hold it, who may well be making what is missing.
-		if err := wait.more(); err != nil {
-			return err
-		}
-	}
+		// Where others have the lock, they may well be making what is missing.
+		first = false
+		return j.locked(unix.LOCK_EX, func() error { return j.makeAll(record) })
+	})
 }
 
-// found makes what is shared, whatever is missing of it.
-func (j *job) found(record attachment.Record) error {
+// makeAll makes what is shared, whatever is missing of it.
+func (j *job) makeAll(record attachment.Record) error {
 	if err := j.makeShared(record); err != nil {
 		return err
 	}
@@ -93,21 +88,17 @@ func (j *job) unshare() error {
 // alone calls f while no other process has the lock, unless it is no longer
 // wanted by then.
 func (j *job) alone(wanted func() bool, f func() error) error {
-	for wait := (patience{path: j.lockPath()}); wanted(); {
-		held, err := j.locked(unix.LOCK_EX, func() error {
+	return j.patiently(func() (done bool, err error) {
+		if !wanted() {
+			return true, nil
+		}
+		return j.locked(unix.LOCK_EX, func() error {
 			if !wanted() {
 				return nil
 			}
 			return f()
 		})
-		if err != nil || held {
-			return err
-		}
-		if err := wait.more(); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 func (j *job) lockPath() string { return filepath.Join(j.config.StateDirectory, "shared.lock") }
@@ -135,21 +126,16 @@ func (j *job) locked(how int, f func() error) (held bool, err error) {
 // few milliseconds at most.
 const lockTimeout = 20 * time.Second
 
-// patience is a wait for the lock, in steps of up to 10 ms.
-type patience struct {
-	path  string
-	begin time.Time
-	step  time.Duration
-}
-
-func (p *patience) more() error {
-	if p.step == 0 {
-		p.begin, p.step = time.Now(), 200*time.Microsecond
+// patiently calls try until it is done or fails, and gives up once other processes
+// have had the lock for too long.
+func (j *job) patiently(try func() (done bool, err error)) error {
+	for begin, wait := time.Now(), 200*time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
+		if done, err := try(); err != nil || done {
+			return err
+		}
+		if time.Since(begin) > lockTimeout {
+			return cni.Fail(cni.CodeTryAgain, fmt.Sprintf("other processes have held %s for %s", j.lockPath(), lockTimeout), "find them with fuser or lsof")
+		}
+		time.Sleep(wait)
 	}
-	if time.Since(p.begin) > lockTimeout {
-		return cni.Fail(cni.CodeTryAgain, fmt.Sprintf("other processes have held %s for %s", p.path, lockTimeout), "find them with fuser or lsof")
-	}
-	time.Sleep(p.step)
-	p.step = min(2*p.step, 10*time.Millisecond)
-	return nil
 }

@@ -34,18 +34,30 @@ const (
 )
 
 // without says what becomes of a part whose requirement is missing.
-var without = map[Part]string{
-	Pods:         "no pod can be attached",
-	IPv6:         "pods get no IPv6 addresses from flatnetd, and the plugin refuses those that are to have one",
-	Overlay:      "nodes that need the overlay are not reached",
-	OverlayNodes: "pods send from their own addresses to other nodes, as with --overlay-nodes=false",
-	Masquerade:   "what pods send out of the cluster keeps their addresses",
-	IPMasq:       "pods with ipMasq are refused",
-	Guard4:       "pods can send from IPv4 addresses that are not theirs where net.ipv4.conf.all.rp_filter is 2",
-	Guard6:       "pods can send from IPv6 addresses that are not theirs",
-	Services:     "flatnetd balances no Services",
-	Services6:    "flatnetd balances no Services",
-	Forgetting:   "a pod can meet the connections of an earlier holder of its address",
+func without(p Part) string {
+	switch p {
+	case Pods:
+		return "no pod can be attached"
+	case IPv6:
+		return "pods get no IPv6 addresses from flatnetd, and the plugin refuses those that are to have one"
+	case Overlay:
+		return "nodes that need the overlay are not reached"
+	case OverlayNodes:
+		return "pods send from their own addresses to other nodes, as with --overlay-nodes=false"
+	case Masquerade:
+		return "what pods send out of the cluster keeps their addresses"
+	case IPMasq:
+		return "pods with ipMasq are refused"
+	case Guard4:
+		return "pods can send from IPv4 addresses that are not theirs where net.ipv4.conf.all.rp_filter is 2"
+	case Guard6:
+		return "pods can send from IPv6 addresses that are not theirs"
+	case Services, Services6:
+		return "flatnetd balances no Services"
+	case Forgetting:
+		return "a pod can meet the connections of an earlier holder of its address"
+	}
+	return ""
 }
 
 // Version is a version of Linux.
@@ -53,7 +65,8 @@ type Version struct{ Major, Minor int }
 
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-func (v Version) less(o Version) bool {
+// Less reports whether v is older than o.
+func (v Version) Less(o Version) bool {
 	return v.Major < o.Major || v.Major == o.Major && v.Minor < o.Minor
 }
 
@@ -127,7 +140,7 @@ func Check(k Kernel, parts ...Part) Report {
 // then those that are worth a question only where these are there.
 func rounds(parts []Part) [2][]Feature {
 	var all [2][]Feature
-	for _, f := range features {
+	for _, f := range features() {
 		if !slices.ContainsFunc(f.Parts, func(p Part) bool { return slices.Contains(parts, p) }) {
 			continue
 		}
@@ -188,7 +201,7 @@ func (m Missing) String() string {
 	text := fmt.Sprintf("kernel %s: %s is missing", m.Release, m.What())
 	var consequences []string
 	for _, p := range m.Affected {
-		if c := without[p]; c != "" && !slices.Contains(consequences, c) {
+		if c := without(p); c != "" && !slices.Contains(consequences, c) {
 			consequences = append(consequences, c)
 		}
 	}
@@ -210,7 +223,7 @@ func (m Missing) Hint() string {
 	if m.Key == keyIPv6 {
 		ways = []string{"boot without ipv6.disable=1, with a kernel that has CONFIG_IPV6, or use no IPv6 podCIDRs"}
 	}
-	if release, ok := parseRelease(m.Release); ok && release.less(m.Since) {
+	if release, ok := ParseRelease(m.Release); ok && release.Less(m.Since) {
 		ways = append(ways, fmt.Sprintf("Linux %s and later have it", m.Since))
 	}
 	return strings.Join(ways, "; ")
@@ -226,8 +239,8 @@ func Sentence(all []Missing) string {
 	return strings.Join(texts, "; ")
 }
 
-// parseRelease reads the beginning of what `uname -r` prints.
-func parseRelease(release string) (v Version, ok bool) {
+// ParseRelease reads the beginning of what `uname -r` prints.
+func ParseRelease(release string) (v Version, ok bool) {
 	n, err := fmt.Sscanf(release, "%d.%d", &v.Major, &v.Minor)
 	return v, n == 2 && err == nil
 }

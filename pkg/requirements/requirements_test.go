@@ -69,7 +69,7 @@ kernel 6.1.0-9: routing by rules (IP_MULTIPLE_TABLES) is missing: pods send from
 				t.Errorf("got%s\nwant%s", got, c.want)
 			}
 			for _, p := range c.parts {
-				if want := strings.Contains(got, without[p]); r.Lacks(p) != want {
+				if want := strings.Contains(got, without(p)); r.Lacks(p) != want {
 					t.Errorf("Lacks(%s) is %v", p, r.Lacks(p))
 				}
 			}
@@ -88,7 +88,7 @@ func TestWhatCannotBeAskedIsNotMissing(t *testing.T) {
 // Where a kernel cannot be asked, its number decides, and then the hint names the version.
 func TestOldKernel(t *testing.T) {
 	var asked []Feature
-	for _, f := range features {
+	for _, f := range features() {
 		if f.probe == nil {
 			asked = append(asked, f)
 		}
@@ -110,7 +110,7 @@ func TestOldKernel(t *testing.T) {
 // Every feature can be told from the others, and every part's loss has words.
 func TestTableIsComplete(t *testing.T) {
 	keys := map[string]bool{}
-	for _, f := range features {
+	for _, f := range features() {
 		if keys[f.Key] || f.Key == "" || len(f.Parts) == 0 {
 			t.Errorf("%+v", f)
 		}
@@ -120,7 +120,7 @@ func TestTableIsComplete(t *testing.T) {
 		}
 	}
 	for _, p := range everyPart {
-		if without[p] == "" {
+		if without(p) == "" {
 			t.Errorf("no words for the loss of %s", p)
 		}
 	}

@@ -42,7 +42,7 @@ func (Running) Release() string {
 // HasNftables reports whether the kernel has nf_tables, so that there can be
 // tables.
 func (k Running) HasNftables() bool {
-	return k.Probe(slices.DeleteFunc(slices.Clone(features), func(f Feature) bool { return f.Key != keyNfTables }))[0] == nil
+	return k.Probe(slices.DeleteFunc(slices.Clone(features()), func(f Feature) bool { return f.Key != keyNfTables }))[0] == nil
 }
 
 // probe is a way to ask for a feature.
@@ -74,7 +74,7 @@ func (k Running) Probe(all []Feature) []error {
 
 // judged goes by the number of a kernel that cannot be asked.
 func judged(release string, f Feature) error {
-	if v, ok := parseRelease(release); ok && v.less(f.Since) {
+	if v, ok := ParseRelease(release); ok && v.Less(f.Since) {
 		return ErrMissing
 	}
 	return nil

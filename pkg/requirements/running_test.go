@@ -53,8 +53,8 @@ func TestRunningKernelHasAll(t *testing.T) {
 		for _, err := range r.Unknown {
 			t.Error(err)
 		}
-		if len(r.Present) != len(features) {
-			t.Errorf("%d of %d features present", len(r.Present), len(features))
+		if len(r.Present) != len(features()) {
+			t.Errorf("%d of %d features present", len(r.Present), len(features()))
 		}
 	}
 	if after := state(); after != before {

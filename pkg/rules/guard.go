@@ -41,14 +41,6 @@ func (r *Rules) hasGuard(c *nftables.Conn) (bool, error) {
 	return err == nil, ignoreMissing(err)
 }
 
-// ensureGuard makes the guard where its chain is missing.
-func (r *Rules) ensureGuard(c *nftables.Conn) error {
-	if present, err := r.hasGuard(c); err != nil || present {
-		return err
-	}
-	return r.buildGuard(c)
-}
-
 func (r *Rules) buildGuard(c *nftables.Conn) error {
 	t := table(nftables.TableFamilyIPv6)
 	if err := r.step("add guard"); err != nil {

@@ -40,14 +40,6 @@ func (r *Rules) joinMasquerade(c *nftables.Conn, f nftables.TableFamily, need Ne
 	return err == nil, ignoreMissing(err)
 }
 
-// addMasquerade makes what joinMasquerade misses.
-func (r *Rules) addMasquerade(c *nftables.Conn, f nftables.TableFamily, need Need) error {
-	if joined, err := r.joinMasquerade(c, f, need); err != nil || joined {
-		return err
-	}
-	return r.buildMasquerade(c, f, need)
-}
-
 // exemptions are the need's networks of one family, and multicast, which has no
 // business with translation.
 func (n Need) exemptions(f nftables.TableFamily) []netip.Prefix {

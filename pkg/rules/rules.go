@@ -106,7 +106,17 @@ var families = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFa
 // have added a part, where something that is shared is missing: that is for
 // [Rules.Add]. An attachment without masquerading and IPv6 needs nothing and costs
 // nothing.
-func (r *Rules) Join(need Need) (joined bool, err error) {
+func (r *Rules) Join(need Need) (joined bool, err error) { return r.add(need, false) }
+
+// Add makes what the attachment needs, what is shared included, and keeps what is
+// there.
+func (r *Rules) Add(need Need) error {
+	_, err := r.add(need, true)
+	return err
+}
+
+// add reports false where something that is shared is missing and is not to be made.
+func (r *Rules) add(need Need, build bool) (complete bool, err error) {
 	if !need.Masquerade && !need.Guarded() {
 		return true, nil
 	}
@@ -116,54 +126,30 @@ func (r *Rules) Join(need Need) (joined bool, err error) {
 	}
 	defer c.CloseLasting()
 	if need.Guarded() {
-		if present, err := r.hasGuard(c); err != nil || !present {
-			return false, guardError(err)
+		present, err := r.hasGuard(c)
+		if err == nil && !present && build {
+			present, err = true, r.buildGuard(c)
+		}
+		if err != nil {
+			return false, fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
+		}
+		if !present {
+			return false, nil
 		}
 	}
 	for _, f := range need.masqueraded() {
-		if joined, err := r.joinMasquerade(c, f, need); err != nil || !joined {
-			return false, masqueradeError(need, f, err)
+		joined, err := r.joinMasquerade(c, f, need)
+		if err == nil && !joined && build {
+			joined, err = true, r.buildMasquerade(c, f, need)
+		}
+		if err != nil {
+			return false, fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+		}
+		if !joined {
+			return false, nil
 		}
 	}
 	return true, nil
-}
-
-func guardError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
-}
-
-func masqueradeError(need Need, f nftables.TableFamily, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
-}
-
-// Add makes what the attachment needs, what is shared included, and keeps what is
-// there.
-func (r *Rules) Add(need Need) error {
-	if !need.Masquerade && !need.Guarded() {
-		return nil
-	}
-	c, err := connect()
-	if err != nil {
-		return err
-	}
-	defer c.CloseLasting()
-	if need.Guarded() {
-		if err := guardError(r.ensureGuard(c)); err != nil {
-			return err
-		}
-	}
-	for _, f := range need.masqueraded() {
-		if err := masqueradeError(need, f, r.addMasquerade(c, f, need)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Rebuild makes all that the attachments together need, whatever is there: for

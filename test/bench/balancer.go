@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/apiserver"
+	"github.com/flatnet-cni/flatnet/test/bench/processor"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
@@ -300,7 +301,7 @@ func (b *balancer) count() (err error) {
 	if b.changes, err = t.changes(); err != nil {
 		return err
 	}
-	b.cpuBefore, err = processorTimeOfAll(b.pid())
+	b.cpuBefore, err = processor.TimeOfAll(b.pid())
 	return err
 }
 
@@ -323,7 +324,7 @@ func (b *balancer) change(n int) error {
 
 // reckon notes what the changes have cost.
 func (b *balancer) reckon() error {
-	after, err := processorTimeOfAll(b.pid())
+	after, err := processor.TimeOfAll(b.pid())
 	if err != nil {
 		return err
 	}

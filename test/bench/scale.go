@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/bench/processor"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -76,7 +77,7 @@ func beIdle(ctx context.Context, all []*large, during time.Duration) error {
 	before := make([]time.Duration, len(all))
 	for i, l := range all {
 		var err error
-		if before[i], err = processorTime(l.node.Pid()); err != nil {
+		if before[i], err = processor.Time(l.node.Pid()); err != nil {
 			return err
 		}
 		if l.live != nil {
@@ -90,7 +91,7 @@ func beIdle(ctx context.Context, all []*large, during time.Duration) error {
 		return ctx.Err()
 	}
 	for i, l := range all {
-		after, err := processorTime(l.node.Pid())
+		after, err := processor.Time(l.node.Pid())
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/pkg/service"
+	"github.com/flatnet-cni/flatnet/test/bench/processor"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -154,7 +155,7 @@ func TestTablesAreWatched(t *testing.T) {
 // Of what a process executes, memory and time are seen.
 func TestChildren(t *testing.T) {
 	following := followChildren(t.Context(), os.Getpid())
-	before, err := processorTimeOfAll(os.Getpid())
+	before, err := processor.TimeOfAll(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,7 @@ func TestChildren(t *testing.T) {
 	if out, err := exec.Command("sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done").CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
 	}
-	after, err := processorTimeOfAll(os.Getpid())
+	after, err := processor.TimeOfAll(os.Getpid())
 	if most := following.stop(); most < 0.3*megabyte || most > 20*megabyte {
 		t.Errorf("a shell takes %s MB", most)
 	}

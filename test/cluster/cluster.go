@@ -210,19 +210,9 @@ var patience = pace.Of(30 * time.Second)
 // Eventually asks until there is no error, and fails with the last one after a
 // long time. It returns how long it took.
 func (c *Cluster) Eventually(what string, ask func() error) time.Duration {
-	begin := time.Now()
-	for {
-		asked := time.Now()
-		err := ask()
-		took := time.Since(begin)
-		if err == nil {
-			return took
-		}
-		if took > patience {
-			c.Lab.Fail(fmt.Errorf("waiting for %s: %w", what, err))
-			return took
-		}
-		// No longer than it leaves the machine to those who are to do it.
-		time.Sleep(max(2*time.Millisecond, time.Since(asked)))
+	took, err := pace.Await(patience, ask)
+	if err != nil {
+		c.Lab.Fail(fmt.Errorf("waiting for %s: %w", what, err))
 	}
+	return took
 }

@@ -2,11 +2,11 @@ package fabric_test
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
 
@@ -49,7 +49,7 @@ func TestFlowtable(t *testing.T) {
 	end()
 	t.Run("routes are flushed", func(t *testing.T) {
 		// The kernel's own doing, with anybody's routes: `ip route del` and `add`.
-		if before(t, 5, 13) {
+		if v, known := requirements.ParseRelease(requirements.Running{}.Release()); known && v.Less(requirements.Version{Major: 5, Minor: 13}) {
 			t.Skip("before Linux 5.13 a flowtable never lets go of a route that was removed: TCP through it stands still for good")
 		}
 		end := offload()
@@ -77,17 +77,6 @@ func TestFlowtable(t *testing.T) {
 	if text := get(n.Output("nft", "list", "ruleset"))(t); !strings.Contains(text, "flow add @fast") || strings.Contains(text, "flatnet") {
 		t.Errorf("after cleanup, the ruleset is\n%s", text)
 	}
-}
-
-// before reports whether the kernel is older than that version.
-func before(t *testing.T, major, minor int) bool {
-	t.Helper()
-	release := get(os.ReadFile("/proc/sys/kernel/osrelease"))(t)
-	var x, y int
-	if _, err := fmt.Sscanf(string(release), "%d.%d", &x, &y); err != nil {
-		t.Fatalf("reading release %s: %v", release, err)
-	}
-	return x < major || x == major && y < minor
 }
 
 // offloaded counts the flows that a node's flowtables have taken over.

@@ -39,18 +39,9 @@ func get[T any](value T, err error) func(t *testing.T) T {
 // time. It returns how long it took.
 func await(t *testing.T, what string, ask func() error) time.Duration {
 	t.Helper()
-	patience := pace.Of(30 * time.Second)
-	for begin := time.Now(); ; {
-		asked := time.Now()
-		err := ask()
-		took := time.Since(begin)
-		if err == nil {
-			return took
-		}
-		if took > patience {
-			t.Fatalf("waiting for %s: %v", what, err)
-		}
-		// No longer than it leaves the machine to those who are to do it.
-		time.Sleep(max(2*time.Millisecond, time.Since(asked)))
+	took, err := pace.Await(pace.Of(30*time.Second), ask)
+	if err != nil {
+		t.Fatalf("waiting for %s: %v", what, err)
 	}
+	return took
 }

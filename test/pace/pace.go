@@ -21,6 +21,21 @@ func Of(d time.Duration) time.Duration { return d * time.Duration(times()) }
 // for good measure may be repeated less often there.
 func Slow() bool { return times() > 1 }
 
+// Await asks until there is no error, or for as long as patience, and then returns the
+// last one. It also returns how long it took. What is waited for normally takes far less.
+func Await(patience time.Duration, ask func() error) (took time.Duration, err error) {
+	for begin := time.Now(); ; {
+		asked := time.Now()
+		err := ask()
+		took := time.Since(begin)
+		if err == nil || took > patience {
+			return took, err
+		}
+		// To ask takes no more of the machine than it leaves to those who are to do it.
+		time.Sleep(max(2*time.Millisecond, time.Since(asked)))
+	}
+}
+
 func times() int {
 	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil && n > 1 {
 		return n

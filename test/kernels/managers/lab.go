@@ -21,6 +21,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/apiserver"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // home is where the second disk is mounted.
@@ -62,7 +63,7 @@ type lab struct {
 	self, lan, router, n2, n3 *netlab.Namespace
 	api                       *apiserver.Server
 	boot                      int // of the machine, from 1
-	pace                      pace
+	pace                      rhythm
 	pods                      map[string]*pod
 	paths                     []*path
 	spaces                    map[*netlab.Namespace]*space
@@ -179,17 +180,10 @@ func (l *lab) startOthers() error {
 
 // until waits for something to be right.
 func until(what string, limit time.Duration, f func() error) error {
-	begin := time.Now()
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		if time.Since(begin) > limit {
-			return fmt.Errorf("waiting for %s: %w", what, err)
-		}
-		time.Sleep(50 * time.Millisecond)
+	if _, err := pace.Await(limit, f); err != nil {
+		return fmt.Errorf("waiting for %s: %w", what, err)
 	}
+	return nil
 }
 
 func confDir(node string) string {

@@ -20,17 +20,17 @@ import (
 // patience is how long a new connection may take.
 const patience = 3 * time.Second
 
-// pace is how often each path is tried. An emulated machine is slow, and how slow
+// rhythm is how often each path is tried. An emulated machine is slow, and how slow
 // depends on what it is emulated on: the probes shall leave it most of its time.
-type pace struct {
+type rhythm struct {
 	connect time.Duration // a connection is made, asked over, and ended
 	ask     time.Duration // over a connection that is there
 }
 
 // paceOf goes by how long it took to make a connection on every path, one after the other.
-func paceOf(round time.Duration) pace {
+func paceOf(round time.Duration) rhythm {
 	connect := max(100*time.Millisecond, 4*round).Round(10 * time.Millisecond)
-	return pace{connect: connect, ask: max(20*time.Millisecond, connect/4)}
+	return rhythm{connect: connect, ask: max(20*time.Millisecond, connect/4)}
 }
 
 // space is a network namespace and a thread in it that makes sockets.
@@ -172,7 +172,7 @@ func (p *path) ask() error {
 }
 
 // probe tries until stop is closed.
-func (p *path) probe(pace pace, stop <-chan struct{}) {
+func (p *path) probe(pace rhythm, stop <-chan struct{}) {
 	go p.keepAsking(pace.ask, stop)
 	// A machine that cannot follow is not asked more.
 	running := make(chan struct{}, 3)

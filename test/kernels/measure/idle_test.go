@@ -1,13 +1,11 @@
 package measure
 
 import (
-	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/bench/processor"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
@@ -43,30 +41,17 @@ func TestIdle(t *testing.T) {
 		last = now
 		time.Sleep(pace.Of(100 * time.Millisecond))
 	}
-	begin, used, done := time.Now(), processorTime(t, n.Pid()), tasks()
+	used := func() time.Duration {
+		t.Helper()
+		time, err := processor.Time(n.Pid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time
+	}
+	begin, before, done := time.Now(), used(), tasks()
 	time.Sleep(10 * time.Second)
 	took := time.Since(begin)
-	t.Logf("figure: flatnetd idle, %% of a processor: %.2f", 100*(processorTime(t, n.Pid())-used).Seconds()/took.Seconds())
+	t.Logf("figure: flatnetd idle, %% of a processor: %.2f", 100*(used()-before).Seconds()/took.Seconds())
 	t.Logf("figure: flatnetd idle, tasks in 10 s: %.0f", tasks()-done)
-}
-
-// processorTime is what a process has used, to 10 ms.
-func processorTime(t *testing.T, pid int) time.Duration {
-	t.Helper()
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// proc(5): utime and stime are the 14th and 15th; the name before may have blanks.
-	_, rest, _ := strings.Cut(string(raw), ") ")
-	fields := strings.Fields(rest)
-	var ticks int
-	for _, field := range fields[11:13] {
-		n, err := strconv.Atoi(field)
-		if err != nil {
-			t.Fatalf("reading %q: %v", raw, err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100
 }

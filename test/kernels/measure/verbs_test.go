@@ -7,10 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/bench/page"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -59,8 +59,8 @@ func TestVerbs(t *testing.T) {
 		name       string
 		ours, ptps []cost
 	}{{"ADD", flatnet.adds, ptp.adds}, {"DEL", flatnet.dels, ptp.dels}} {
-		t.Logf("%s: flatnet %s, ptp %s", verb.name, median(verb.ours), median(verb.ptps))
 		our, their := median(verb.ours), median(verb.ptps)
+		t.Logf("%s: flatnet %s, ptp %s", verb.name, our, their)
 		t.Logf("figure: %s, flatnet / ptp, elapsed time: %.2f", verb.name, our.elapsed.Seconds()/their.elapsed.Seconds())
 		t.Logf("figure: %s, flatnet / ptp, processor time: %.2f", verb.name, our.processor.Seconds()/their.processor.Seconds())
 	}
@@ -107,16 +107,9 @@ func (c *contender) run(verb string, pod *netlab.Namespace) (cost, json.RawMessa
 }
 
 func median(costs []cost) cost {
-	middle := func(of func(cost) time.Duration) time.Duration {
-		var all []time.Duration
-		for _, c := range costs {
-			all = append(all, of(c))
-		}
-		slices.Sort(all)
-		return all[len(all)/2]
+	var elapsed, processor []time.Duration
+	for _, c := range costs {
+		elapsed, processor = append(elapsed, c.elapsed), append(processor, c.processor)
 	}
-	return cost{
-		elapsed:   middle(func(c cost) time.Duration { return c.elapsed }),
-		processor: middle(func(c cost) time.Duration { return c.processor }),
-	}
+	return cost{page.Quantile(elapsed, 0.5), page.Quantile(processor, 0.5)}
 }

@@ -29,16 +29,15 @@ const variable = "FLATNET_WITHOUT"
 var lacks = map[string]struct {
 	keys  []string // of the features that go with the module
 	words string   // of the sentence
-	flags []string
 }{
-	"veth":                 {[]string{"veth"}, "veth is missing: no pod can be attached", nil},
-	"ipv6":                 {[]string{"ipv6"}, "IPv6 (ipv6) is missing: pods get no IPv6 addresses from flatnetd", nil},
-	"vxlan":                {[]string{"vxlan"}, "VXLAN (vxlan) is missing: nodes that need the overlay are not reached", nil},
-	"nf_tables":            {[]string{"nf_tables"}, "nf_tables is missing: pods can send from IPv6 addresses that are not theirs", nil},
-	"nft_masq":             {[]string{"nft_masq"}, "nftables' masquerade (nft_masq) is missing: what pods send out of the cluster keeps their addresses", nil},
-	"nft_fib":              {[]string{"nft_fib_inet", "nft_fib_ipv6"}, "nftables' fib for IPv6 (nft_fib_ipv6) is missing: pods can send from IPv6 addresses that are not theirs", nil},
-	"nf_conntrack":         {[]string{"nft_chain_nat", "nft_masq"}, "nftables' masquerade (nft_masq) is missing: what pods send out of the cluster keeps their addresses", nil},
-	"nf_conntrack_netlink": {[]string{"nf_conntrack_netlink"}, "conntrack's netlink (nf_conntrack_netlink) is missing: a pod can meet the connections", nil},
+	"veth":                 {[]string{"veth"}, "veth is missing: no pod can be attached"},
+	"ipv6":                 {[]string{"ipv6"}, "IPv6 (ipv6) is missing: pods get no IPv6 addresses from flatnetd"},
+	"vxlan":                {[]string{"vxlan"}, "VXLAN (vxlan) is missing: nodes that need the overlay are not reached"},
+	"nf_tables":            {[]string{"nf_tables"}, "nf_tables is missing: pods can send from IPv6 addresses that are not theirs"},
+	"nft_masq":             {[]string{"nft_masq"}, "nftables' masquerade (nft_masq) is missing: what pods send out of the cluster keeps their addresses"},
+	"nft_fib":              {[]string{"nft_fib_inet", "nft_fib_ipv6"}, "nftables' fib for IPv6 (nft_fib_ipv6) is missing: pods can send from IPv6 addresses that are not theirs"},
+	"nf_conntrack":         {[]string{"nft_chain_nat", "nft_masq"}, "nftables' masquerade (nft_masq) is missing: what pods send out of the cluster keeps their addresses"},
+	"nf_conntrack_netlink": {[]string{"nf_conntrack_netlink"}, "conntrack's netlink (nf_conntrack_netlink) is missing: a pod can meet the connections"},
 }
 
 // missing is the module that the kernel was booted without.
@@ -78,7 +77,7 @@ func TestAgent(t *testing.T) {
 			n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(fmt.Sprintf("fd00:244:%d::/64", n.Number)))
 		}
 	}
-	c.Start(lacks[module].flags...)
+	c.Start()
 	n := c.Node("n1")
 	if module == "nf_conntrack_netlink" {
 		// It matters where connections are tracked, which something has to do first.
