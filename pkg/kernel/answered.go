@@ -3,7 +3,6 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -14,7 +13,7 @@ import (
 // every insertion and look-up walks: a quarter of a millisecond at 2,000 pods.
 func (n *Netlink) answer(o Answered) error {
 	add := func() error {
-		return n.answeredMessage(o.Address, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+		return n.localRoute(Host, "lo", o.Address, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	}
 	err := add()
 	// IPv6 has no routes by an interface that is down. A node's lo is up unless
@@ -31,36 +30,12 @@ func (n *Netlink) answer(o Answered) error {
 	return err
 }
 
-func (n *Netlink) answeredMessage(address netip.Addr, message, flags int) error {
-	s, index, err := n.on(Host, "lo")
-	if err != nil {
-		return err
-	}
-	r := s.request(message, flags)
-	header := nl.NewRtMsg()
-	header.Family = uint8(family(address))
-	header.Dst_len = uint8(address.BitLen())
-	header.Table = unix.RT_TABLE_LOCAL
-	header.Type = unix.RTN_LOCAL
-	header.Protocol = Protocol
-	if address.Is4() {
-		header.Scope = unix.RT_SCOPE_HOST
-	}
-	r.AddData(header)
-	r.AddData(nl.NewRtAttr(unix.RTA_DST, address.AsSlice()))
-	r.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
-	return s.acknowledge(r)
-}
-
 func (n *Netlink) inspectAnswered(o Answered) (string, error) {
-	route, err := n.sockets[Host].lookup(o.Address)
-	if err != nil && !isGone(err) && !isUnreachable(err) {
-		return "", err
-	}
-	if err != nil || route.kind != unix.RTN_LOCAL {
+	local, err := n.sockets[Host].isLocal(o.Address)
+	if err == nil && !local {
 		return fmt.Sprintf("the host does not answer to %s", o.Address), nil
 	}
-	return "", nil
+	return "", err
 }
 
 // RemoveAnswered removes all [Answered] addresses of the node.
@@ -87,7 +62,7 @@ func (n *Netlink) RemoveAnswered() error {
 					return err
 				}
 			}
-			if err := n.answeredMessage(address, unix.RTM_DELROUTE, 0); err != nil && !isGone(err) {
+			if err := n.localRoute(Host, "lo", address, unix.RTM_DELROUTE, 0); err != nil && !isGone(err) {
 				errs = append(errs, fmt.Errorf("ip route del local %s: %w", address, err))
 			}
 		}

@@ -81,7 +81,7 @@ func (n *Netlink) Make(object Object) error {
 	case Running:
 		err = n.awaitRunning(o)
 	case Reachable:
-		err = n.awaitReachable(o)
+		err = n.makeReachable(o)
 	case Address:
 		err = n.addAddress(o)
 	case Neighbour:

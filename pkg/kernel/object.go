@@ -203,10 +203,11 @@ func (a Address) flags() uint32 {
 // Dependence implements [Object].
 func (a Address) Dependence() (Side, string) { return a.Side, a.Link }
 
-// Reachable is an address that packets to it are delivered to. The kernel makes
-// the local route of an IPv6 address in the background, even where it skips
-// duplicate address detection; until then it takes packets to the address for
-// somebody else's. To make it is to wait for that.
+// Reachable is an IPv6 address that packets to it are delivered to. The kernel
+// makes an address's local route in the background, even where it skips duplicate
+// address detection, and on a crowded machine seconds later; until then it takes
+// packets to the address for somebody else's. So it gets a local route at once,
+// which stays beside the kernel's own (of metric 0) and ends with the interface.
 type Reachable struct {
 	Side    Side
 	Link    string
@@ -214,7 +215,7 @@ type Reachable struct {
 }
 
 func (r Reachable) String() string {
-	return fmt.Sprintf("%s route get %s (until it is local)", r.Side.ip(), r.Address)
+	return fmt.Sprintf("%s route add local %s dev %s proto %d table local", r.Side.ip(), r.Address, r.Link, Protocol)
 }
 
 // Dependence implements [Object].

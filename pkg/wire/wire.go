@@ -145,8 +145,8 @@ func (w Wire) Objects() []kernel.Object {
 			MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
 		})
 	}
-	// What the kernel finishes in the background: the end that came up first
-	// does not transmit yet, IPv6 addresses are not listened to.
+	// What the kernel finishes in the background: IPv6 addresses are not listened
+	// to yet, the end that came up first does not transmit.
 	for _, a := range w.Addresses {
 		if a.Is6() {
 			add(kernel.Reachable{Side: kernel.Pod, Link: w.Pod.Name, Address: a})

@@ -56,7 +56,7 @@ ip neigh add fd00:244:1::2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable exte
 ip -n pod addr add fd00:244:1::2/128 dev eth0 nodad noprefixroute
 ip -n pod neigh add fe80::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod route add -6 default via fe80::1 dev eth0 proto 70 onlink
-ip -n pod route get fd00:244:1::2 (until it is local)
+ip -n pod route add local fd00:244:1::2 dev eth0 proto 70 table local
 ip link show veth0 (until its state is UP)
 `},
 		{"routes of every kind", func() Wire {
