@@ -37,6 +37,7 @@ type Agent struct {
 	engine    *fabric.Engine
 	planner   *fabric.Planner
 	keeper    *masquerade.Keeper
+	hold      *masquerade.Hold
 	rules     *rules.Rules
 	host      *host.Keeper
 	installer *install.Installer
@@ -55,6 +56,7 @@ type Agent struct {
 	plan     *fabric.Plan
 	joined   bool // the fabric was made what was planned, once
 	ruleset  masquerade.Ruleset
+	notHeld  error // why translated connections may be cut by somebody's flush
 	needs    host.Needs
 	kept     host.Needs // when the settings of the host were looked at last
 	guard    bool       // IPv4 sources have to be checked by nftables
@@ -91,7 +93,7 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 		config: c, log: log, source: c.nodes(client, log), began: time.Now(),
 		news: newNews(), requests: make(chan func()), metrics: newMetrics(c),
 		kernel: k, engine: fabric.NewEngine(k), asked: requirements.Running{},
-		keeper: &masquerade.Keeper{Log: log}, rules: &rules.Rules{}, host: &host.Keeper{Log: log, Sysctls: c.SysctlDir},
+		keeper: &masquerade.Keeper{Log: log}, hold: &masquerade.Hold{}, rules: &rules.Rules{}, host: &host.Keeper{Log: log, Sysctls: c.SysctlDir},
 		installer: &install.Installer{Log: log, SourceDir: c.PluginsDir, BinDir: c.BinDir, ConfDir: c.ConfDir},
 		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true,
 		changed: map[string]peerChange{}, problems: map[string]bool{},
@@ -114,6 +116,7 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.kernel.Close()
 	defer a.keeper.Close()
+	defer a.hold.Release()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lock, err := lockNode(ctx, a.config.StateDir, a.log)

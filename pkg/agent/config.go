@@ -33,6 +33,7 @@ type Config struct {
 	// node's address, in that family.
 	MasqueradeIPv4, MasqueradeIPv6 bool
 	NonMasqueradeCIDRs             []netip.Prefix
+	ClampMSS                       bool   // lower TCP's segment size to what the routes take
 	BinDir, ConfDir, PluginsDir    string // "" installs no binaries, no configuration
 	StateDir                       string
 	SysctlDir                      string // where sysctls are files
@@ -76,6 +77,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.BoolVar(&c.MasqueradeIPv4, "masquerade-ipv4", true, "give IPv4 traffic that leaves the cluster the node's address")
 	set.BoolVar(&c.MasqueradeIPv6, "masquerade-ipv6", true, "give IPv6 traffic that leaves the cluster the node's address")
 	exempt := set.String("non-masquerade-cidrs", "", "comma-separated `networks` outside of the cluster that see pods' own addresses")
+	set.BoolVar(&c.ClampMSS, "clamp-mss", true, "lower the maximum segment size of TCP connections through this node to the MTU of the routes to both ends")
 	set.StringVar(&c.BinDir, "cni-bin-dir", "/opt/cni/bin", "`directory` that flatnet and flatnet-ipam are installed in; empty: not installed")
 	set.StringVar(&c.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "`directory` that 10-flatnet.conflist is written to; empty: not written")
 	set.StringVar(&c.PluginsDir, "plugins-dir", filepath.Dir(own), "`directory` that the binaries are installed from")

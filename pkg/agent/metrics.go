@@ -26,6 +26,7 @@ type metrics struct {
 	collected prometheus.Counter
 	podMTU    prometheus.Gauge
 	features  *prometheus.GaugeVec
+	holding   prometheus.Gauge
 }
 
 func newMetrics(c Config) *metrics {
@@ -56,6 +57,9 @@ func newMetrics(c Config) *metrics {
 		features: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "flatnet_kernel_feature", Help: "1 where the kernel has what flatnet needs on this node, 0 where it lacks it.",
 		}, []string{"feature"}),
+		holding: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "flatnet_translation_held", Help: "1 where established connections that are translated survive a flush of nftables' ruleset by somebody, 0 where the kernel cannot do it (before Linux 5.12) or nothing is translated.",
+		}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "flatnet_build_info", Help: "Always 1; the labels say what is running.",
@@ -63,7 +67,7 @@ func newMetrics(c Config) *metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		m.duration, m.failures, m.repairs, m.peers, m.elements, m.collected, m.podMTU, m.features, build,
+		m.duration, m.failures, m.repairs, m.peers, m.elements, m.collected, m.podMTU, m.features, m.holding, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	// From the start, so that the first repair is an increase.
@@ -134,6 +138,13 @@ func (m *metrics) inspected(r requirements.Report) {
 func (m *metrics) masqueraded(sizes map[string]int) {
 	for set, n := range sizes {
 		m.elements.WithLabelValues(set).Set(float64(n))
+	}
+}
+
+func (m *metrics) held(is bool) {
+	m.holding.Set(0)
+	if is {
+		m.holding.Set(1)
 	}
 }
 

@@ -33,9 +33,13 @@ type Status struct {
 	PodCIDRs   []netip.Prefix `json:"podCIDRs"`
 	PodMTU     int            `json:"podMTU"`
 	Masquerade []string       `json:"masquerade"` // families
-	Pods       []Usage        `json:"pods"`
-	Objects    Objects        `json:"objects"`
-	Peers      []PeerStatus   `json:"peers"`
+	// NotHeld says why established connections that are translated may be cut by a
+	// flush of nftables' ruleset; "" where they survive it.
+	NotHeld  string       `json:"translationNotHeld,omitempty"`
+	ClampMSS bool         `json:"clampMSS"` // of TCP connections through the node
+	Pods     []Usage      `json:"pods"`
+	Objects  Objects      `json:"objects"`
+	Peers    []PeerStatus `json:"peers"`
 	// Services is how they are balanced; nil where they are not.
 	Services *service.Summary `json:"services,omitempty"`
 	Kernel   KernelStatus     `json:"kernel"`
@@ -90,6 +94,10 @@ func (a *Agent) status(ctx context.Context) Status {
 	}
 	if len(s.Masquerade) == 2 {
 		s.Masquerade = []string{"IPv4", "IPv6"}
+	}
+	s.ClampMSS = a.config.ClampMSS && a.tablesPossible()
+	if a.notHeld != nil {
+		s.NotHeld = a.notHeld.Error()
 	}
 	if a.services != nil {
 		summary := a.services.Summary()
@@ -186,6 +194,12 @@ func (s Status) Print(w io.Writer, now time.Time) {
 	row("podCIDRs", list(s.PodCIDRs))
 	row("pod MTU", fmt.Sprint(s.PodMTU))
 	row("masquerade", list(s.Masquerade))
+	if s.NotHeld != "" {
+		row("translations", "cut if somebody flushes nftables' ruleset: "+s.NotHeld)
+	}
+	if !s.ClampMSS {
+		row("TCP segments", "not clamped to the MTU of routes")
+	}
 	for _, u := range s.Pods {
 		text := fmt.Sprintf("%d of %s used, %d cooling", u.Used, amount(u.Total), u.Cooling)
 		if u.Outside > 0 {

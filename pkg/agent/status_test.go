@@ -15,7 +15,7 @@ func TestStatusForPeople(t *testing.T) {
 		Node: "n1", Version: "1.2.3", Since: now.Add(-3 * time.Hour), Ready: false, NotReady: "nodes may have changed since: no answer",
 		Source: "kubernetes", Fabric: fabric.Auto, Tunnel: "flatnet.vx", PodMTU: 1450,
 		Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("fd00:30::1")},
-		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Masquerade: []string{"IPv4"},
+		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Masquerade: []string{"IPv4"}, ClampMSS: true,
 		Pods: []Usage{{"IPv4", 253, 12, 3, 2}, {"IPv6", 1<<64 - 1, 12, 0, 0}}, Objects: Objects{9, 8},
 		Peers: []PeerStatus{
 			{"n2", "direct", []WayStatus{{netip.MustParsePrefix("10.244.2.0/24"), fabric.Direct, netip.MustParseAddr("172.30.0.2"), "eth0", true}}, now.Add(-90 * time.Second)},

@@ -267,6 +267,7 @@ func (a *Agent) masqueradeConfig() masquerade.Config {
 	c := masquerade.Config{
 		IPv4: able && a.config.MasqueradeIPv4, IPv6: able && a.config.MasqueradeIPv6,
 		Own: a.plan.OwnPodCIDRs, Exempt: a.config.NonMasqueradeCIDRs, GuardIPv4: a.guard && !a.report.Lacks(requirements.Guard4),
+		ClampMSS: a.config.ClampMSS,
 	}
 	const perNode = 2 // as a rule: one of each family
 	c.Pods = make([]netip.Prefix, 0, perNode*len(a.accepted))
@@ -289,11 +290,30 @@ func (a *Agent) syncMasquerade() error {
 		return fmt.Errorf("writing nftables table inet flatnet: %w", err)
 	}
 	a.metrics.masqueraded(a.ruleset.Sizes())
+	if err := a.holdTranslation(c); err != nil {
+		return err
+	}
 	a.done[masqueradeTask] = true
 	if !a.pluginTables {
 		return nil
 	}
 	return a.exemptFromPlugin(c)
+}
+
+// holdTranslation lets established connections outlive somebody's `nft flush
+// ruleset`, those of Services included, where the kernel can.
+func (a *Agent) holdTranslation(c masquerade.Config) error {
+	if !c.IPv4 && !c.IPv6 && a.services == nil {
+		a.hold.Release()
+		a.notHeld = nil
+		return nil
+	}
+	a.notHeld = a.hold.Take()
+	a.metrics.held(a.hold.Held())
+	if errors.Is(a.notHeld, masquerade.ErrNoOwners) {
+		return nil // nobody can do anything about it
+	}
+	return a.notHeld
 }
 
 // exemptFromPlugin keeps a plugin that masquerades by itself (ipMasq) from
@@ -325,7 +345,11 @@ func (a *Agent) verifyMasquerade() error {
 	if err != nil {
 		return fmt.Errorf("comparing nftables table inet flatnet: %w", err)
 	}
-	return a.exemptFromPlugin(a.masqueradeConfig())
+	c := a.masqueradeConfig()
+	if err := a.holdTranslation(c); err != nil {
+		return err
+	}
+	return a.exemptFromPlugin(c)
 }
 
 func (a *Agent) keepHost(ctx context.Context) error {

@@ -21,14 +21,19 @@ const (
 	attributeSourcePort    = 2                                 // CTA_PROTO_SRC_PORT
 	attributeTargetPort    = 3                                 // CTA_PROTO_DST_PORT
 	filterOnProtocol       = 1 << 2                            // CTA_FILTER_F_CTA_PROTO_NUM
+	attributeStatus        = 3                                 // CTA_STATUS
+	statusAnswered         = 1 << 1                            // IPS_SEEN_REPLY
 )
 
 // Flow is a tracked connection or, in UDP, what is taken for one.
 type Flow struct {
 	// Source opened it, and sent to Destination.
 	Source, Destination netip.AddrPort
-	// Answering is who got what was sent, after translation.
-	Answering netip.AddrPort
+	// Answering is who got what was sent, after translation, and Seen is whom it
+	// answers: the Source as it looks from there.
+	Answering, Seen netip.AddrPort
+	// Answered says that there was an answer, ever.
+	Answered bool
 }
 
 // ForgetFlows deletes the connection tracking entries of a protocol (17 for UDP)
@@ -111,7 +116,9 @@ func parseEntry(raw []byte) (e entry, ok bool) {
 			e.tuple = a.Value
 			e.flow.Source, e.flow.Destination, e.protocol, ok = parseTuple(a.Value)
 		case attributeTupleReply:
-			e.flow.Answering, _, _, _ = parseTuple(a.Value)
+			e.flow.Answering, e.flow.Seen, _, _ = parseTuple(a.Value)
+		case attributeStatus:
+			e.flow.Answered = len(a.Value) >= 4 && binary.BigEndian.Uint32(a.Value)&statusAnswered != 0
 		case attributeID:
 			e.id = a.Value
 		}

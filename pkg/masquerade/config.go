@@ -19,4 +19,8 @@ type Config struct {
 	// net.ipv4.conf.all.rp_filter is 2: the kernel takes the larger of that and
 	// the interface's own 1, and 2 is the loose check.
 	GuardIPv4 bool
+	// ClampMSS lowers the maximum segment size in the SYNs of forwarded TCP
+	// connections to what the routes to both of their ends take, so that they do not
+	// rely on a router that says when a packet is too large.
+	ClampMSS bool
 }

@@ -78,6 +78,11 @@ func (k *Keeper) verify(want content) (repairs int, err error) {
 			continue
 		}
 		k.log().Info("nftables table written", "table", "inet "+tableName, "differences", r.count, "found", strings.Join(r.found, "; "))
+		if r.translatesAnew(want) {
+			if err := forgetAstray(want); err != nil {
+				k.log().Warn("connections that began without translation are not forgotten", "error", err)
+			}
+		}
 		return repairs, nil
 	}
 	return 0, err

@@ -19,7 +19,7 @@ import (
 // What the keeper writes is what nft makes of the text.
 func TestTextIsWhatIsWritten(t *testing.T) {
 	needNFT(t)
-	for _, want := range []Config{full(), {IPv6: true, Exempt: prefixes("::/0")}, {GuardIPv4: true}} {
+	for _, want := range []Config{full(), {IPv6: true, Exempt: prefixes("::/0")}, {GuardIPv4: true}, {ClampMSS: true}} {
 		ruleset := Plan(want)
 		var listings [2]string
 		for i, how := range []func(node *netlab.Node){
@@ -149,7 +149,7 @@ func TestRandomTransitions(t *testing.T) {
 // much overlaps.
 func random(r *rand.Rand) Config {
 	// A change of these makes a new table, which takes the kernel ten times as long.
-	c := Config{IPv4: r.IntN(50) > 0, IPv6: r.IntN(50) > 0, GuardIPv4: r.IntN(50) == 0}
+	c := Config{IPv4: r.IntN(50) > 0, IPv6: r.IntN(50) > 0, GuardIPv4: r.IntN(50) == 0, ClampMSS: r.IntN(50) > 0}
 	for node := range r.IntN(12) {
 		if r.IntN(3) == 0 {
 			continue

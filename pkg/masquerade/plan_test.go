@@ -28,7 +28,7 @@ func addresses(texts ...string) []netip.Addr {
 // full has something of everything.
 func full() Config {
 	return Config{
-		IPv4: true, IPv6: true, GuardIPv4: true,
+		IPv4: true, IPv6: true, GuardIPv4: true, ClampMSS: true,
 		Own:    prefixes("10.244.1.0/24", "fd00:244:1::/64"),
 		Pods:   prefixes("10.244.2.0/24", "10.244.1.0/24", "fd00:244:1::/64", "fd00:244:2::/64"),
 		Nodes:  addresses("172.30.0.2", "172.30.0.1", "fd00:30::1", "fd00:30::2"),
@@ -100,6 +100,11 @@ const fullText = `table inet flatnet {
 	chain guard {
 		type filter hook prerouting priority raw; policy accept;
 		iifgroup 70 meta nfproto ipv4 fib saddr . iif oif 0 drop
+	}
+
+	chain clamp {
+		type filter hook forward priority mangle; policy accept;
+		tcp flags syn tcp option maxseg size set rt mtu
 	}
 }
 `

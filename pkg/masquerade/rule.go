@@ -1,7 +1,9 @@
 package masquerade
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -62,6 +64,32 @@ func guardRule() rule {
 	}
 }
 
+// clampRule lowers the maximum segment size of both families: the option in a SYN
+// says how much its sender takes, so the one in the first packet limits one
+// direction of the data, and the one in the answer the other. `rt mtu` is the
+// smaller one of the routes to where the packet goes and where it came from, less
+// the headers; a size is never raised. Packets without the flag end at the second
+// comparison. It may be asked of any connection that the node forwards: one through
+// these routes cannot have larger segments.
+func clampRule() rule {
+	const (
+		flags, syn    = 13, 0x02 // where they are in TCP's header
+		maximumSize   = 2        // TCPOPT_MAXSEG
+		afterKind     = 2        // the option's kind and length come first
+		bytesOfOption = 2
+	)
+	return rule{"tcp flags syn tcp option maxseg size set rt mtu", []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flags, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0}},
+		&expr.Rt{Register: 1, Key: expr.RtTCPMSS},
+		&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: bytesOfOption, Size: bytesOfOption},
+		&expr.Exthdr{SourceRegister: 1, Type: maximumSize, Offset: afterKind, Len: bytesOfOption, Op: expr.ExthdrOpTcpopt},
+	}}
+}
+
 // ofFamily matches one family of a table of both. nft leaves it out of what it
 // prints where it goes without saying.
 func ofFamily(family byte) []expr.Any {
@@ -73,15 +101,20 @@ func ofFamily(family byte) []expr.Any {
 
 // equal reports whether two rules do the same: the text is not in the kernel.
 func (r rule) equal(o rule) bool {
-	if len(r.code) != len(o.code) {
-		return false
-	}
-	for i := range r.code {
-		a, errA := expr.Marshal(unix.NFPROTO_INET, r.code[i])
-		b, errB := expr.Marshal(unix.NFPROTO_INET, o.code[i])
-		if errA != nil || errB != nil || string(a) != string(b) {
-			return false
+	return slices.EqualFunc(readable(r.code), readable(o.code), func(a, b expr.Any) bool {
+		x, errX := expr.Marshal(unix.NFPROTO_INET, a)
+		y, errY := expr.Marshal(unix.NFPROTO_INET, b)
+		return errX == nil && errY == nil && bytes.Equal(x, y)
+	})
+}
+
+// readable leaves out what the library writes and does not read.
+func readable(code []expr.Any) []expr.Any {
+	return slices.DeleteFunc(slices.Clone(code), func(e expr.Any) bool {
+		switch e.(type) {
+		case *expr.Rt, *expr.Byteorder:
+			return true
 		}
-	}
-	return true
+		return false
+	})
 }

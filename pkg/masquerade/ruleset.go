@@ -18,6 +18,10 @@
 //	        type filter hook prerouting priority raw;
 //	        iifgroup 70 meta nfproto ipv4 fib saddr . iif oif 0 drop
 //	    }
+//	    chain clamp {                                      # of forwarded connections
+//	        type filter hook forward priority mangle;
+//	        tcp flags syn tcp option maxseg size set rt mtu
+//	    }
 //	}
 //
 // [Plan] computes the table from [Config]; a [Keeper] makes the kernel's table
@@ -26,8 +30,11 @@
 //
 // Translation is decided with a connection's first packet. So a change of the
 // table, even another one in its place, leaves established connections as they
-// are. Only where no nat chain is left in the namespace, ours or another's,
-// does the kernel stop to translate them.
+// are. Only where nothing is left in the namespace that needs connection tracking,
+// ours or another's, does the kernel stop to translate them. [Hold] sees to it that
+// something is, whatever becomes of the table; and what began while the table was
+// not there is forgotten when it is made again, so that its next packet is
+// translated.
 package masquerade
 
 import (
@@ -70,6 +77,9 @@ type chain struct {
 	drops    bool // by its policy, which never is ours
 }
 
+// translating is the name of the chain that gives packets the node's address.
+const translating = "postrouting"
+
 // rule is the same thing for people and for the kernel.
 type rule struct {
 	text string
@@ -110,7 +120,7 @@ func Plan(c Config) Ruleset {
 	}
 	if len(rules) > 0 {
 		t.chains = append(t.chains, chain{
-			name: "postrouting", kind: nftables.ChainTypeNAT,
+			name: translating, kind: nftables.ChainTypeNAT,
 			hook: *nftables.ChainHookPostrouting, priority: *nftables.ChainPriorityNATSource,
 			head: "type nat hook postrouting priority srcnat; policy accept;", rules: rules,
 		})
@@ -120,6 +130,13 @@ func Plan(c Config) Ruleset {
 			name: "guard", kind: nftables.ChainTypeFilter,
 			hook: *nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityRaw,
 			head: "type filter hook prerouting priority raw; policy accept;", rules: []rule{guardRule()},
+		})
+	}
+	if c.ClampMSS {
+		t.chains = append(t.chains, chain{
+			name: "clamp", kind: nftables.ChainTypeFilter,
+			hook: *nftables.ChainHookForward, priority: *nftables.ChainPriorityMangle,
+			head: "type filter hook forward priority mangle; policy accept;", rules: []rule{clampRule()},
 		})
 	}
 	return Ruleset{t}

@@ -20,7 +20,7 @@ func newSink(t *testing.T, n *netlab.Namespace, address string) *sink {
 	t.Helper()
 	s := &sink{address: netip.MustParseAddr(address)}
 	err := n.Do(func() (err error) {
-		s.socket, err = net.ListenPacket("udp4", net.JoinHostPort(address, "0"))
+		s.socket, err = net.ListenPacket("udp", net.JoinHostPort(address, "0"))
 		return err
 	})
 	if err != nil {
@@ -34,16 +34,27 @@ func newSink(t *testing.T, n *netlab.Namespace, address string) *sink {
 // send sends the sink a datagram from one of a namespace's addresses.
 func (s *sink) send(t *testing.T, from *netlab.Namespace, source netip.Addr) {
 	t.Helper()
-	err := from.Do(func() error {
-		socket, err := net.DialUDP("udp", &net.UDPAddr{IP: source.AsSlice()}, &net.UDPAddr{IP: s.address.AsSlice(), Port: int(s.port)})
-		if err != nil {
-			return err
-		}
-		defer socket.Close()
-		_, err = socket.Write([]byte("!"))
+	socket := s.connect(t, from, source)
+	defer socket.Close()
+	s.sendBy(t, socket)
+}
+
+// connect opens a socket that sends to the sink from one of a namespace's addresses.
+func (s *sink) connect(t *testing.T, from *netlab.Namespace, source netip.Addr) (socket *net.UDPConn) {
+	t.Helper()
+	err := from.Do(func() (err error) {
+		socket, err = net.DialUDP("udp", &net.UDPAddr{IP: source.AsSlice()}, &net.UDPAddr{IP: s.address.AsSlice(), Port: int(s.port)})
 		return err
 	})
 	if err != nil {
+		t.Fatal(err)
+	}
+	return socket
+}
+
+func (s *sink) sendBy(t *testing.T, socket *net.UDPConn) {
+	t.Helper()
+	if _, err := socket.Write([]byte("!")); err != nil {
 		t.Fatal(err)
 	}
 }
