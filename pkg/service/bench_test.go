@@ -38,8 +38,8 @@ func BenchmarkPlanMemory(b *testing.B) {
 }
 
 // nullKeeper is a keeper of tables that hold what is wanted, and that are nowhere.
-func nullKeeper(b *testing.B, want *Ruleset) *Keeper {
-	k, _ := newFakeKeeper(b)
+func nullKeeper(t testing.TB, want *Ruleset) *Keeper {
+	k, _ := newFakeKeeper(t)
 	want.take()
 	k.noteAll(want)
 	return k

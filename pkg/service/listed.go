@@ -149,11 +149,14 @@ func (l *listed) deleteSlice(at Name) {
 
 // equal reports whether two versions of a slice say the same.
 func (s Slice) equal(o Slice) bool {
-	return slices.Equal(s.Ports, o.Ports) && slices.EqualFunc(s.Endpoints, o.Endpoints, func(a, b Endpoint) bool {
-		hints := a.Hints == b.Hints || a.Hints != nil && b.Hints != nil && slices.Equal(a.Hints.Zones, b.Hints.Zones) && slices.Equal(a.Hints.Nodes, b.Hints.Nodes)
-		a.Hints, b.Hints = nil, nil
-		return hints && a == b
-	})
+	return slices.Equal(s.Ports, o.Ports) && slices.EqualFunc(s.Endpoints, o.Endpoints, Endpoint.equal)
+}
+
+// equal reports whether the same is said of two endpoints.
+func (e Endpoint) equal(o Endpoint) bool {
+	hints := e.Hints == o.Hints || e.Hints != nil && o.Hints != nil && slices.Equal(e.Hints.Zones, o.Hints.Zones) && slices.Equal(e.Hints.Nodes, o.Hints.Nodes)
+	e.Hints, o.Hints = nil, nil
+	return hints && e == o
 }
 
 // store is the store of a reflector of one kind of object.
