@@ -3,6 +3,7 @@ package service
 import (
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // sliceChange is a slice as it was and as it is now; nil where there is none.
@@ -12,7 +13,7 @@ type sliceChange struct{ before, after *Slice }
 // handed over are not written to, so what is in the same place is the same.
 func changedSlices(before, after []Slice) []sliceChange {
 	var all []sliceChange
-	pair(before, after, func(a, b *Slice) int { return compareStrings(a.Name, b.Name) }, func(b, a *Slice) {
+	pair(before, after, func(a, b *Slice) int { return strings.Compare(a.Name, b.Name) }, func(b, a *Slice) {
 		if b == nil || a == nil || !b.isSame(a) {
 			all = append(all, sliceChange{b, a})
 		}

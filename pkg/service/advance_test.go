@@ -157,7 +157,7 @@ func replaced(s Service, n int) Service {
 	s.Slices = slices.Clone(s.Slices)
 	slice := &s.Slices[n*prime%len(s.Slices)]
 	slice.Endpoints = slices.Clone(slice.Endpoints)
-	slice.Endpoints[n*prime%len(slice.Endpoints)].Address = netip.AddrFrom4([4]byte{10, 250, byte(n >> 8), byte(n)})
+	slice.Endpoints[n*prime%len(slice.Endpoints)].Address = netip.AddrFrom4([4]byte{10, 160 + byte(n>>16), byte(n >> 8), byte(n)})
 	slice.sort()
 	return s
 }

@@ -36,8 +36,7 @@ func (c *choice) exists() bool { return c.cluster.size() > 0 || c.local.size() >
 
 // equal reports whether the endpoints are the same, with the same numbers.
 func (c *choice) equal(o *choice) bool {
-	same := func(a, b *roster) bool { return a == b || slices.Equal(a.numbered(), b.numbered()) }
-	return c == o || same(c.cluster, o.cluster) && same(c.local, o.local) && same(c.serving, o.serving) && slices.Equal(c.own, o.own)
+	return c == o || c.cluster.equal(o.cluster) && c.local.equal(o.local) && c.serving.equal(o.serving) && slices.Equal(c.own, o.own)
 }
 
 // chosen reports whether an endpoint is one of those for any policy.
@@ -219,7 +218,17 @@ func (s *Slice) numbers(p portOf) func(yield func(uint16) bool) {
 
 // pick returns the good ones of sorted candidates, up to [maximumEndpoints].
 func pick(all []candidate, good func(candidate) bool) []netip.AddrPort {
-	var list []netip.AddrPort
+	n := 0
+	for _, c := range all {
+		if good(c) {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	// These lists are most of what is kept of a large cluster.
+	list := make([]netip.AddrPort, 0, min(n, maximumEndpoints))
 	for _, c := range all {
 		if good(c) && len(list) < maximumEndpoints {
 			list = append(list, c.at)

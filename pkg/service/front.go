@@ -248,7 +248,7 @@ func (t *Target) numbered(index uint32) (list *roster, number uint32) {
 func (t *Target) endpoint(index uint32) (at netip.AddrPort, is bool) {
 	list, number := t.numbered(index)
 	if number < uint32(list.size()) {
-		return list.at[number], true
+		return list.at(uint16(number)), true
 	}
 	return at, false
 }

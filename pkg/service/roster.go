@@ -16,10 +16,30 @@ import (
 // what is written depends on the change, and not on how many endpoints there are. What
 // an earlier process has left in the kernel is taken over by [roster.adopt].
 //
-// A roster does not change but for that. One without endpoints is nil.
+// A roster does not change but for that. What a later one has in common with it is
+// the same pages in memory, so that neither copying nor comparing takes long. One
+// without endpoints is nil.
 type roster struct {
-	at    []netip.AddrPort // by number
-	order []uint16         // the numbers in the order of their endpoints
+	pages [][]netip.AddrPort // the endpoints by number, all but the last of pageSize
+	order []uint16           // the numbers in the order of their endpoints
+}
+
+// pageSize is how many endpoints are copied where one changes: 4 kB.
+const pageSize = 128
+
+// newRoster numbers endpoints, which are sorted, in their order.
+func newRoster(sorted []netip.AddrPort) *roster {
+	if len(sorted) == 0 {
+		return nil
+	}
+	r := &roster{order: make([]uint16, len(sorted)), pages: make([][]netip.AddrPort, 0, (len(sorted)+pageSize-1)/pageSize)}
+	for page := range slices.Chunk(sorted, pageSize) {
+		r.pages = append(r.pages, page)
+	}
+	for i := range r.order {
+		r.order[i] = uint16(i)
+	}
+	return r
 }
 
 // size returns how many endpoints there are, [maximumEndpoints] at most.
@@ -27,23 +47,18 @@ func (r *roster) size() int {
 	if r == nil {
 		return 0
 	}
-	return len(r.at)
+	return len(r.order)
 }
 
-// numbered returns the endpoints by number. Nobody may write to it.
-func (r *roster) numbered() []netip.AddrPort {
-	if r == nil {
-		return nil
-	}
-	return r.at
-}
+// at returns the endpoint with a number, which there has to be.
+func (r *roster) at(number uint16) netip.AddrPort { return r.pages[number/pageSize][number%pageSize] }
 
 // place returns where an endpoint is in the order, or would be.
 func (r *roster) place(at netip.AddrPort) (place int, is bool) {
 	if r == nil {
 		return 0, false
 	}
-	return slices.BinarySearchFunc(r.order, at, func(number uint16, at netip.AddrPort) int { return r.at[number].Compare(at) })
+	return slices.BinarySearchFunc(r.order, at, func(number uint16, at netip.AddrPort) int { return r.at(number).Compare(at) })
 }
 
 // has reports whether an endpoint is one of them.
@@ -56,7 +71,7 @@ func (r *roster) has(at netip.AddrPort) bool {
 func (r *roster) sorted() []netip.AddrPort {
 	all := make([]netip.AddrPort, r.size())
 	for i := range all {
-		all[i] = r.at[r.order[i]]
+		all[i] = r.at(r.order[i])
 	}
 	return all
 }
@@ -64,6 +79,9 @@ func (r *roster) sorted() []netip.AddrPort {
 // become returns a roster of these endpoints, which are sorted, with as many of the
 // numbers that they have as can be.
 func (r *roster) become(wanted []netip.AddrPort) *roster {
+	if r == nil {
+		return newRoster(wanted)
+	}
 	var gone, come []netip.AddrPort
 	pair(r.sorted(), wanted, func(a, b *netip.AddrPort) int { return a.Compare(*b) }, func(b, a *netip.AddrPort) {
 		switch {
@@ -82,40 +100,38 @@ func (r *roster) replace(gone, come []netip.AddrPort) *roster {
 	if len(gone)+len(come) == 0 {
 		return r
 	}
+	if r == nil {
+		return newRoster(come)
+	}
 	before := r.size()
 	size := before - len(gone) + len(come)
 	if size == 0 {
 		return nil
 	}
-	var old roster
-	if r != nil {
-		old = *r
-	}
-	at := make([]netip.AddrPort, size)
-	copy(at, old.at)
-
 	places := make([]int, len(gone)) // of those that go
 	free := make([]int, len(gone))   // their numbers
 	for i, g := range gone {
-		places[i], _ = old.place(g)
-		free[i] = int(old.order[places[i]])
+		places[i], _ = r.place(g)
+		free[i] = int(r.order[places[i]])
 	}
 	slices.Sort(free)
+	next := r.resized(size)
 	numbers := make([]uint16, len(come)) // of those that come
 	for i, c := range come {
 		number := before + i - len(free)
 		if i < len(free) {
 			number = free[i]
 		}
-		numbers[i], at[number] = uint16(number), c
+		numbers[i] = uint16(number)
+		next.set(numbers[i], c)
 	}
-	order := old.order
+	order := r.order
 	if len(free) > len(come) {
-		order = old.fill(at, free[len(come):])
+		order = r.fill(next, free[len(come):])
 	}
-	return &roster{at, rearranged(order, places, func(yield func(place int, number uint16)) {
+	return &roster{next.pages, rearranged(order, places, func(yield func(place int, number uint16)) {
 		for i, c := range come {
-			place, _ := old.place(c)
+			place, _ := r.place(c)
 			yield(place, numbers[i])
 		}
 	}, size)}
@@ -123,17 +139,58 @@ func (r *roster) replace(gone, come []netip.AddrPort) *roster {
 
 // fill gives the numbers that are left over, sorted, to endpoints whose own are too
 // great for how many there will be. It returns the order with their new numbers.
-func (r *roster) fill(at []netip.AddrPort, free []int) (order []uint16) {
-	order = slices.Clone(r.order)
-	last := len(r.at)
-	for i, end := 0, len(free); i < end && free[i] < len(at); i++ {
+func (r *roster) fill(next *draft, free []int) (order []uint16) {
+	order = r.order
+	last := r.size()
+	for i, end := 0, len(free); i < end && free[i] < next.size; i++ {
 		for last--; end > i && last == free[end-1]; last-- {
 			end--
 		}
-		place, _ := r.place(r.at[last])
-		order[place], at[free[i]] = uint16(free[i]), r.at[last]
+		if i == 0 {
+			order = slices.Clone(order)
+		}
+		moves := r.at(uint16(last))
+		place, _ := r.place(moves)
+		order[place] = uint16(free[i])
+		next.set(order[place], moves)
 	}
 	return order
+}
+
+// draft is the pages of a roster that is being made from another one.
+type draft struct {
+	pages [][]netip.AddrPort
+	own   []bool // the pages that the other one does not have
+	size  int
+}
+
+// resized returns a draft for so many endpoints, with those of the roster.
+func (r *roster) resized(size int) *draft {
+	n := (size + pageSize - 1) / pageSize
+	d := &draft{make([][]netip.AddrPort, n), make([]bool, n), size}
+	for i := range d.pages {
+		var page []netip.AddrPort
+		if i < len(r.pages) {
+			page = r.pages[i]
+		}
+		length := min(pageSize, size-i*pageSize)
+		if d.own[i] = length > len(page); d.own[i] {
+			longer := make([]netip.AddrPort, length)
+			copy(longer, page)
+			page = longer
+		}
+		d.pages[i] = page[:length:length]
+	}
+	return d
+}
+
+// set gives a number to an endpoint.
+func (d *draft) set(number uint16, at netip.AddrPort) {
+	i := number / pageSize
+	if !d.own[i] {
+		d.pages[i], d.own[i] = slices.Clone(d.pages[i]), true
+	}
+	d.pages[i][number%pageSize] = at
 }
 
 // rearranged returns the order without what is at some places, and with the numbers
@@ -163,26 +220,47 @@ func (r *roster) differ(o *roster, yield func(number int, before, after netip.Ad
 	if r == o {
 		return
 	}
-	before, after := r.numbered(), o.numbered()
-	for i := range max(len(before), len(after)) {
-		var b, a netip.AddrPort
-		if i < len(before) {
-			b = before[i]
+	page := func(r *roster, i int) []netip.AddrPort {
+		if r == nil || i >= len(r.pages) {
+			return nil
 		}
-		if i < len(after) {
-			a = after[i]
+		return r.pages[i]
+	}
+	for i := 0; ; i++ {
+		before, after := page(r, i), page(o, i)
+		if len(before) == 0 && len(after) == 0 {
+			return
 		}
-		if a != b {
-			yield(i, b, a)
+		if len(before) == len(after) && &before[0] == &after[0] {
+			continue
+		}
+		for j := range max(len(before), len(after)) {
+			var b, a netip.AddrPort
+			if j < len(before) {
+				b = before[j]
+			}
+			if j < len(after) {
+				a = after[j]
+			}
+			if a != b {
+				yield(i*pageSize+j, b, a)
+			}
 		}
 	}
+}
+
+// equal reports whether two rosters have the same endpoints with the same numbers.
+func (r *roster) equal(o *roster) bool {
+	same := r.size() == o.size()
+	r.differ(o, func(int, netip.AddrPort, netip.AddrPort) { same = false })
+	return same
 }
 
 // adopt gives the endpoints the numbers that they have elsewhere, as far as can be. It
 // changes the roster, and so nobody may have written of it.
 func (r *roster) adopt(have map[uint32]netip.AddrPort) {
-	at := make([]netip.AddrPort, len(r.at))
-	settled := make([]bool, len(r.at)) // by place
+	at := make([]netip.AddrPort, r.size())
+	settled := make([]bool, r.size()) // by place
 	settle := func(number int, e netip.AddrPort) {
 		if place, is := r.place(e); is && !settled[place] && !at[number].IsValid() {
 			at[number], settled[place] = e, true
@@ -191,8 +269,8 @@ func (r *roster) adopt(have map[uint32]netip.AddrPort) {
 	for number := range at {
 		settle(number, have[uint32(number)])
 	}
-	for number, e := range r.at {
-		settle(number, e)
+	for number := range at {
+		settle(number, r.at(uint16(number)))
 	}
 	free := 0
 	for place, number := range r.order {
@@ -202,9 +280,9 @@ func (r *roster) adopt(have map[uint32]netip.AddrPort) {
 		for at[free].IsValid() {
 			free++
 		}
-		at[free] = r.at[number]
+		at[free] = r.at(number)
 	}
-	r.at = at
+	r.pages = newRoster(at).pages
 	slices.SortFunc(r.order, func(a, b uint16) int { return at[a].Compare(at[b]) })
 }
 

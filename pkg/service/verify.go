@@ -349,7 +349,7 @@ func (k *Keeper) adopt(f family, want *Ruleset) error {
 			}
 			// What is as it is wanted is not collected: most often that is all.
 			if t := want.fronts[at.front]; t != nil {
-				if r, number := t.numbered(at.index); r != nil && (number >= uint32(r.size()) || r.at[number] != v.at) {
+				if r, number := t.numbered(at.index); r != nil && (number >= uint32(r.size()) || r.at(uint16(number)) != v.at) {
 					found[r] = found[r].with(at.front, number, v.at)
 				}
 			}
