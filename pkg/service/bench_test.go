@@ -1,6 +1,7 @@
 package service
 
 import (
+	"fmt"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -38,31 +39,40 @@ func BenchmarkPlanMemory(b *testing.B) {
 }
 
 // nullKeeper is a keeper of tables that hold what is wanted, and that are nowhere.
-func nullKeeper(b *testing.B, want *Ruleset) *Keeper {
-	k, _ := newFakeKeeper(b)
+func nullKeeper(t testing.TB, want *Ruleset) *Keeper {
+	k, _ := newFakeKeeper(t)
 	want.take()
 	k.noteAll(want)
 	return k
 }
 
-// BenchmarkChange is one endpoint that comes or goes, without nft.
+// BenchmarkChange is one endpoint that is replaced by another, without nft: in one of
+// 10,000 Services, and in one that has more and more endpoints.
 func BenchmarkChange(b *testing.B) {
+	b.Run("services=10000/endpoints=10", func(b *testing.B) {
+		benchmarkChange(b, many(largeServices, largeEndpoints), many(1, largeEndpoints)[0])
+	})
+	for _, endpoints := range []int{100, 1_000, 5_000, 30_000} {
+		b.Run(fmt.Sprintf("services=1/endpoints=%d", endpoints), func(b *testing.B) {
+			s := sliced(endpoints)
+			benchmarkChange(b, []Service{s}, s)
+		})
+	}
+}
+
+func benchmarkChange(b *testing.B, services []Service, changing Service) {
 	p := NewPlanner(nodeN(1))
-	for _, s := range many(largeServices, largeEndpoints) {
+	for _, s := range services {
 		p.Set(s)
 	}
 	k := nullKeeper(b, p.Ruleset())
-	with, without := many(1, largeEndpoints+1)[0], many(1, largeEndpoints)[0]
 	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		s := with
-		if i%2 == 0 {
-			s = without
-		}
-		p.Set(s)
+	for n := 0; b.Loop(); n++ {
+		changing = replaced(changing, n)
+		p.Set(changing)
 		changed := p.Ruleset().take()
 		d := k.difference(p.Ruleset(), changed)
-		if i > 0 && len(d.added)+len(d.deleted) == 0 {
+		if len(d.added)+len(d.deleted) == 0 {
 			b.Fatal("nothing changed")
 		}
 		k.note(p.Ruleset(), changed)

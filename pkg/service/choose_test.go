@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func lists(c choice) string {
+func lists(c *choice) string {
 	short := func(all []netip.AddrPort) string {
 		var texts []string
 		for _, a := range all {
@@ -15,7 +15,7 @@ func lists(c choice) string {
 		}
 		return "[" + strings.Join(texts, " ") + "]"
 	}
-	return fmt.Sprintf("cluster %s local %s", short(c.cluster), short(c.local))
+	return fmt.Sprintf("cluster %s local %s", short(c.cluster.sorted()), short(c.local.sorted()))
 }
 
 func TestChoose(t *testing.T) {
@@ -46,7 +46,7 @@ func TestChoose(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := worldOf(t, test.service)
 			n := nodeN(1)
-			if got := lists(choose(&s, s.Ports[0], ipv4, &n)); got != test.want {
+			if got := lists(choose(&s, portOf{s.Ports[0].Name, s.Ports[0].Protocol, ipv4}, &n, nil)); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
@@ -59,8 +59,8 @@ func TestChooseTooMany(t *testing.T) {
 		s.Slices[0].Endpoints = append(s.Slices[0].Endpoints, Endpoint{Address: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Ready: true})
 	}
 	n := nodeN(1)
-	if c := choose(&s, s.Ports[0], ipv4, &n); len(c.cluster) != maximumEndpoints {
-		t.Errorf("%d endpoints", len(c.cluster))
+	if c := choose(&s, portOf{"", TCP, ipv4}, &n, nil); c.cluster.size() != maximumEndpoints {
+		t.Errorf("%d endpoints", c.cluster.size())
 	}
 }
 

@@ -163,7 +163,7 @@ func (c *Controller) loop(ctx context.Context) {
 			verify = true
 		case <-health.C:
 			if len(c.health.failed) > 0 {
-				c.health.apply(wantedHealth(&c.planner.node, c.planner.services))
+				c.health.apply(c.planner.health())
 				c.summarize()
 			}
 		case f := <-c.requests:
@@ -235,7 +235,7 @@ func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Tim
 			c.Log.Info("rules of Services repaired", "found", fmt.Sprint(o.Found), "elements", o.Elements)
 		}
 		// Load balancers are told after the rules are there.
-		c.health.apply(wantedHealth(&c.planner.node, c.planner.services))
+		c.health.apply(c.planner.health())
 		c.tellConflicts(ctx)
 	}
 	c.last = o

@@ -236,7 +236,7 @@ func TestControllerCoalesces(t *testing.T) {
 	begin := time.Now()
 	for i := range changes {
 		s := many(20, 3)[i%20]
-		s.Slices[0].Endpoints[0].Address = netip.AddrFrom4([4]byte{10, 250, byte(i >> 8), byte(i)})
+		s.Slices[0].Endpoints[2].Address = netip.AddrFrom4([4]byte{10, 250, byte(i >> 8), byte(i)})
 		r.tell(Batch{Set: []Service{s}})
 		time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Millisecond / 2)))
 	}
@@ -272,7 +272,7 @@ func TestHealth(t *testing.T) {
 		for _, s := range world(t, services) {
 			p.Set(s)
 		}
-		h.apply(wantedHealth(&p.node, p.services))
+		h.apply(p.health())
 	}
 	expect := func(port int, status int, want string) {
 		t.Helper()

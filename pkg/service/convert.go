@@ -129,7 +129,13 @@ func FromSlice(o *discovery.EndpointSlice) (Name, Slice, bool) {
 		}
 		s.Endpoints = append(s.Endpoints, endpoint)
 	}
+	s.sort()
 	return name, s, true
+}
+
+// sort puts the endpoints in the order that [Slice] says.
+func (s *Slice) sort() {
+	slices.SortStableFunc(s.Endpoints, func(a, b Endpoint) int { return a.Address.Compare(b.Address) })
 }
 
 func hintsOf(o *discovery.EndpointHints) *Hints {

@@ -222,6 +222,13 @@ func (t *Target) comment() string {
 // elements calls yield for every element that leads from a front to its target,
 // and that no other front needs.
 func (t *Target) elements(f Front, yield func(element)) {
+	t.verdicts(f, yield)
+	var none *Target
+	none.differ(t, f, func(_, after element) { yield(after) })
+}
+
+// verdicts calls yield for those of the elements that are not of an endpoint.
+func (t *Target) verdicts(f Front, yield func(element)) {
 	at := key{front: f}
 	yield(element{set: setServices, key: at, value: value{verdict: t.dispatch()}, comment: t.comment()})
 	if len(t.sources) > 0 {
@@ -240,27 +247,42 @@ func (t *Target) elements(f Front, yield func(element)) {
 	if t.affinity > 0 {
 		yield(element{set: setIDs, key: at, value: value{mark: t.id}})
 	}
-	endpoints := setEndpointsTCP.byProtocol(f.Protocol)
-	if t.usesCluster() {
-		for i, e := range t.cluster {
-			yield(element{set: endpoints, key: key{front: f, index: uint32(i)}, value: value{at: e}})
+}
+
+// differ calls yield for every element of an endpoint that is another one where the
+// front has another target; either may be nil. One that is not there has no endpoint.
+func (t *Target) differ(o *Target, f Front, yield func(before, after element)) {
+	list := func(offset uint32) func(int, netip.AddrPort, netip.AddrPort) {
+		one := element{set: setEndpointsTCP.byProtocol(f.Protocol), key: key{front: f}}
+		return func(number int, before, after netip.AddrPort) {
+			one.key.index = offset + uint32(number)
+			was, is := one, one
+			was.value.at, is.value.at = before, after
+			yield(was, is)
 		}
 	}
-	if t.usesLocal() {
-		for i, e := range t.local {
-			yield(element{set: endpoints, key: key{front: f, index: localOffset + uint32(i)}, value: value{at: e}})
-		}
+	t.clusterUsed().differ(o.clusterUsed(), list(0))
+	t.localUsed().differ(o.localUsed(), list(localOffset))
+}
+
+// hairpin is the element for a pod of this node that may reach itself.
+func hairpin(a netip.Addr) element {
+	return element{set: setHairpin, key: key{front: Front{Address: a}}}
+}
+
+// owned returns the pods of this node that the target leads to.
+func (t *Target) owned() []netip.Addr {
+	if t == nil {
+		return nil
 	}
+	return t.own
 }
 
 // shared calls yield for every element that the target needs and that others may
-// need too.
+// need too, but for those of [hairpin].
 func (t *Target) shared(f Front, yield func(element)) {
 	if t.Kind == ClusterIP {
 		yield(element{set: setClusterIPs, key: key{front: Front{Address: f.Address}}})
-	}
-	for _, a := range t.own {
-		yield(element{set: setHairpin, key: key{front: Front{Address: a}}})
 	}
 	if t.affinity > 0 {
 		yield(element{set: setRemember, key: key{index: t.id, front: Front{Address: familyOf(f.Address).zero()}}, value: value{verdict: "jump " + t.remember().name()}})

@@ -77,7 +77,7 @@ func (p PortName) Compare(o PortName) int {
 type Target struct {
 	Name PortName
 	Kind Kind
-	choice
+	*choice
 	// localOnly says that policy Local applies, for external fronts to what
 	// comes from outside.
 	localOnly bool
@@ -87,14 +87,14 @@ type Target struct {
 }
 
 // targetsOf calls yield for every front of a Service with its target.
-func targetsOf(s *Service, n *Node, id func(PortName) uint32, yield func(Front, *Target)) {
+func targetsOf(s *Service, n *Node, choice func(portOf) *choice, id func(PortName) uint32, yield func(Front, *Target)) {
 	for _, p := range s.Ports {
 		for _, f := range families {
 			i := slices.IndexFunc(s.ClusterIPs, f.owns)
 			if i < 0 || !n.has(f) {
 				continue
 			}
-			t := Target{Name: PortName{s.Name, p.Name, p.Protocol}, Kind: ClusterIP, choice: choose(s, p, f, n), localOnly: s.InternalLocal}
+			t := Target{Name: PortName{s.Name, p.Name, p.Protocol}, Kind: ClusterIP, choice: choice(portOf{p.Name, p.Protocol, f}), localOnly: s.InternalLocal}
 			if s.Affinity > 0 {
 				t.affinity, t.id = s.Affinity, id(t.Name)
 			}
@@ -182,7 +182,7 @@ func (t *Target) admitted() string {
 // that is not the policy, and else what this node and its own pods send to
 // external fronts, which simulates going out to the load balancer and in again.
 func (t *Target) inside() string {
-	if len(t.cluster) == 0 {
+	if t.cluster.size() == 0 {
 		return verdictRefuse
 	}
 	return t.balance(false).verdict()
@@ -191,7 +191,7 @@ func (t *Target) inside() string {
 // outside is the verdict for what is subject to policy Local.
 func (t *Target) outside() string {
 	switch {
-	case len(t.local) > 0:
+	case t.local.size() > 0:
 		return t.balance(true).verdict()
 	case t.exists():
 		return verdictDrop
@@ -204,15 +204,15 @@ func (t *Target) split() bool { return t.localOnly && t.Kind != ClusterIP && t.e
 
 // usesCluster and usesLocal report which of the lists can be reached.
 func (t *Target) usesCluster() bool {
-	return len(t.cluster) > 0 && (!t.localOnly || t.Kind != ClusterIP)
+	return t.cluster.size() > 0 && (!t.localOnly || t.Kind != ClusterIP)
 }
-func (t *Target) usesLocal() bool { return len(t.local) > 0 && t.localOnly }
+func (t *Target) usesLocal() bool { return t.local.size() > 0 && t.localOnly }
 
 // balance is the chain that picks one of the endpoints.
 func (t *Target) balance(local bool) chainRef {
-	c := chainRef{kind: balanceChain, protocol: t.Name.Protocol, n: len(t.cluster), local: local}
+	c := chainRef{kind: balanceChain, protocol: t.Name.Protocol, n: t.cluster.size(), local: local}
 	if local {
-		c.n = len(t.local)
+		c.n = t.local.size()
 	}
 	if t.affinity > 0 {
 		c.kind = stickyChain
@@ -220,32 +220,46 @@ func (t *Target) balance(local bool) chainRef {
 	return c
 }
 
-// endpoint returns the endpoint with an index of map endpoints: those for policy
-// Cluster from 0 up, those for policy Local from [localOffset] up.
-func (t *Target) endpoint(index uint32) (netip.AddrPort, bool) {
-	switch {
-	case index < localOffset && t.usesCluster() && index < uint32(len(t.cluster)):
-		return t.cluster[index], true
-	case index >= localOffset && t.usesLocal() && index-localOffset < uint32(len(t.local)):
-		return t.local[index-localOffset], true
+// clusterUsed and localUsed are the lists that can be reached.
+func (t *Target) clusterUsed() *roster {
+	if t != nil && t.usesCluster() {
+		return t.cluster
 	}
-	return netip.AddrPort{}, false
+	return nil
+}
+func (t *Target) localUsed() *roster {
+	if t != nil && t.usesLocal() {
+		return t.local
+	}
+	return nil
 }
 
-// sameLists reports whether the endpoints are the same.
-func (t *Target) sameLists(o *Target) bool {
-	return slices.Equal(t.cluster, o.cluster) && slices.Equal(t.local, o.local)
+// numbered returns the list that an index of map endpoints belongs to, and the number
+// in it: that for policy Cluster has the indices from 0 up, that for policy Local those
+// from [localOffset] up.
+func (t *Target) numbered(index uint32) (list *roster, number uint32) {
+	if index >= localOffset {
+		return t.localUsed(), index - localOffset
+	}
+	return t.clusterUsed(), index
+}
+
+// endpoint returns the endpoint with an index of map endpoints.
+func (t *Target) endpoint(index uint32) (at netip.AddrPort, is bool) {
+	list, number := t.numbered(index)
+	if number < uint32(list.size()) {
+		return list.at(uint16(number)), true
+	}
+	return at, false
 }
 
 // equal reports whether nothing about two targets differs.
 func (t *Target) equal(o *Target) bool {
 	return t.Name == o.Name && t.Kind == o.Kind && t.localOnly == o.localOnly && t.affinity == o.affinity && t.id == o.id &&
-		t.sameLists(o) && slices.Equal(t.serving, o.serving) && slices.Equal(t.own, o.own) && slices.Equal(t.sources, o.sources)
+		t.choice.equal(o.choice) && slices.Equal(t.sources, o.sources)
 }
 
 // valid reports whether a client may stay with an endpoint.
 func (t *Target) valid(at netip.AddrPort) bool {
-	_, inCluster := slices.BinarySearchFunc(t.cluster, at, netip.AddrPort.Compare)
-	_, inLocal := slices.BinarySearchFunc(t.local, at, netip.AddrPort.Compare)
-	return inCluster && t.usesCluster() || inLocal && t.usesLocal()
+	return t.clusterUsed().has(at) || t.localUsed().has(at)
 }

@@ -41,16 +41,13 @@ func newHealth(log *slog.Logger, healthy func() bool) *health {
 	return &health{log: log, healthy: healthy, servers: map[healthKey]*healthServer{}, failed: map[healthKey]bool{}}
 }
 
-// wantedHealth returns the addresses and how many endpoints are to be told there.
-func wantedHealth(n *Node, services map[Name]*planned) map[healthKey]int {
+// health returns the addresses and how many endpoints are to be told there.
+func (p *Planner) health() map[healthKey]int {
 	wanted := map[healthKey]int{}
-	for name, p := range services {
-		if p.service.HealthCheckPort == 0 {
-			continue
-		}
-		count := localReady(&p.service, n)
-		for _, a := range n.NodePortAddresses {
-			wanted[healthKey{name, netip.AddrPortFrom(a, p.service.HealthCheckPort)}] = count
+	for name, count := range p.checked {
+		port := p.services[name].service.HealthCheckPort
+		for _, a := range p.node.NodePortAddresses {
+			wanted[healthKey{name, netip.AddrPortFrom(a, port)}] = count
 		}
 	}
 	return wanted

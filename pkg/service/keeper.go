@@ -164,10 +164,10 @@ func (d *delta) compare(f Front, before, after *Target) {
 	}
 	have := map[setKey]element{}
 	if before != nil {
-		before.elements(f, func(e element) { have[setKey{e.set, e.key}] = e })
+		before.verdicts(f, func(e element) { have[setKey{e.set, e.key}] = e })
 	}
 	if after != nil {
-		after.elements(f, func(e element) {
+		after.verdicts(f, func(e element) {
 			at := setKey{e.set, e.key}
 			if old, same := have[at]; same && old == e {
 				delete(have, at)
@@ -179,6 +179,14 @@ func (d *delta) compare(f Front, before, after *Target) {
 	for _, e := range have {
 		d.deleted = append(d.deleted, e)
 	}
+	before.differ(after, f, func(was, is element) {
+		if was.value.at.IsValid() {
+			d.deleted = append(d.deleted, was)
+		}
+		if is.value.at.IsValid() {
+			d.added = append(d.added, is)
+		}
+	})
 	if f.Protocol == UDP && staleFlows(before, after) {
 		d.stale = append(d.stale, staleFront{f, after})
 	}

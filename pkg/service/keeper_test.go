@@ -4,11 +4,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,49 @@ func golden(t *testing.T, name, got string) {
 	if got != string(want) {
 		t.Errorf("%s differs: see it with\n\tgo test ./pkg/service -run %s -update; git diff pkg/service/testdata", path, t.Name())
 	}
+}
+
+var endpointLine = regexp.MustCompile(`^(.* endpoints-.* )(\d+)( : )(.*\n)$`)
+
+// renumbered sorts the lines, and gives the endpoints of each front numbers in their
+// order: which they have depends on what was before. That there are no gaps, and that
+// none is there twice, does not.
+func renumbered(t testing.TB, text string) string {
+	t.Helper()
+	type list struct {
+		front string
+		local bool
+	}
+	lists := map[list][]string{} // the endpoints, by number
+	var lines []string
+	for line := range strings.Lines(text) {
+		m := endpointLine.FindStringSubmatch(line)
+		if m == nil {
+			lines = append(lines, line)
+			continue
+		}
+		number, err := strconv.Atoi(m[2])
+		must(t, err)
+		l := list{m[1], number >= localOffset}
+		if number %= localOffset; number >= len(lists[l]) {
+			lists[l] = append(lists[l], make([]string, number+1-len(lists[l]))...)
+		}
+		lists[l][number] = m[4]
+	}
+	for l, endpoints := range lists {
+		slices.Sort(endpoints)
+		for i, e := range endpoints {
+			if e == "" || i > 0 && endpoints[i-1] == e {
+				t.Errorf("%q, %t: a number has no endpoint, or an endpoint two numbers: %q", l.front, l.local, endpoints)
+			}
+			if l.local {
+				i += localOffset
+			}
+			lines = append(lines, fmt.Sprintf("%s%d : %s", l.front, i, e))
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
 }
 
 // freshDump is the content of tables that are made from nothing.
@@ -166,6 +210,9 @@ func randomService(r *rand.Rand, number int) Service {
 	}
 	s.InternalLocal, s.ExternalLocal = maybe(), maybe()
 	if maybe() {
+		s.HealthCheckPort = 31000
+	}
+	if maybe() {
 		s.Affinity = time.Duration(60*(1+r.IntN(2))) * time.Second
 	}
 	for i := range r.IntN(3) {
@@ -198,6 +245,7 @@ func randomSlice(r *rand.Rand, s *Service, name string) Slice {
 		}
 		slice.Endpoints = append(slice.Endpoints, e)
 	}
+	slice.sort()
 	return slice
 }
 
@@ -226,8 +274,7 @@ func testRandomChanges(t *testing.T, r *rand.Rand, steps int) {
 				p.Delete(s.Name)
 			case known && r.IntN(2) == 0:
 				// Only the endpoints change.
-				s = old
-				s.Slices = []Slice{randomSlice(r, &s, "0")}
+				s = edited(r, old)
 				fallthrough
 			default:
 				services[s.Name] = s
@@ -261,9 +308,21 @@ func testRandomChanges(t *testing.T, r *rand.Rand, steps int) {
 		if result.Elements > 0 {
 			t.Fatalf("step %d: Sync had left what Verify found: %v", step, result.Found)
 		}
-		fresh := freshDump(t, Plan(node, slices.Collect(maps.Values(services))))
-		if got := dump(fake); got != fresh {
-			t.Fatalf("step %d: got what a fresh start would not:\n%s", step, differences(got, fresh))
+		anew := NewPlanner(node)
+		for _, s := range services {
+			anew.Set(s)
+		}
+		if got, want := plannedText(p), plannedText(anew); got != want {
+			t.Fatalf("step %d: planned is what a fresh start would not:\n%s", step, differences(got, want))
+		}
+		fresh := anew.Ruleset()
+		if got, want := renumbered(t, dump(fake)), renumbered(t, freshDump(t, fresh)); got != want {
+			t.Fatalf("step %d: got what a fresh start would not:\n%s", step, differences(got, want))
+		}
+		before := dump(fake)
+		again := &Keeper{nft: fake, reader: fakeReader{fake}}
+		if result, err := again.Verify(t.Context(), fresh); err != nil || result.Elements > 0 || dump(fake) != before {
+			t.Fatalf("step %d: another process begins with writing %d elements, %v: %s", step, result.Elements, err, differences(dump(fake), before))
 		}
 		if result, err := k.Verify(t.Context(), p.Ruleset()); err != nil || result.Elements+result.Objects > 0 {
 			t.Fatalf("step %d: a second Verify: %v, %v", step, result, err)

@@ -87,7 +87,11 @@ func TestKernelRandomChanges(t *testing.T) {
 			}
 			for step := range steps {
 				s := randomService(r, r.IntN(8))
-				if _, known := services[s.Name]; known && r.IntN(3) == 0 {
+				old, known := services[s.Name]
+				if known && r.IntN(3) > 0 {
+					s = edited(r, old)
+				}
+				if known && r.IntN(4) == 0 {
 					delete(services, s.Name)
 					p.Delete(s.Name)
 				} else {
@@ -118,12 +122,25 @@ func TestKernelRandomChanges(t *testing.T) {
 					t.Fatalf("step %d: Sync had left what Verify found: %v", step, result.Found)
 				}
 				fresh, other := labKeeper(t)
+				planned := Plan(node, slices.Collect(maps.Values(services)))
 				must(t, other.Do(func() error {
-					_, err := fresh.Verify(t.Context(), Plan(node, slices.Collect(maps.Values(services))))
+					_, err := fresh.Verify(t.Context(), planned)
 					return err
 				}))
-				if got, want := listing(t, ns), listing(t, other); got != want {
+				before := listing(t, ns)
+				if got, want := renumbered(t, before), renumbered(t, listing(t, other)); got != want {
 					t.Fatalf("step %d: got what a fresh start would not:\n%s", step, differences(got, want))
+				}
+				must(t, ns.Do(func() error {
+					again, err := NewKeeper(nil)
+					if err != nil {
+						return err
+					}
+					result, err = again.Verify(t.Context(), planned)
+					return err
+				}))
+				if got := listing(t, ns); result.Elements > 0 || got != before {
+					t.Fatalf("step %d: another process begins with writing %d elements: %s", step, result.Elements, differences(got, before))
 				}
 				must(t, ns.Do(func() (err error) {
 					result, err = k.Verify(t.Context(), p.Ruleset())

@@ -2,7 +2,6 @@ package service
 
 import (
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -31,10 +30,10 @@ type listed struct {
 	changed chan struct{} // has one element after a change that matters
 
 	mu       sync.Mutex
-	services map[Name]Service          // without slices
-	slices   map[Name]map[string]Slice // by the Service, and the slice's name
-	owners   map[Name]Name             // of slices, the Service
-	complete [2]bool                   // Services, and EndpointSlices, were listed
+	services map[Name]Service // without slices
+	slices   map[Name][]Slice // by the Service, sorted by name; what was handed over is not written to
+	owners   map[Name]Name    // of slices, the Service
+	complete [2]bool          // Services, and EndpointSlices, were listed
 	dirty    map[Name]struct{}
 	trigger  []time.Time
 }
@@ -42,7 +41,7 @@ type listed struct {
 func newListed() *listed {
 	return &listed{
 		changed: make(chan struct{}, 1), services: map[Name]Service{},
-		slices: map[Name]map[string]Slice{}, owners: map[Name]Name{}, dirty: map[Name]struct{}{},
+		slices: map[Name][]Slice{}, owners: map[Name]Name{}, dirty: map[Name]struct{}{},
 	}
 }
 
@@ -68,7 +67,7 @@ func (l *listed) take() Batch {
 			b.Deleted = append(b.Deleted, name)
 			continue
 		}
-		s.Slices = slices.SortedFunc(maps.Values(l.slices[name]), func(a, b Slice) int { return strings.Compare(a.Name, b.Name) })
+		s.Slices = l.slices[name]
 		b.Set = append(b.Set, s)
 	}
 	b.Triggered = l.trigger
@@ -120,14 +119,19 @@ func (l *listed) setSlice(o *discovery.EndpointSlice) {
 	if !counts {
 		return
 	}
-	before, known := l.slices[owner][s.Name]
-	if known && before.equal(s) {
-		return
+	var before Slice
+	all := l.slices[owner]
+	i, known := l.place(owner, s.Name)
+	if known {
+		if before = all[i]; before.equal(s) {
+			return
+		}
+		all = slices.Clone(all)
+		all[i] = s
+	} else {
+		all = slices.Insert(slices.Clip(all), i, s)
 	}
-	if l.slices[owner] == nil {
-		l.slices[owner] = map[string]Slice{}
-	}
-	l.slices[owner][s.Name], l.owners[at] = s, owner
+	l.slices[owner], l.owners[at] = all, owner
 	// The same time twice is of a change that is done.
 	if !s.Triggered.IsZero() && !s.Triggered.Equal(before.Triggered) {
 		l.trigger = append(l.trigger, s.Triggered)
@@ -141,19 +145,30 @@ func (l *listed) deleteSlice(at Name) {
 		return
 	}
 	delete(l.owners, at)
-	if delete(l.slices[owner], at.Name); len(l.slices[owner]) == 0 {
+	if all := l.slices[owner]; len(all) > 1 {
+		i, _ := l.place(owner, at.Name)
+		l.slices[owner] = slices.Delete(slices.Clone(all), i, i+1)
+	} else {
 		delete(l.slices, owner)
 	}
 	l.mark(owner)
 }
 
+// place returns where a Service's slice of a name is, or would be.
+func (l *listed) place(owner Name, name string) (place int, is bool) {
+	return slices.BinarySearchFunc(l.slices[owner], name, func(s Slice, name string) int { return strings.Compare(s.Name, name) })
+}
+
 // equal reports whether two versions of a slice say the same.
 func (s Slice) equal(o Slice) bool {
-	return slices.Equal(s.Ports, o.Ports) && slices.EqualFunc(s.Endpoints, o.Endpoints, func(a, b Endpoint) bool {
-		hints := a.Hints == b.Hints || a.Hints != nil && b.Hints != nil && slices.Equal(a.Hints.Zones, b.Hints.Zones) && slices.Equal(a.Hints.Nodes, b.Hints.Nodes)
-		a.Hints, b.Hints = nil, nil
-		return hints && a == b
-	})
+	return slices.Equal(s.Ports, o.Ports) && slices.EqualFunc(s.Endpoints, o.Endpoints, Endpoint.equal)
+}
+
+// equal reports whether the same is said of two endpoints.
+func (e Endpoint) equal(o Endpoint) bool {
+	hints := e.Hints == o.Hints || e.Hints != nil && o.Hints != nil && slices.Equal(e.Hints.Zones, o.Hints.Zones) && slices.Equal(e.Hints.Nodes, o.Hints.Nodes)
+	e.Hints, o.Hints = nil, nil
+	return hints && e == o
 }
 
 // store is the store of a reflector of one kind of object.

@@ -17,13 +17,16 @@ func Plan(n Node, services []Service) *Ruleset {
 }
 
 // Planner computes the ruleset again with each change, at the cost of what has
-// changed. Whatever came before, the result is that of [Plan]. It belongs to one
-// goroutine.
+// changed. Whatever came before, the result is that of [Plan], but for which endpoint
+// of a port has which number; see [roster]. It belongs to one goroutine.
 type Planner struct {
 	node     Node
 	services map[Name]*planned
-	ruleset  *Ruleset
-	ids      map[PortName]uint32
+	// checked are the Services of which load balancers ask whether the node has
+	// endpoints, and how many are ready.
+	checked map[Name]int
+	ruleset *Ruleset
+	ids     map[PortName]uint32
 	// losers are the targets of fronts that a better one has.
 	losers map[Front][]*Target
 }
@@ -31,13 +34,20 @@ type Planner struct {
 // planned is a Service with the fronts that it claims.
 type planned struct {
 	service Service
-	claims  map[Front]*Target
+	choices []*choice
+	claims  []claim // sorted by front
+}
+
+// claim is a front that a Service asks for.
+type claim struct {
+	front  Front
+	target *Target
 }
 
 // NewPlanner begins without Services.
 func NewPlanner(n Node) *Planner {
 	return &Planner{
-		node: n, services: map[Name]*planned{}, ruleset: newRuleset(n),
+		node: n, services: map[Name]*planned{}, checked: map[Name]int{}, ruleset: newRuleset(n),
 		ids: map[PortName]uint32{}, losers: map[Front][]*Target{},
 	}
 }
@@ -57,6 +67,7 @@ func (p *Planner) SetNode(n Node) {
 	p.ruleset.node = n
 	p.ruleset.changed.node = true
 	for _, s := range p.services {
+		p.choose(s)
 		p.claim(s)
 	}
 }
@@ -73,9 +84,10 @@ func (p *Planner) Set(s Service) {
 		known = &planned{}
 		p.services[s.Name] = known
 	}
-	before := stickyPorts(&known.service)
+	before := known.service
 	known.service = s
-	if !slices.Equal(before, stickyPorts(&s)) {
+	p.advance(known, &before)
+	if !slices.Equal(stickyPorts(&before), stickyPorts(&s)) {
 		p.assign()
 	}
 	p.claim(known)
@@ -88,7 +100,8 @@ func (p *Planner) Delete(name Name) {
 		return
 	}
 	sticky := stickyPorts(&known.service)
-	known.service.Ports = nil
+	known.service.Ports, known.service.HealthCheckPort = nil, 0
+	p.choose(known)
 	p.claim(known)
 	delete(p.services, name)
 	if len(sticky) > 0 {
@@ -96,30 +109,76 @@ func (p *Planner) Delete(name Name) {
 	}
 }
 
+// choose picks the endpoints of a Service's ports again.
+func (p *Planner) choose(s *planned) {
+	p.eachChoice(s, func(at portOf, before *choice) *choice { return choose(&s.service, at, &p.node, before) })
+}
+
+// advance picks the endpoints of a Service's ports after the Service has changed, by
+// what has changed.
+func (p *Planner) advance(s *planned, before *Service) {
+	changed := changedSlices(before.Slices, s.service.Slices)
+	p.eachChoice(s, func(at portOf, c *choice) *choice {
+		if c == nil {
+			return choose(&s.service, at, &p.node, nil)
+		}
+		return c.advance(before, &s.service, changed, &p.node)
+	})
+}
+
+// eachChoice makes the choices of a Service's ports from those that they had; nil is none.
+func (p *Planner) eachChoice(s *planned, make func(at portOf, before *choice) *choice) {
+	before := s.choices
+	s.choices = nil
+	for _, port := range s.service.Ports {
+		for _, f := range families {
+			at := portOf{port.Name, port.Protocol, f}
+			if slices.ContainsFunc(s.service.ClusterIPs, f.owns) && p.node.has(f) && s.choice(at) == nil {
+				s.choices = append(s.choices, make(at, choiceOf(before, at)))
+			}
+		}
+	}
+	if delete(p.checked, s.service.Name); s.service.HealthCheckPort != 0 {
+		p.checked[s.service.Name] = localReady(&s.service, &p.node)
+	}
+}
+
+// choice returns the endpoints of a port; nil if there is no such port.
+func (s *planned) choice(at portOf) *choice { return choiceOf(s.choices, at) }
+
+func choiceOf(all []*choice, at portOf) *choice {
+	if i := slices.IndexFunc(all, func(c *choice) bool { return c.portOf == at }); i >= 0 {
+		return all[i]
+	}
+	return nil
+}
+
 // claim computes the fronts of a Service again.
 func (p *Planner) claim(s *planned) {
 	before := s.claims
-	s.claims = make(map[Front]*Target, len(before))
-	targetsOf(&s.service, &p.node, func(n PortName) uint32 { return p.ids[n] }, func(f Front, t *Target) {
-		// The first of its own claims has it, as of those of others.
-		if have, twice := s.claims[f]; twice && p.compare(have, t) <= 0 {
-			return
-		}
-		if old := before[f]; old != nil && old.equal(t) {
-			t = old
-		}
-		s.claims[f] = t
+	s.claims = nil
+	targetsOf(&s.service, &p.node, s.choice, func(n PortName) uint32 { return p.ids[n] }, func(f Front, t *Target) {
+		s.claims = append(s.claims, claim{f, t})
 	})
-	for f, old := range before {
-		if s.claims[f] != old {
-			p.withdraw(f, old)
+	byFront := func(a, b *claim) int { return a.front.Compare(b.front) }
+	// The first of its own claims has a front, as of those of others.
+	slices.SortStableFunc(s.claims, func(a, b claim) int { return cmp.Or(byFront(&a, &b), p.compare(a.target, b.target)) })
+	s.claims = slices.CompactFunc(s.claims, func(a, b claim) bool { return a.front == b.front })
+	pair(before, s.claims, byFront, func(b, a *claim) {
+		switch {
+		case a == nil:
+			p.withdraw(b.front, b.target)
+		case b == nil:
+			p.contend(a.front, a.target)
+		case b.target.equal(a.target):
+			a.target = b.target
+		case p.ruleset.fronts[b.front] == b.target && p.losers[b.front] == nil:
+			p.ruleset.set(b.front, a.target)
+		default:
+			p.withdraw(b.front, b.target)
+			p.contend(a.front, a.target)
 		}
-	}
-	for f, t := range s.claims {
-		if before[f] != t {
-			p.contend(f, t)
-		}
-	}
+	})
 }
 
 // contend gives a front to the better of its claimants.

@@ -11,9 +11,17 @@ import (
 type Ruleset struct {
 	node    Node
 	fronts  map[Front]*Target
-	shared  map[element]int    // elements that several fronts need, and how many do
-	chains  map[tableChain]int // chains that elements go to, and how many do
+	shared  map[element]int                // elements that several fronts need, and how many do
+	chains  map[tableChain]int             // chains that elements go to, and how many do
+	sticky  map[stickyPort]map[*Target]int // those of ports with session affinity, and of how many fronts
 	changed changes
+}
+
+// stickyPort is a port with session affinity, by the mark of its connections.
+type stickyPort struct {
+	family   family
+	protocol Protocol
+	id       uint32
 }
 
 // tableChain is a chain of one of the tables.
@@ -36,7 +44,8 @@ func newChanges() changes {
 
 func newRuleset(n Node) *Ruleset {
 	return &Ruleset{
-		node: n, fronts: map[Front]*Target{}, shared: map[element]int{}, chains: map[tableChain]int{}, changed: newChanges(),
+		node: n, fronts: map[Front]*Target{}, shared: map[element]int{}, chains: map[tableChain]int{},
+		sticky: map[stickyPort]map[*Target]int{}, changed: newChanges(),
 	}
 }
 
@@ -64,16 +73,27 @@ func (r *Ruleset) set(f Front, t *Target) {
 	if before != nil {
 		r.count(f, before, -1)
 	}
+	pair(before.owned(), t.owned(), func(a, b *netip.Addr) int { return a.Compare(*b) }, func(b, a *netip.Addr) {
+		switch {
+		case a == nil:
+			r.need(hairpin(*b), -1)
+		case b == nil:
+			r.need(hairpin(*a), 1)
+		}
+	})
+}
+
+// need notes that one more, or with -1 one less, needs an element.
+func (r *Ruleset) need(e element, by int) {
+	r.changed.shared[e] = struct{}{}
+	if r.shared[e] += by; r.shared[e] == 0 {
+		delete(r.shared, e)
+	}
 }
 
 // count notes that a target needs what it shares with others, or no longer does.
 func (r *Ruleset) count(f Front, t *Target, by int) {
-	t.shared(f, func(e element) {
-		r.changed.shared[e] = struct{}{}
-		if r.shared[e] += by; r.shared[e] == 0 {
-			delete(r.shared, e)
-		}
-	})
+	t.shared(f, func(e element) { r.need(e, by) })
 	t.chains(func(c chainRef) {
 		at := tableChain{familyOf(f.Address), c}
 		r.changed.chains[at] = struct{}{}
@@ -81,6 +101,26 @@ func (r *Ruleset) count(f Front, t *Target, by int) {
 			delete(r.chains, at)
 		}
 	})
+	if t.affinity > 0 {
+		r.stick(f, t, by)
+	}
+}
+
+// stick notes that one more, or with -1 one less, front of a port with session affinity
+// leads to a target.
+func (r *Ruleset) stick(f Front, t *Target, by int) {
+	port := stickyPort{familyOf(f.Address), f.Protocol, t.id}
+	targets := r.sticky[port]
+	if targets == nil {
+		targets = map[*Target]int{}
+		r.sticky[port] = targets
+	}
+	if targets[t] += by; targets[t] == 0 {
+		delete(targets, t)
+	}
+	if len(targets) == 0 {
+		delete(r.sticky, port)
+	}
 }
 
 // families are those that have a table.

@@ -92,7 +92,7 @@ type Port struct {
 type Slice struct {
 	Name      string
 	Ports     []SlicePort
-	Endpoints []Endpoint
+	Endpoints []Endpoint // sorted by address
 	// Triggered is when the change that led to this version of the slice
 	// happened, by the annotation endpoints.kubernetes.io/last-change-trigger-time;
 	// zero where it does not say.

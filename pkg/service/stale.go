@@ -21,19 +21,14 @@ func (s staleFront) keeps(answering netip.AddrPort) bool {
 	if s.target == nil {
 		return false
 	}
-	_, serving := slices.BinarySearchFunc(s.target.serving, answering, netip.AddrPort.Compare)
-	return serving
+	return s.target.serving.has(answering)
 }
 
 // staleFlows reports whether there may be flows of UDP to forget after a front's
 // target has changed; either target may be nil. There are none where every endpoint
 // that was still is.
 func staleFlows(before, after *Target) bool {
-	if before == nil || after == nil || len(before.serving) == 0 {
-		return true
-	}
-	s := staleFront{target: after}
-	return slices.ContainsFunc(before.serving, func(at netip.AddrPort) bool { return !s.keeps(at) })
+	return before == nil || after == nil || before.serving.size() == 0 || before.serving.loses(after.serving, after.serving.has)
 }
 
 // forgetFunc deletes the connection tracking entries of a protocol for which stale
@@ -88,13 +83,20 @@ func (k *Keeper) verifyFlows(want *Ruleset) error {
 	return errors.Join(k.expireFlows(all), astray)
 }
 
+// loses reports whether there is an endpoint that another roster does not have and that
+// is not kept anyhow. Who is no longer there no longer has his number.
+func (r *roster) loses(o *roster, kept func(netip.AddrPort) bool) (any bool) {
+	r.differ(o, func(_ int, before, _ netip.AddrPort) {
+		any = any || before.IsValid() && !kept(before)
+	})
+	return any
+}
+
 // staleAffinity is a Service's port whose clients may be remembered with
 // endpoints that are gone.
 type staleAffinity struct {
-	family   family
-	protocol Protocol
-	id       uint32
-	all      bool // whatever is remembered may be wrong
+	stickyPort
+	all bool // whatever is remembered may be wrong
 }
 
 // staleClients compares two targets of a front, either of which may be nil.
@@ -102,7 +104,7 @@ func staleClients(f Front, before, after *Target) (s staleAffinity, any bool) {
 	if before == nil || before.affinity == 0 {
 		return s, false
 	}
-	s = staleAffinity{family: familyOf(f.Address), protocol: f.Protocol, id: before.id}
+	s.stickyPort = stickyPort{familyOf(f.Address), f.Protocol, before.id}
 	if after == nil || after.id != before.id || after.affinity == 0 {
 		return s, true
 	}
@@ -110,19 +112,16 @@ func staleClients(f Front, before, after *Target) (s staleAffinity, any bool) {
 		s.all = true
 		return s, true
 	}
-	gone := func(at netip.AddrPort) bool { return !after.valid(at) }
-	return s, slices.ContainsFunc(before.cluster, gone) || slices.ContainsFunc(before.local, gone)
+	return s, before.clusterUsed().loses(after.clusterUsed(), after.valid) || before.localUsed().loses(after.localUsed(), after.valid)
 }
 
 // expire forgets flows and clients that would go to endpoints that are gone.
 func (k *Keeper) expire(want *Ruleset, d delta) error {
 	errs := []error{k.expireFlows(d.stale)}
 	if len(d.clients) > 0 {
-		concerned := map[staleAffinity]bool{}
+		concerned := map[stickyPort]bool{}
 		for _, s := range d.clients {
-			all := s.all
-			s.all = false
-			concerned[s] = concerned[s] || all
+			concerned[s.stickyPort] = concerned[s.stickyPort] || s.all
 		}
 		errs = append(errs, k.expireClients(want, concerned))
 	}
@@ -132,17 +131,16 @@ func (k *Keeper) expire(want *Ruleset, d delta) error {
 // expireClients forgets clients of these ports, all of them where it says so, or
 // else those with an endpoint that is gone. Whoever connects between the
 // transaction and this may still be sent to such an endpoint.
-func (k *Keeper) expireClients(want *Ruleset, concerned map[staleAffinity]bool) error {
-	targets := want.sticky()
-	which := map[staleAffinity]bool{}
+func (k *Keeper) expireClients(want *Ruleset, concerned map[stickyPort]bool) error {
+	which := map[stickyPort]bool{}
 	for s := range concerned {
-		which[staleAffinity{family: s.family, protocol: s.protocol}] = true
+		which[stickyPort{family: s.family, protocol: s.protocol}] = true
 	}
 	for w := range which {
 		err := k.deleteClients(w.family, w.protocol, func(id uint32, at netip.AddrPort) bool {
-			s := staleAffinity{family: w.family, protocol: w.protocol, id: id}
+			s := stickyPort{w.family, w.protocol, id}
 			all, is := concerned[s]
-			return is && (all || !remains(targets[s], at))
+			return is && (all || !want.remains(s, at))
 		})
 		if err != nil {
 			return err
@@ -154,11 +152,10 @@ func (k *Keeper) expireClients(want *Ruleset, concerned map[staleAffinity]bool) 
 // verifyClients forgets all clients that are remembered with endpoints that they
 // are not to go to.
 func (k *Keeper) verifyClients(want *Ruleset) error {
-	targets := want.sticky()
 	for _, f := range want.families() {
 		for _, p := range protocols {
 			err := k.deleteClients(f, p, func(id uint32, at netip.AddrPort) bool {
-				return !remains(targets[staleAffinity{family: f, protocol: p, id: id}], at)
+				return !want.remains(stickyPort{f, p, id}, at)
 			})
 			if err != nil {
 				return err
@@ -169,20 +166,13 @@ func (k *Keeper) verifyClients(want *Ruleset) error {
 }
 
 // remains reports whether an endpoint is one of any of a port's targets.
-func remains(targets []*Target, at netip.AddrPort) bool {
-	return slices.ContainsFunc(targets, func(t *Target) bool { return t.valid(at) })
-}
-
-// sticky returns the targets with session affinity.
-func (r *Ruleset) sticky() map[staleAffinity][]*Target {
-	all := map[staleAffinity][]*Target{}
-	for f, t := range r.fronts {
-		if t.affinity > 0 {
-			s := staleAffinity{family: familyOf(f.Address), protocol: f.Protocol, id: t.id}
-			all[s] = append(all[s], t)
+func (r *Ruleset) remains(s stickyPort, at netip.AddrPort) bool {
+	for t := range r.sticky[s] {
+		if t.valid(at) {
+			return true
 		}
 	}
-	return all
+	return false
 }
 
 func (k *Keeper) deleteClients(f family, p Protocol, stale func(id uint32, at netip.AddrPort) bool) error {

@@ -82,7 +82,7 @@ func (p *Planner) status(s *Status) {
 		if port == nil {
 			port = &PortStatus{
 				Service: t.Name.Service.String(), Port: t.Name.Port, Protocol: t.Name.Protocol.String(), Family: k.family.String(),
-				Endpoints: append([]netip.AddrPort{}, t.cluster...), Local: append([]netip.AddrPort{}, t.local...), Affinity: t.affinity,
+				Endpoints: t.cluster.sorted(), Local: t.local.sorted(), Affinity: t.affinity,
 			}
 			ports[k] = port
 		}
@@ -120,7 +120,7 @@ func (t *Target) status(f Front) FrontStatus {
 		s.Policy, used = "Local", t.local
 	}
 	switch {
-	case len(used) > 0:
+	case used.size() > 0:
 		s.Leads = "to endpoints"
 	case t.exists() && t.Kind != ClusterIP:
 		s.Leads = "to endpoints from this node, dropped from outside: the endpoints are on other nodes"

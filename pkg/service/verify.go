@@ -27,7 +27,7 @@ func (k *Keeper) Verify(ctx context.Context, want *Ruleset) (Result, error) {
 	var last error
 	// Others may write between reading and writing.
 	for attempt := range 5 {
-		r, err := k.verify(ctx, want, attempt >= 2)
+		r, err := k.verify(ctx, want, first, attempt >= 2)
 		if err == nil {
 			k.noteAll(want)
 			repaired := len(r.Found) > 0
@@ -58,7 +58,9 @@ func (k *Keeper) Verify(ctx context.Context, want *Ruleset) (Result, error) {
 	return Result{}, last
 }
 
-func (k *Keeper) verify(ctx context.Context, want *Ruleset, anew bool) (Result, error) {
+// verify compares once. The first time, endpoints get the numbers that they are found
+// with.
+func (k *Keeper) verify(ctx context.Context, want *Ruleset, first, anew bool) (Result, error) {
 	var result Result
 	tx := k.begin()
 	wanted := want.families()
@@ -91,6 +93,11 @@ func (k *Keeper) verify(ctx context.Context, want *Ruleset, anew bool) (Result, 
 				result.Found = append(result.Found, fmt.Sprintf("table %s %s: %s", f.name(), TableName, wrong))
 			}
 			continue
+		}
+		if first {
+			if err := k.adopt(f, want); err != nil {
+				return result, fmt.Errorf("table %s %s: %w", f.name(), TableName, err)
+			}
 		}
 		unused = append(unused, k.compareChains(tx, &result, f, have, want)...)
 		if err := k.compareElements(tx, &result, f, expected); err != nil {
@@ -327,6 +334,52 @@ func (k *Keeper) compareElements(tx *transaction, result *Result, f family, want
 		}
 	}
 	return nil
+}
+
+// adopt gives endpoints the numbers that an earlier process has given them: to it they
+// came in another order. Else a start would write again what is as good as it is.
+func (k *Keeper) adopt(f family, want *Ruleset) error {
+	for _, p := range protocols {
+		id := setEndpointsTCP.byProtocol(p)
+		found := map[*roster]numbering{}
+		err := k.reader.elements(f, id, func(e foundElement) {
+			at, v, ok := id.decode(f, e)
+			if !ok {
+				return
+			}
+			// What is as it is wanted is not collected: most often that is all.
+			if t := want.fronts[at.front]; t != nil {
+				if r, number := t.numbered(at.index); r != nil && (number >= uint32(r.size()) || r.at(uint16(number)) != v.at) {
+					found[r] = found[r].with(at.front, number, v.at)
+				}
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("elements of %s: %w", id.schema().name, err)
+		}
+		for r, n := range found {
+			r.adopt(n.at)
+		}
+	}
+	return nil
+}
+
+// numbering is what a front's endpoints have for numbers that they are not wanted to have.
+type numbering struct {
+	front Front
+	at    map[uint32]netip.AddrPort
+}
+
+// with adds a number, unless it is by another front: all fronts of a port are to have
+// the same numbers.
+func (n numbering) with(f Front, number uint32, at netip.AddrPort) numbering {
+	if n.at == nil {
+		n = numbering{f, map[uint32]netip.AddrPort{}}
+	}
+	if n.front == f {
+		n.at[number] = at
+	}
+	return n
 }
 
 // compareSet compares a set with what is wanted. It is read once where nothing is

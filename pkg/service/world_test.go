@@ -54,6 +54,7 @@ func world(t testing.TB, text string) []Service {
 			}
 		}
 		if len(slice.Ports) > 0 {
+			slice.sort()
 			s.Slices = append(s.Slices, slice)
 		}
 	}
