@@ -48,6 +48,7 @@ type Agent struct {
 	schedule schedule
 	report   requirements.Report // of what the kernel lacks
 	nodes    []node.Node         // as the source has them; nil until it is known
+	judging  *node.Judging
 	accepted []node.Node
 	refused  []node.Refusal
 	underlay kernel.Underlay
@@ -93,7 +94,7 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 		kernel: k, engine: fabric.NewEngine(k), asked: requirements.Running{},
 		keeper: &masquerade.Keeper{Log: log}, rules: &rules.Rules{}, host: &host.Keeper{Log: log, Sysctls: c.SysctlDir},
 		installer: &install.Installer{Log: log, SourceDir: c.PluginsDir, BinDir: c.BinDir, ConfDir: c.ConfDir},
-		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true,
+		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true, judging: node.NewJudging(c.NodeName),
 		changed: map[string]peerChange{}, problems: map[string]bool{},
 	}
 	a.report = askKernel(a.asked, c.parts())

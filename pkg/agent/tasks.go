@@ -105,7 +105,7 @@ func (a *Agent) join() error {
 		return errNotYet
 	}
 	before, _ := a.self()
-	a.accepted, a.refused = node.Judge(a.config.NodeName, a.nodes)
+	a.accepted, a.refused = a.judging.Judge(a.nodes)
 	a.accepted = a.possible(a.accepted)
 	self, found := a.self()
 	if !found {
