@@ -56,9 +56,11 @@ type Agent struct {
 	plan     *fabric.Plan
 	joined   bool // the fabric was made what was planned, once
 	ruleset  masquerade.Ruleset
-	needs    host.Needs
-	kept     host.Needs // when the settings of the host were looked at last
-	guard    bool       // IPv4 sources have to be checked by nftables
+	// masquerading plans it.
+	masquerading masquerade.Planner
+	needs        host.Needs
+	kept         host.Needs // when the settings of the host were looked at last
+	guard        bool       // IPv4 sources have to be checked by nftables
 	// pluginTables says that the plugin masquerades pods, by its own tables.
 	pluginTables bool
 	network      install.Network

@@ -280,7 +280,7 @@ func (a *Agent) masqueradeConfig() masquerade.Config {
 
 func (a *Agent) syncMasquerade() error {
 	c := a.masqueradeConfig()
-	a.ruleset = masquerade.Plan(c)
+	a.ruleset = a.masquerading.Plan(c)
 	if !a.tablesPossible() {
 		a.done[masqueradeTask] = true // there is nothing to be done
 		return nil
