@@ -59,7 +59,8 @@ func (c *Client) listNodes(ctx context.Context, o metav1.ListOptions) (runtime.O
 // bufferSize is about that of a Node, in bytes.
 const bufferSize = 16 << 10
 
-// readNodeList reads a NodeList.
+// readNodeList reads a NodeList. The kind comes before the content, as with all that
+// Kubernetes encodes.
 func readNodeList(r *bufio.Reader) (*internalversion.List, error) {
 	start, err := r.Peek(len(magic))
 	if err != nil {
@@ -71,13 +72,14 @@ func readNodeList(r *bufio.Reader) (*internalversion.List, error) {
 	if _, err := r.Discard(len(magic)); err != nil {
 		return nil, err
 	}
-	list, kind := &internalversion.List{}, ""
+	var list *internalversion.List
+	kind := ""
 	envelope := stream{Reader: r}
 	for {
 		number, size, err := envelope.next()
 		switch {
-		case errors.Is(err, io.EOF) && kind != "NodeList":
-			return nil, fmt.Errorf("the API server answered with a %q", kind)
+		case errors.Is(err, io.EOF) && list == nil:
+			return nil, io.ErrUnexpectedEOF
 		case errors.Is(err, io.EOF):
 			return list, nil
 		case err != nil:
@@ -90,6 +92,10 @@ func readNodeList(r *bufio.Reader) (*internalversion.List, error) {
 				kind, err = readKind(message)
 			}
 		case 2:
+			if kind != "NodeList" {
+				return nil, noList(kind)
+			}
+			list = &internalversion.List{}
 			err = readItems(io.LimitedReader{R: r, N: int64(min(size, 1<<62))}, list)
 		default:
 			err = envelope.skip(size)
@@ -99,6 +105,8 @@ func readNodeList(r *bufio.Reader) (*internalversion.List, error) {
 		}
 	}
 }
+
+func noList(kind string) error { return fmt.Errorf("the API server answered with a %q", kind) }
 
 // readItems reads the message of a NodeList.
 func readItems(r io.LimitedReader, list *internalversion.List) error {
@@ -143,7 +151,7 @@ func readJSONNodeList(r io.Reader) (*internalversion.List, error) {
 		return nil, fmt.Errorf("decoding JSON: %w", err)
 	}
 	if found.Kind != "NodeList" {
-		return nil, fmt.Errorf("the API server answered with a %q", found.Kind)
+		return nil, noList(found.Kind)
 	}
 	list := &internalversion.List{ListMeta: found.ListMeta, Items: make([]runtime.Object, len(found.Items))}
 	for i := range found.Items {
