@@ -49,6 +49,7 @@ type Agent struct {
 	schedule schedule
 	report   requirements.Report // of what the kernel lacks
 	nodes    []node.Node         // as the source has them; nil until it is known
+	judging  *node.Judging
 	accepted []node.Node
 	refused  []node.Refusal
 	underlay kernel.Underlay
@@ -57,9 +58,11 @@ type Agent struct {
 	joined   bool // the fabric was made what was planned, once
 	ruleset  masquerade.Ruleset
 	notHeld  error // why translated connections may be cut by somebody's flush
-	needs    host.Needs
-	kept     host.Needs // when the settings of the host were looked at last
-	guard    bool       // IPv4 sources have to be checked by nftables
+	// masquerading plans it.
+	masquerading masquerade.Planner
+	needs        host.Needs
+	kept         host.Needs // when the settings of the host were looked at last
+	guard        bool       // IPv4 sources have to be checked by nftables
 	// pluginTables says that the plugin masquerades pods, by its own tables.
 	pluginTables bool
 	network      install.Network
@@ -95,7 +98,7 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 		kernel: k, engine: fabric.NewEngine(k), asked: requirements.Running{},
 		keeper: &masquerade.Keeper{Log: log}, hold: &masquerade.Hold{}, rules: &rules.Rules{}, host: &host.Keeper{Log: log, Sysctls: c.SysctlDir},
 		installer: &install.Installer{Log: log, SourceDir: c.PluginsDir, BinDir: c.BinDir, ConfDir: c.ConfDir},
-		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true,
+		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true, judging: node.NewJudging(c.NodeName),
 		changed: map[string]peerChange{}, problems: map[string]bool{},
 	}
 	a.report = askKernel(a.asked, c.parts())

@@ -105,7 +105,7 @@ func (a *Agent) join() error {
 		return errNotYet
 	}
 	before, _ := a.self()
-	a.accepted, a.refused = node.Judge(a.config.NodeName, a.nodes)
+	a.accepted, a.refused = a.judging.Judge(a.nodes)
 	a.accepted = a.possible(a.accepted)
 	self, found := a.self()
 	if !found {
@@ -281,7 +281,7 @@ func (a *Agent) masqueradeConfig() masquerade.Config {
 
 func (a *Agent) syncMasquerade() error {
 	c := a.masqueradeConfig()
-	a.ruleset = masquerade.Plan(c)
+	a.ruleset = a.masquerading.Plan(c)
 	if !a.tablesPossible() {
 		a.done[masqueradeTask] = true // there is nothing to be done
 		return nil

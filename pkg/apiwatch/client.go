@@ -20,7 +20,6 @@ import (
 // clientset of client-go knows all of Kubernetes' kinds, and so does then the
 // program: it would be half as large again, in memory too.
 type Client struct {
-	nodes    listsAndWatches[*v1.NodeList]
 	services listsAndWatches[*v1.ServiceList]
 	slices   listsAndWatches[*discovery.EndpointSliceList]
 	core     *rest.RESTClient
@@ -37,9 +36,6 @@ type Resource struct {
 	list  func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
 }
-
-// Nodes are all nodes.
-func (c *Client) Nodes() Resource { return resource(c.nodes) }
 
 // Services are those of all namespaces.
 func (c *Client) Services() Resource { return resource(c.services) }
@@ -66,18 +62,19 @@ func NewClient(kubeconfig string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.UserAgent = "flatnetd"
-	// A Node in protobuf is half the size of one in JSON and costs a fifth to
-	// decode; an API server that does not speak it answers in JSON.
-	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	config.ContentType = "application/vnd.kubernetes.protobuf"
 	return NewClientFor(config)
 }
 
 // NewClientFor returns a client that connects as config says.
 func NewClientFor(config *rest.Config) (*Client, error) {
+	config = rest.CopyConfig(config)
+	config.UserAgent = "flatnetd"
+	// A Node in protobuf is half the size of one in JSON and costs a fifth to
+	// decode; an API server that does not speak it answers in JSON.
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	config.ContentType = "application/vnd.kubernetes.protobuf"
 	kinds := runtime.NewScheme()
-	kinds.AddKnownTypes(v1.SchemeGroupVersion, &v1.Node{}, &v1.NodeList{}, &v1.Service{}, &v1.ServiceList{}, &v1.Event{})
+	kinds.AddKnownTypes(v1.SchemeGroupVersion, &v1.Service{}, &v1.ServiceList{}, &v1.Event{})
 	kinds.AddKnownTypes(discovery.SchemeGroupVersion, &discovery.EndpointSlice{}, &discovery.EndpointSliceList{})
 	for _, group := range []schema.GroupVersion{v1.SchemeGroupVersion, discovery.SchemeGroupVersion} {
 		metav1.AddToGroupVersion(kinds, group)
@@ -101,8 +98,6 @@ func NewClientFor(config *rest.Config) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		nodes: gentype.NewClientWithList("nodes", core, parameters, "",
-			func() *v1.Node { return &v1.Node{} }, func() *v1.NodeList { return &v1.NodeList{} }),
 		services: gentype.NewClientWithList("services", core, parameters, "",
 			func() *v1.Service { return &v1.Service{} }, func() *v1.ServiceList { return &v1.ServiceList{} }),
 		slices: gentype.NewClientWithList("endpointslices", others, parameters, "",

@@ -2,6 +2,8 @@ package fabric
 
 import (
 	"cmp"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -13,6 +15,12 @@ import (
 // relies on; a route that leads elsewhere is replaced in one step; then what is
 // no longer wanted, in the reverse order.
 func Diff(have, want map[string]Entry) []kernel.Change {
+	return diff(have, maps.All(want), func(place string) bool { _, is := want[place]; return is })
+}
+
+// diff is Diff where what is as it should be may be left out of both. What is wanted
+// in a place is told by wanted alone if nothing has to be made of it.
+func diff(have map[string]Entry, want iter.Seq2[string, Entry], wanted func(place string) bool) []kernel.Change {
 	var made, removed []ranked
 	for place, w := range want {
 		h, there := have[place]
@@ -29,7 +37,7 @@ func Diff(have, want map[string]Entry) []kernel.Change {
 		}
 	}
 	for place, h := range have {
-		if _, wanted := want[place]; !wanted {
+		if !wanted(place) {
 			removed = append(removed, ranked{kernel.Change{Verb: kernel.Delete, Object: h.Object}, rank(h.Object), place})
 		}
 	}

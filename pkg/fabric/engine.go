@@ -21,11 +21,21 @@ type Kernel interface {
 type Engine struct {
 	kernel Kernel
 	plan   *Plan // whose entries are wanted
-	want   map[string]Entry
-	// have is what the kernel holds, as far as the engine has seen or made it;
-	// nil where it does not know.
-	have   map[string]Entry
+	want   map[string]wanted
+	// other is what the kernel holds besides the wanted entries that are there:
+	// in their place, or where nothing is wanted.
+	other map[string]Entry
+	// known says that the engine knows what the kernel holds, as it has seen or
+	// made all of it.
+	known  bool
 	failed map[string]Failure
+}
+
+// wanted is an entry of the plan. All that is there is as a rule what is wanted: a
+// second map of the same would take megabytes.
+type wanted struct {
+	Entry
+	there bool // in the kernel, if that is known
 }
 
 // Failure is an entry that the kernel refused.
@@ -36,7 +46,7 @@ type Failure struct {
 
 // NewEngine returns an engine that knows nothing of the kernel's state yet.
 func NewEngine(k Kernel) *Engine {
-	return &Engine{kernel: k, plan: &Plan{}, want: map[string]Entry{}, failed: map[string]Failure{}}
+	return &Engine{kernel: k, plan: &Plan{}, want: map[string]wanted{}, failed: map[string]Failure{}}
 }
 
 // Result says what a sync has done.
@@ -52,30 +62,53 @@ type Result struct {
 func (e *Engine) Sync(plan *Plan) (Result, error) {
 	before, after := difference(e.plan, plan)
 	e.plan = plan
+	have := make(map[string]Entry, len(before))
+	for _, places := range []map[string]Entry{before, after} {
+		for place := range places {
+			if h, there := e.held(place); there {
+				have[place] = h
+			}
+		}
+	}
 	for place := range before {
 		delete(e.want, place)
 		delete(e.failed, place)
 	}
 	for place, w := range after {
-		e.want[place] = w
+		e.want[place] = wanted{Entry: w}
 	}
-	if e.have == nil {
+	if !e.known {
 		return e.Verify()
 	}
-	have := make(map[string]Entry, len(before))
-	for _, places := range []map[string]Entry{before, after} {
-		for place := range places {
-			if h, there := e.have[place]; there {
-				have[place] = h
-			}
-		}
+	for _, h := range have {
+		e.hold(h)
 	}
 	result, err := e.apply(Diff(have, after))
-	if err != nil || e.have != nil {
+	if err != nil || e.known {
 		return result, err
 	}
 	more, err := e.Verify()
 	return Result{Changes: append(result.Changes, more.Changes...), Failed: more.Failed}, err
+}
+
+// held returns what the kernel holds in a place.
+func (e *Engine) held(place string) (Entry, bool) {
+	if w := e.want[place]; w.there {
+		return w.Entry, true
+	}
+	h, there := e.other[place]
+	return h, there
+}
+
+// hold notes that the kernel holds an entry.
+func (e *Engine) hold(h Entry) {
+	if w, is := e.want[h.Place]; is && w.Object == h.Object {
+		w.there = true
+		e.want[h.Place] = w
+		delete(e.other, h.Place)
+		return
+	}
+	e.other[h.Place] = h
 }
 
 // difference returns the entries of two plans without those that both have
@@ -112,17 +145,16 @@ const rounds = 3
 func (e *Engine) Verify() (Result, error) {
 	var all Result
 	for range rounds {
-		have, err := e.list()
-		if err != nil {
-			e.have = nil
+		e.known = false
+		if err := e.list(); err != nil {
 			return all, err
 		}
-		e.have = have
+		e.known = true
 		clear(e.failed)
-		result, err := e.apply(Diff(have, e.want))
+		result, err := e.apply(e.differences())
 		all.Changes = append(all.Changes, result.Changes...)
 		all.Failed = result.Failed
-		if err != nil || e.have != nil {
+		if err != nil || e.known {
 			return all, err
 		}
 	}
@@ -161,34 +193,51 @@ func (e *Engine) apply(changes []kernel.Change) (Result, error) {
 			// its IPv4 routes and neighbours, whether they need it or not.
 			forget = forget || c.Verb == kernel.Delete
 		}
-		if w, wanted := e.want[place]; c.Verb != kernel.Delete {
-			e.have[place] = w
-		} else if !wanted {
-			delete(e.have, place)
+		w, wanted := e.want[place]
+		if wanted && c.Verb != kernel.Delete {
+			w.there = true
+			e.want[place] = w
+		}
+		if !wanted || w.there {
+			delete(e.other, place)
 		}
 	}
 	if forget {
-		e.have = nil
+		e.known = false
 	}
 	result.Failed = len(e.failed)
 	return result, nil
 }
 
-func (e *Engine) list() (map[string]Entry, error) {
+// list notes what the kernel holds.
+func (e *Engine) list() error {
 	objects, err := e.kernel.List()
 	if err != nil {
-		return nil, fmt.Errorf("reading the fabric's state: %w", err)
+		return fmt.Errorf("reading the fabric's state: %w", err)
 	}
-	have := make(map[string]Entry, len(objects))
-	for _, o := range objects {
-		x := entry(o)
-		// The same twice would be half of the agent's memory.
-		if w, wanted := e.want[x.Place]; wanted && w.Object == x.Object {
-			x = w
+	for place, w := range e.want {
+		if w.there {
+			w.there = false
+			e.want[place] = w
 		}
-		have[x.Place] = x
 	}
-	return have, nil
+	e.other = map[string]Entry{}
+	for _, o := range objects {
+		e.hold(entry(o))
+	}
+	return nil
+}
+
+// differences returns what makes the kernel hold what is wanted.
+func (e *Engine) differences() []kernel.Change {
+	missing := func(yield func(string, Entry) bool) {
+		for place, w := range e.want {
+			if !w.there && !yield(place, w.Entry) {
+				return
+			}
+		}
+	}
+	return diff(e.other, missing, func(place string) bool { _, is := e.want[place]; return is })
 }
 
 // Observe takes note of an event and reports whether the kernel's state is no
@@ -226,12 +275,12 @@ func (e *Engine) Present() (present, desired int) {
 
 // count is Present for the objects that are meant.
 func (e *Engine) count(meant func(kernel.Object) bool) (present, desired int) {
-	for place, w := range e.want {
+	for _, w := range e.want {
 		if !meant(w.Object) {
 			continue
 		}
 		desired++
-		if h, there := e.have[place]; there && h.Object == w.Object {
+		if e.known && w.there {
 			present++
 		}
 	}
@@ -253,6 +302,5 @@ func IsConflict(err error) bool { return errors.Is(err, errConflict) }
 // HasRoute reports whether the route to a podCIDR that is asked for is there.
 func (e *Engine) HasRoute(podCIDR netip.Prefix) bool {
 	place := kernel.Place(kernel.NodeRoute{Destination: podCIDR})
-	h, there := e.have[place]
-	return there && h.Object == e.want[place].Object
+	return e.known && e.want[place].there
 }

@@ -89,6 +89,9 @@ func (f *Fabric) Apply(changes []Change) []error {
 		}
 		requests = append(requests, r)
 		positions = append(positions, i)
+		if len(requests) == mostRequests {
+			send()
+		}
 	}
 	send()
 	for i, err := range results {
@@ -102,6 +105,11 @@ func (f *Fabric) Apply(changes []Change) []error {
 	}
 	return results
 }
+
+// mostRequests bounds the messages that are in memory at a time. One takes a
+// kilobyte, and a large cluster's first plan has tens of thousands; they travel
+// some hundred in a system call.
+const mostRequests = 1000
 
 func (f *Fabric) message(c Change) (*nl.NetlinkRequest, error) {
 	if _, link := c.Object.Dependence(); link == f.tunnel && c.Verb != Delete {

@@ -39,6 +39,12 @@ func BenchmarkNodes(b *testing.B) {
 				Plan(c)
 			}
 		})
+		run("replan", func(b *testing.B) {
+			var p Planner
+			for i := 0; b.Loop(); i++ {
+				p.Plan([]Config{without, c}[i%2])
+			}
+		})
 		run("first", func(b *testing.B) {
 			var total time.Duration
 			for b.Loop() {
@@ -55,10 +61,11 @@ func BenchmarkNodes(b *testing.B) {
 		})
 		run("change", func(b *testing.B) {
 			k := &Keeper{}
-			apply(b, k, Plan(c), -1)
+			var p Planner
+			apply(b, k, p.Plan(c), -1)
 			for b.Loop() {
-				apply(b, k, Plan(without), 4)
-				apply(b, k, Plan(c), 4)
+				apply(b, k, p.Plan(without), 4)
+				apply(b, k, p.Plan(c), 4)
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/2/float64(b.N), "ms/change")
 		})

@@ -99,8 +99,21 @@ var alwaysExempt = []netip.Prefix{
 
 // Plan computes the table. Duplicates, prefixes inside of others and host bits
 // are no errors.
-func Plan(c Config) Ruleset {
+func Plan(c Config) Ruleset { return new(Planner).Plan(c) }
+
+// Planner is [Plan] with a memory: what it returns is the same, and what it does
+// grows with what has changed of Pods and Nodes since the plan before. Nobody may
+// write to these lists any more. The zero value is ready for use; it is not safe for
+// concurrent use.
+type Planner struct {
+	pods  arranged[netip.Prefix]
+	nodes arranged[netip.Addr]
+}
+
+// Plan computes the table, as the function of that name does.
+func (p *Planner) Plan(c Config) Ruleset {
 	var t content
+	pods, nodes := p.pods.arrange(c.Pods, prefixSpan), p.nodes.arrange(c.Nodes, addressSpan)
 	exempt := append(c.Exempt[:len(c.Exempt):len(c.Exempt)], alwaysExempt...)
 	var rules []rule
 	for _, f := range []struct {
@@ -112,8 +125,8 @@ func Plan(c Config) Ruleset {
 		}
 		t.sets = append(t.sets,
 			set{name: "own" + f.suffix, is6: f.is6, interval: true, elements: spansOf(c.Own, f.is6)},
-			set{name: "pods" + f.suffix, is6: f.is6, interval: true, elements: spansOf(c.Pods, f.is6)},
-			set{name: "nodes" + f.suffix, is6: f.is6, interval: false, elements: singles(c.Nodes, f.is6)},
+			set{name: "pods" + f.suffix, is6: f.is6, interval: true, elements: pods[familyOf(f.is6)]},
+			set{name: "nodes" + f.suffix, is6: f.is6, interval: false, elements: nodes[familyOf(f.is6)]},
 			set{name: "exempt" + f.suffix, is6: f.is6, interval: true, elements: spansOf(exempt, f.is6)},
 		)
 		rules = append(rules, masqueradeRule(f.is6, "own"+f.suffix, "pods"+f.suffix, "nodes"+f.suffix, "exempt"+f.suffix))

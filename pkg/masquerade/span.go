@@ -31,42 +31,24 @@ func (s span) compare(o span) int {
 }
 
 // spansOf returns the prefixes of one family in order, without those that lie
-// in another one: an interval set takes no overlaps. Neighbours stay apart, so
-// that the coming and going of one node touches one element.
+// in another one.
 func spansOf(prefixes []netip.Prefix, is6 bool) []span {
-	all := make([]span, 0, len(prefixes))
-	for _, p := range prefixes {
-		if p = unmap(p); p.IsValid() && p.Addr().Is6() == is6 {
-			all = append(all, span{p.Masked().Addr(), lastOf(p)})
-		}
-	}
-	// The larger of two that begin alike comes first.
-	sort(all, func(a, b span) int {
-		if c := a.first.Compare(b.first); c != 0 {
-			return c
-		}
-		return b.last.Compare(a.last)
-	})
-	// Two prefixes nest or are disjoint.
-	kept := all[:0]
-	for _, s := range all {
-		if n := len(kept); n == 0 || kept[n-1].last.Less(s.last) {
-			kept = append(kept, s)
-		}
-	}
-	return kept
+	return new(arranged[netip.Prefix]).arrange(prefixes, prefixSpan)[familyOf(is6)]
 }
 
-// singles returns the addresses of one family in order, each once.
-func singles(addresses []netip.Addr, is6 bool) []span {
-	all := make([]span, 0, len(addresses))
-	for _, a := range addresses {
-		if a = a.Unmap().WithZone(""); a.IsValid() && a.Is6() == is6 {
-			all = append(all, span{a, a})
-		}
+// prefixSpan returns the addresses of a prefix, host bits or not.
+func prefixSpan(p netip.Prefix) (span, bool) {
+	p = unmap(p)
+	if !p.IsValid() {
+		return span{}, false
 	}
-	sort(all, span.compare)
-	return slices.Compact(all)
+	return span{p.Masked().Addr(), lastOf(p)}, true
+}
+
+// addressSpan returns a single address.
+func addressSpan(a netip.Addr) (span, bool) {
+	a = a.Unmap().WithZone("")
+	return span{a, a}, a.IsValid()
 }
 
 // sort leaves alone what is in order, which what a caller sorted before is.
@@ -78,6 +60,9 @@ func sort(all []span, compare func(a, b span) int) {
 
 // difference returns what only one of two ordered lists has.
 func difference(have, want []span) (extra, missing []span) {
+	if same(have, want) {
+		return nil, nil
+	}
 	for len(have) > 0 && len(want) > 0 {
 		switch c := have[0].compare(want[0]); {
 		case c == 0:

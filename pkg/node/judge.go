@@ -234,15 +234,6 @@ var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // accepted puts together what has been found good.
 func (j *judgement) accepted() []Node {
-	// Two arrays for all, which the nodes' lists are parts of.
-	addresses := make([]netip.Addr, len(j.kept))
-	for i, c := range j.kept {
-		addresses[i] = c.addr
-	}
-	prefixes := make([]netip.Prefix, len(j.routes))
-	for i, r := range j.routes {
-		prefixes[i] = r.prefix
-	}
 	accepted := make([]Node, len(j.input))
 	a, p := 0, 0
 	for rank, n := range j.nodes {
@@ -260,12 +251,38 @@ func (j *judgement) accepted() []Node {
 		accepted[j.order[rank]] = Node{
 			Name:      n.Name,
 			Zone:      n.Zone,
-			Addresses: addresses[fromA:a:a],
-			PodCIDRs:  prefixes[fromP:p:p],
+			Addresses: goodAddresses(n.Addresses, j.kept[fromA:a]),
+			PodCIDRs:  goodPodCIDRs(n.PodCIDRs, j.routes[fromP:p]),
 			Created:   n.Created,
 		}
 	}
 	accepted = slices.DeleteFunc(accepted, func(n Node) bool { return n.Name == "" })
 	slices.SortFunc(accepted, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	return accepted
+}
+
+// goodAddresses returns what has been kept of a node's addresses: the list itself
+// where that is all of it. A part of one array for all nodes would be simpler, but
+// whoever keeps a node would keep the array.
+func goodAddresses(all []netip.Addr, kept []claim) []netip.Addr {
+	if slices.EqualFunc(all, kept, func(a netip.Addr, c claim) bool { return a == c.addr }) {
+		return all
+	}
+	good := make([]netip.Addr, len(kept))
+	for i, c := range kept {
+		good[i] = c.addr
+	}
+	return good
+}
+
+// goodPodCIDRs is goodAddresses for podCIDRs.
+func goodPodCIDRs(all []netip.Prefix, kept []route) []netip.Prefix {
+	if slices.EqualFunc(all, kept, func(p netip.Prefix, r route) bool { return p == r.prefix }) {
+		return all
+	}
+	good := make([]netip.Prefix, len(kept))
+	for i, r := range kept {
+		good[i] = r.prefix
+	}
+	return good
 }

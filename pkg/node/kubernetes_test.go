@@ -203,12 +203,15 @@ func TestKubernetesChanges(t *testing.T) {
 }
 
 // bothServers runs a test with an API server that streams lists, and with one
-// that cannot.
+// that cannot, in protobuf and in JSON.
 func bothServers(t *testing.T, test func(t *testing.T, s *apiServer)) {
-	for _, streams := range []bool{true, false} {
-		t.Run(fmt.Sprintf("streams=%v", streams), func(t *testing.T) {
+	for i := range 4 {
+		streams, protobuf := i&1 == 0, i&2 == 0
+		t.Run(fmt.Sprintf("streams=%v,protobuf=%v", streams, protobuf), func(t *testing.T) {
 			t.Parallel() // client-go waits a second or two here and there
-			test(t, newAPIServer(t, streams))
+			s := newAPIServer(t, streams)
+			s.Protobuf = protobuf
+			test(t, s)
 		})
 	}
 }

@@ -29,7 +29,7 @@ type Node struct {
 	Created time.Time
 	// Malformed are entries that the source could not read. Each keeps its
 	// place in Addresses or PodCIDRs as a zero value, so that the index in a
-	// Refusal's Field is that of the source.
+	// Refusal's Field is that of the source. Their Node is this one.
 	Malformed []Refusal
 }
 
