@@ -144,7 +144,7 @@ func (s *services) problems() (all []fabric.Problem) {
 	}
 	if len(s.traces) > 0 {
 		add("kube-proxy", "balances Services as well, or has left its rules: "+strings.Join(s.traces, ", "),
-			"of two, whichever the kernel asks first decides; end kube-proxy on this node and run `kube-proxy --cleanup`, or run flatnetd without --services")
+			"of two, whichever the kernel asks first decides: "+service.WithoutKubeProxy(s.traces)+". Or run flatnetd without --services")
 	}
 	for _, ip := range s.routless {
 		family, network := "IPv4", "10.96.0.0/12"
