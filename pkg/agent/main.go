@@ -140,7 +140,7 @@ func (c Config) nodes(client *apiwatch.Client, log *slog.Logger) node.Source {
 	if c.NodesFile != "" {
 		return node.NewFile(c.NodesFile, log)
 	}
-	return node.NewKubernetes(client, log)
+	return node.NewKubernetes(client, c.NodeName, log)
 }
 
 // printStatus prints the status of the node, or about what else is asked.
