@@ -10,15 +10,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // standIns are what answers in kube-proxy's place: load balancers, and monitoring. It
 // has a registry of its own, so that what scrapes both addresses does not get anything
 // twice by two names.
-func (a *Agent) standIns(s *services) []*standIn {
+func (a *Agent) standIns(s *services, requests *apiwatch.Requests) []*standIn {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if requests != nil {
+		registry.MustRegister(requests)
+	}
 	metrics := service.NewProxyMetrics(registry, s.source.Changes, s.Asked)
 	ours := s.Observe
 	s.Observe = func(o service.Observation) {

@@ -115,6 +115,9 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 		if client, err = apiwatch.NewClient(c.Kubeconfig); err != nil {
 			return fmt.Errorf("%w: %s", err, c.withoutAPI())
 		}
+		if c.Services && c.ServicesMetrics != "" {
+			client.Requests = apiwatch.CountRequests()
+		}
 	}
 	a, err := New(c, client, log)
 	// The program nft says it in words.

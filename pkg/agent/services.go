@@ -53,7 +53,7 @@ func (a *Agent) newServices(client *apiwatch.Client) (*services, error) {
 	s.Reporter = &service.Events{Client: client, Node: a.config.NodeName, Log: a.log}
 	unknown := leavingUnknown
 	s.leaving.Store(&unknown)
-	s.standIns = a.standIns(s)
+	s.standIns = a.standIns(s, client.Requests)
 	return s, nil
 }
 

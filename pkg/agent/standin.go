@@ -53,13 +53,17 @@ func (s *standIn) run(ctx context.Context) error {
 	}
 }
 
+// note says so where the problem is another, or over: that nothing has changed is no
+// reason to look at all that Services depend on.
 func (s *standIn) note(err error) {
 	var now *error
 	if err != nil {
 		now = &err
 	}
-	s.deaf.Store(now)
-	s.changed()
+	before := s.deaf.Swap(now)
+	if (before == nil) != (now == nil) || before != nil && (*before).Error() != err.Error() {
+		s.changed()
+	}
 }
 
 // problem is that nobody can ask, if that is so.

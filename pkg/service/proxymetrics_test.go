@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -136,21 +137,22 @@ func TestProxyMetrics(t *testing.T) {
 
 // TestAsked: the node, and who damages the tables, ask for a sync.
 func TestAsked(t *testing.T) {
-	r := run(t)
-	if asked := r.Asked(); !asked.IsZero() {
+	idle := NewController(newMemory(), nil, slog.New(slog.DiscardHandler))
+	if asked := idle.Asked(); !asked.IsZero() {
 		t.Errorf("asked at %s, by nobody", asked)
 	}
-	r.SetNode(nodeN(1))
-	first := r.Asked()
-	if first.IsZero() {
+	if idle.SetNode(nodeN(1)); idle.Asked().IsZero() {
 		t.Error("the node does not ask")
 	}
+	r := run(t)
+	r.SetNode(nodeN(1))
 	r.tell(Batch{Set: many(1, 1)})
 	r.await("the first sync", func(o Observation) bool { return o.Services == 1 && o.Err == nil })
+	before := r.Asked()
 	_, err := r.ns.Output("nft", "flush ruleset")
 	must(t, err)
 	r.await("the repair", func(o Observation) bool { return len(o.Found) > 0 && o.Err == nil })
-	if !r.Asked().After(first) {
+	if !r.Asked().After(before) {
 		t.Error("who flushed the ruleset has not asked")
 	}
 }
