@@ -93,6 +93,7 @@ func TestAskedAsKubeProxy(t *testing.T) {
 		if got := s.says("n1", path); got != want {
 			t.Errorf("%s: %s, want %s", path, got, want)
 		}
+		t.Log(path, ask(10256, path))
 	}
 	if _, _, err := get(s.client.Namespace, at(n1.Addresses[0], 10249).String(), "/metrics"); err == nil {
 		t.Error("metrics are told to whoever is outside")
@@ -133,7 +134,11 @@ func TestAskedAsKubeProxy(t *testing.T) {
 	if queued < float64(v.Slices[0].Triggered.Unix()) || synced < queued {
 		t.Errorf("the last sync ended at %f, the last one asked for was at %f, the change at %s", synced, queued, v.Slices[0].Triggered)
 	}
-	for _, name := range []string{"process_resident_memory_bytes", "go_goroutines"} {
+	api := s.control.address.String()
+	for _, name := range []string{
+		"process_resident_memory_bytes", "go_goroutines",
+		`rest_client_requests_total{code="200",host="` + api + `",method="GET"}`,
+	} {
 		if after[name] == 0 {
 			t.Errorf("%s is missing", name)
 		}
