@@ -158,8 +158,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	if a.services != nil {
 		start("Services", func() error { return a.services.run(ctx) })
-		if a.config.ServicesHealth != "" {
-			start("health of Services", func() error { return a.services.serveHealth(ctx) })
+		for _, in := range a.services.standIns {
+			start("answers in kube-proxy's place", func() error { return in.run(ctx) })
 		}
 	}
 	start("directories of the plugin", func() error {

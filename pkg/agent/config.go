@@ -12,9 +12,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +44,7 @@ type Config struct {
 	NodePortAddresses              service.NodePortAddresses
 	ServiceCIDRs                   []netip.Prefix
 	ServicesHealth                 string // address:port; "" listens nowhere
+	ServicesMetrics                string // address:port; "" listens nowhere
 	LogLevel                       slog.Level
 	LogFormat                      string        // "text" or "json"
 	Resync                         time.Duration // between full comparisons
@@ -58,6 +61,9 @@ const DefaultListen = "127.0.0.1:9370"
 
 // DefaultServicesHealth is where load balancers ask kube-proxy.
 const DefaultServicesHealth = ":10256"
+
+// DefaultServicesMetrics is where monitoring asks kube-proxy.
+const DefaultServicesMetrics = "127.0.0.1:10249"
 
 // Flags declares flatnetd's flags, and returns what makes a Config of them
 // once they are parsed. getenv supplies defaults.
@@ -88,6 +94,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	nodePorts := set.String("nodeport-addresses", "", "comma-separated `networks` in which the node's addresses serve NodePorts, or primary, its first address of each family; with --services")
 	serviceCIDRs := set.String("service-cidrs", "", "comma-separated `networks` of ClusterIPs: what goes to one that no Service has is dropped on the node; with --services")
 	set.StringVar(&c.ServicesHealth, "services-health", DefaultServicesHealth, "`address` where load balancers ask whether the node balances Services; empty: not served; with --services")
+	set.StringVar(&c.ServicesMetrics, "services-metrics", DefaultServicesMetrics, "`address` where kube-proxy's /metrics, /proxyMode and /healthz are answered; empty: not served; with --services")
 	set.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "lowest `level` that is logged: debug, info, warn or error")
 	set.StringVar(&c.LogFormat, "log-format", "text", "`form` of the log: text or json")
 	set.DurationVar(&c.Resync, "resync", time.Minute, "`time` between full comparisons with the kernel and the disk")
@@ -140,6 +147,16 @@ func parsePrefixes(list string) ([]netip.Prefix, error) {
 	return all, nil
 }
 
+// hasPort reports whether an address to listen at has a port, 1 to 65535.
+func hasPort(address string) bool {
+	_, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
 func (c *Config) validate() error {
 	const (
 		maximumVNI       = 1<<24 - 1
@@ -168,6 +185,10 @@ func (c *Config) validate() error {
 		{"cni-bin-dir", c.BinDir}, {"cni-conf-dir", c.ConfDir}, {"plugins-dir", c.PluginsDir}, {"state-dir", c.StateDir}, {"sysctl-dir", c.SysctlDir},
 	} {
 		check(d.path == "" || filepath.IsAbs(d.path), "--%s %q is not an absolute path", d.flag, d.path)
+	}
+	for _, l := range []struct{ flag, address string }{{"services-health", c.ServicesHealth}, {"services-metrics", c.ServicesMetrics}} {
+		// An address that is in use is tried again; what is none would be for ever.
+		check(l.address == "" || hasPort(l.address), "--%s %q is not an address with a port, as in 127.0.0.1:10249 or :10249", l.flag, l.address)
 	}
 	check(c.StateDir != "", "--state-dir is empty")
 	check(c.SysctlDir != "", "--sysctl-dir is empty")

@@ -68,6 +68,9 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 		{nil, []string{"--log-level=loud"}, []string{"loud"}},
 		{nil, []string{"--resync=1ms"}, []string{"--resync 1ms"}},
 		{nil, []string{"--nodeport-addresses=eth0"}, []string{"--nodeport-addresses", `"eth0"`, "primary", "192.0.2.0/24"}},
+		{nil, []string{"--services-health=10256"}, []string{`--services-health "10256"`, ":10249"}},
+		{nil, []string{"--services-metrics=localhost"}, []string{`--services-metrics "localhost"`, "127.0.0.1:10249"}},
+		{nil, []string{"--services-metrics=127.0.0.1:70000"}, []string{`--services-metrics "127.0.0.1:70000"`}},
 		{nil, []string{"--service-cidrs=10.96.0.1/12"}, []string{"--service-cidrs", `"10.96.0.1/12"`, "10.96.0.0/12"}},
 		{map[string]string{"FLATNETD_SERVICES": "yes please"}, nil, []string{"FLATNETD_SERVICES=yes please"}},
 		{map[string]string{"FLATNETD_VXLAN_PORT": "many"}, nil, []string{"FLATNETD_VXLAN_PORT=many"}},
@@ -109,14 +112,14 @@ func TestWrongUseIsExplained(t *testing.T) {
 
 func TestFlagsOfServices(t *testing.T) {
 	c, err := parse(nil)
-	if err != nil || c.Services || !c.NodePortAddresses.Primary || c.ServicesHealth != ":10256" {
+	if err != nil || c.Services || !c.NodePortAddresses.Primary || c.ServicesHealth != ":10256" || c.ServicesMetrics != "127.0.0.1:10249" {
 		t.Errorf("defaults: %+v, %v", c, err)
 	}
-	c, err = parse(map[string]string{"FLATNETD_SERVICES": "true"}, "--nodes-file=/a", "--kubeconfig=/b", "--nodeport-addresses=192.0.2.0/24,primary", "--service-cidrs=10.96.0.0/12", "--services-health=")
+	c, err = parse(map[string]string{"FLATNETD_SERVICES": "true"}, "--nodes-file=/a", "--kubeconfig=/b", "--nodeport-addresses=192.0.2.0/24,primary", "--service-cidrs=10.96.0.0/12", "--services-health=", "--services-metrics=")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !c.Services || !c.NodePortAddresses.Primary || len(c.NodePortAddresses.Prefixes) != 1 || len(c.ServiceCIDRs) != 1 || c.ServicesHealth != "" {
+	if !c.Services || !c.NodePortAddresses.Primary || len(c.NodePortAddresses.Prefixes) != 1 || len(c.ServiceCIDRs) != 1 || c.ServicesHealth != "" || c.ServicesMetrics != "" {
 		t.Errorf("flags: %+v", c)
 	}
 }

@@ -115,6 +115,9 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 		if client, err = apiwatch.NewClient(c.Kubeconfig); err != nil {
 			return fmt.Errorf("%w: %s", err, c.withoutAPI())
 		}
+		if c.Services && c.ServicesMetrics != "" {
+			client.Requests = apiwatch.CountRequests()
+		}
 	}
 	a, err := New(c, client, log)
 	// The program nft says it in words.
@@ -140,7 +143,7 @@ func (c Config) nodes(client *apiwatch.Client, log *slog.Logger) node.Source {
 	if c.NodesFile != "" {
 		return node.NewFile(c.NodesFile, log)
 	}
-	return node.NewKubernetes(client, log)
+	return node.NewKubernetes(client, c.NodeName, log)
 }
 
 // printStatus prints the status of the node, or about what else is asked.

@@ -2,20 +2,18 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
@@ -26,7 +24,9 @@ type services struct {
 	config Config
 	log    *slog.Logger
 	source *service.Kubernetes
-	deaf   atomic.Pointer[error] // why nobody can ask for the node's health
+	// leaving says why load balancers are told to look for another node, or is empty.
+	leaving  atomic.Pointer[string]
+	standIns []*standIn // what answers in kube-proxy's place
 
 	// What follows belongs to the agent's goroutine.
 	traces   []string     // of kube-proxy
@@ -51,6 +51,9 @@ func (a *Agent) newServices(client *apiwatch.Client) (*services, error) {
 	s.Observe = service.NewMetrics(a.metrics.registry).Observe
 	s.Changed = func() { a.news.ask(servicesTask) }
 	s.Reporter = &service.Events{Client: client, Node: a.config.NodeName, Log: a.log}
+	unknown := leavingUnknown
+	s.leaving.Store(&unknown)
+	s.standIns = a.standIns(s, client.Requests)
 	return s, nil
 }
 
@@ -67,6 +70,32 @@ func (a *Agent) removeServices() error {
 		a.log.Info("removed, because --services is off", "what", what)
 	}
 	return err
+}
+
+// leavingUnknown is what load balancers are told before the nodes are known.
+const leavingUnknown = "the nodes are not known yet"
+
+// tellLeaving has load balancers told whether the node stays. Nodes from a file do,
+// all of them.
+func (a *Agent) tellLeaving() {
+	if a.services == nil {
+		return
+	}
+	now := ""
+	switch i := slices.IndexFunc(a.nodes, func(n node.Node) bool { return n.Name == a.config.NodeName }); {
+	case i >= 0:
+		now = a.nodes[i].Leaving
+	case a.config.NodesFile == "":
+		now = "its Node is gone"
+	}
+	before := *a.services.leaving.Swap(&now)
+	switch {
+	case now == before:
+	case now != "":
+		a.log.Info("load balancers are told to look for another node", "because", now)
+	case before != leavingUnknown:
+		a.log.Info("load balancers are told that the node stays")
+	}
 }
 
 // tellServices tells the controller about the node.
@@ -144,7 +173,7 @@ func (s *services) problems() (all []fabric.Problem) {
 	}
 	if len(s.traces) > 0 {
 		add("kube-proxy", "balances Services as well, or has left its rules: "+strings.Join(s.traces, ", "),
-			"of two, whichever the kernel asks first decides; end kube-proxy on this node and run `kube-proxy --cleanup`, or run flatnetd without --services")
+			"of two, whichever the kernel asks first decides: "+service.WithoutKubeProxy(s.traces)+". Or run flatnetd without --services")
 	}
 	for _, ip := range s.routless {
 		family, network := "IPv4", "10.96.0.0/12"
@@ -164,61 +193,8 @@ func (s *services) problems() (all []fabric.Problem) {
 	for _, at := range summary.Unheard {
 		add("health of Services", "cannot listen at "+at, "something else does: look at `ss -ltnp`, or give the Service another healthCheckNodePort")
 	}
-	if err := s.deaf.Load(); err != nil {
-		add("--services-health "+s.config.ServicesHealth, (*err).Error(), "load balancers ask there whether the node is well; give another address, or none")
+	for _, in := range s.standIns {
+		all = append(all, in.problem(s.config.NodeName)...)
 	}
 	return all
-}
-
-// serveHealth answers load balancers that ask whether the node balances, as
-// kube-proxy does with its --healthz-bind-address. It tries until it can listen.
-func (s *services) serveHealth(ctx context.Context) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		healthy, updated := s.Check() == nil, s.Summary().Updated
-		if !healthy {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-		// The reader may have gone away.
-		_ = json.NewEncoder(w).Encode(struct {
-			LastUpdated time.Time `json:"lastUpdated"`
-			CurrentTime time.Time `json:"currentTime"`
-			Healthy     bool      `json:"serviceProxyHealthy"`
-		}{updated.UTC(), time.Now().UTC(), healthy})
-	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	for {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.config.ServicesHealth)
-		if err == nil {
-			s.noteDeaf(nil)
-			if err = server.Serve(listener); errors.Is(err, http.ErrServerClosed) {
-				return nil
-			}
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		s.noteDeaf(fmt.Errorf("listening: %w", err))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(listenAgain):
-		}
-	}
-}
-
-// listenAgain is the pause before an address that is in use is tried again.
-const listenAgain = 10 * time.Second
-
-func (s *services) noteDeaf(err error) {
-	if err == nil {
-		s.deaf.Store(nil)
-	} else {
-		s.deaf.Store(&err)
-	}
-	s.Changed()
 }

@@ -42,8 +42,11 @@ type Status struct {
 	Peers    []PeerStatus `json:"peers"`
 	// Services is how they are balanced; nil where they are not.
 	Services *service.Summary `json:"services,omitempty"`
-	Kernel   KernelStatus     `json:"kernel"`
-	Problems []Trouble        `json:"problems"`
+	// Leaving says why load balancers that ask --services-health are told to look for
+	// another node; empty while the node stays, and where nobody is told.
+	Leaving  string       `json:"leaving,omitempty"`
+	Kernel   KernelStatus `json:"kernel"`
+	Problems []Trouble    `json:"problems"`
 }
 
 // Objects counts what the fabric consists of.
@@ -102,6 +105,9 @@ func (a *Agent) status(ctx context.Context) Status {
 	if a.services != nil {
 		summary := a.services.Summary()
 		s.Services = &summary
+		if a.config.ServicesHealth != "" {
+			s.Leaving = *a.services.leaving.Load()
+		}
 	}
 	if len(a.outsiders) > 0 {
 		_ = a.findOutsiders() // that one has ended is no news otherwise; what it says then is from before
@@ -214,6 +220,9 @@ func (s Status) Print(w io.Writer, now time.Time) {
 			state = "rules NOT as wanted"
 		}
 		row("Services", fmt.Sprintf("%d at %d addresses and ports, %s", s.Services.Services, s.Services.Fronts, state))
+	}
+	if s.Leaving != "" {
+		row("load balancers", "told to look for another node: "+s.Leaving)
 	}
 	if len(s.Kernel.Missing) > 0 {
 		var names []string

@@ -104,6 +104,7 @@ func (a *Agent) join() error {
 	if a.nodes == nil {
 		return errNotYet
 	}
+	a.tellLeaving()
 	before, _ := a.self()
 	a.accepted, a.refused = a.judging.Judge(a.nodes)
 	a.accepted = a.possible(a.accepted)

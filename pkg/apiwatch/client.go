@@ -20,6 +20,9 @@ import (
 // clientset of client-go knows all of Kubernetes' kinds, and so does then the
 // program: it would be half as large again, in memory too.
 type Client struct {
+	// Requests counts what is asked; nil where nobody wants to know.
+	Requests *Requests
+
 	services listsAndWatches[*v1.ServiceList]
 	slices   listsAndWatches[*discovery.EndpointSliceList]
 	core     *rest.RESTClient

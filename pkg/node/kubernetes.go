@@ -31,9 +31,10 @@ type Kubernetes struct {
 	log     *slog.Logger
 }
 
-// NewKubernetes returns a source that watches Nodes with client.
-func NewKubernetes(client *apiwatch.Client, log *slog.Logger) *Kubernetes {
-	return &Kubernetes{client: client, listed: newListed(), contact: apiwatch.New("nodes", log), log: log}
+// NewKubernetes returns a source that watches Nodes with client, on the node of the
+// name own.
+func NewKubernetes(client *apiwatch.Client, own string, log *slog.Logger) *Kubernetes {
+	return &Kubernetes{client: client, listed: newListed(own), contact: apiwatch.New("nodes", log), log: log}
 }
 
 // Check implements Source. The error says since when the API server has not

@@ -141,7 +141,7 @@ func TestStrip(t *testing.T) {
 // Of what is in a Node's status nothing stays in memory.
 func TestListedMemory(t *testing.T) {
 	const nodes = 2000
-	l := newListed()
+	l := newListed("n1")
 	heap := func() int64 {
 		runtime.GC()
 		runtime.GC()
@@ -180,7 +180,7 @@ func TestListedMemory(t *testing.T) {
 }
 
 func runKubernetes(t *testing.T, client *apiwatch.Client) *running {
-	return run(t, func(log *slog.Logger) Source { return NewKubernetes(client, log) })
+	return run(t, func(log *slog.Logger) Source { return NewKubernetes(client, "n1", log) })
 }
 
 func TestKubernetesChanges(t *testing.T) {
@@ -313,7 +313,7 @@ func TestKubernetesZeroNodes(t *testing.T) {
 }
 
 func TestKubernetesNotAskedYet(t *testing.T) {
-	k := NewKubernetes(newAPIServer(t, true).client(), slog.New(slog.DiscardHandler))
+	k := NewKubernetes(newAPIServer(t, true).client(), "n1", slog.New(slog.DiscardHandler))
 	if err := k.Check(); err == nil || !strings.Contains(err.Error(), "not listed them yet") {
 		t.Errorf("Check returns %v", err)
 	}
@@ -355,7 +355,7 @@ func TestNewClient(t *testing.T) {
 
 // One change of 5,000 nodes: noting it, and making the list to deliver.
 func BenchmarkListed(b *testing.B) {
-	l := newListed()
+	l := newListed("n1")
 	var objects []any
 	for _, n := range cluster(5000) {
 		objects = append(objects, object(b, fmt.Sprint(n.Name, " ", n.Addresses[0], " ", n.Addresses[1], " ", n.PodCIDRs[0], " ", n.PodCIDRs[1])))

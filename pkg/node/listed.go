@@ -18,6 +18,7 @@ import (
 // reflector, and keeps what the network needs of them and nothing else.
 type listed struct {
 	changed chan struct{} // has one element after a change that matters
+	own     string        // name of the own node
 
 	mu    sync.Mutex
 	nodes map[string]Node // nil until they are known
@@ -25,7 +26,7 @@ type listed struct {
 
 var _ cache.TransformingStore = (*listed)(nil)
 
-func newListed() *listed { return &listed{changed: make(chan struct{}, 1)} }
+func newListed(own string) *listed { return &listed{changed: make(chan struct{}, 1), own: own} }
 
 // Add notes a Node, as it is now.
 func (l *listed) Add(obj any) error {
@@ -33,7 +34,7 @@ func (l *listed) Add(obj any) error {
 	if !ok {
 		return fmt.Errorf("noting a node: it is a %T", obj)
 	}
-	n := nodeOf(object)
+	n := l.nodeOf(object)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Most of what the kubelet writes is of no concern here.
@@ -74,7 +75,7 @@ func (l *listed) Replace(objects []any, _ string) error {
 		if !ok {
 			return fmt.Errorf("noting nodes: one is a %T", obj)
 		}
-		nodes[object.Name] = nodeOf(object)
+		nodes[object.Name] = l.nodeOf(object)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -128,8 +129,9 @@ func strip(obj any) (any, error) {
 			Labels:            zoneOnly(n.Labels),
 			ResourceVersion:   n.ResourceVersion,
 			CreationTimestamp: n.CreationTimestamp,
+			DeletionTimestamp: n.DeletionTimestamp,
 		},
-		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
+		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: leavingTaints(n.Spec.Taints)},
 		Status: v1.NodeStatus{Addresses: internal(n.Status.Addresses)},
 	}, nil
 }
@@ -151,6 +153,15 @@ func internal(addresses []v1.NodeAddress) []v1.NodeAddress {
 		}
 	}
 	return good
+}
+
+// nodeOf returns the Node that the network sees, and of the own one whether it stays.
+func (l *listed) nodeOf(object *v1.Node) Node {
+	n := nodeOf(object)
+	if n.Name == l.own {
+		n.Leaving = leavingOf(object)
+	}
+	return n
 }
 
 // nodeOf returns the Node that the network sees. Text that cannot be read is no

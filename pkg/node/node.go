@@ -27,6 +27,10 @@ type Node struct {
 	// Created is when the node joined the cluster; zero where the source
 	// does not know.
 	Created time.Time
+	// Leaving says why the node is about to go, so that load balancers should look
+	// for another one; empty while it stays. It is known of the own node only, and
+	// where nodes come from Kubernetes.
+	Leaving string
 	// Malformed are entries that the source could not read. Each keeps its
 	// place in Addresses or PodCIDRs as a zero value, so that the index in a
 	// Refusal's Field is that of the source. Their Node is this one.
@@ -35,7 +39,7 @@ type Node struct {
 
 // Equal reports whether nothing about the node differs.
 func (n Node) Equal(o Node) bool {
-	return n.Name == o.Name && n.Zone == o.Zone && n.Created.Equal(o.Created) &&
+	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Created.Equal(o.Created) &&
 		slices.Equal(n.Addresses, o.Addresses) &&
 		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(n.Malformed, o.Malformed)

@@ -34,6 +34,7 @@ type Controller struct {
 	requests chan func()
 	touched  chan struct{} // has an element where somebody has changed the tables
 	synced   atomic.Bool   // the tables are what was last wanted
+	asked    atomic.Int64  // when a sync was last asked for, but by the source; nanoseconds since 1970
 
 	mu      sync.Mutex
 	summary Summary
@@ -80,6 +81,7 @@ func NewController(source Source, keeper *Keeper, log *slog.Logger) *Controller 
 // SetNode tells the facts about the node, at first and when they change. It does
 // not wait for what follows.
 func (c *Controller) SetNode(n Node) {
+	c.noteAsked()
 	for {
 		select {
 		case c.nodes <- n:
@@ -87,6 +89,17 @@ func (c *Controller) SetNode(n Node) {
 		case <-c.nodes: // older ones, that nobody has looked at
 		}
 	}
+}
+
+func (c *Controller) noteAsked() { c.asked.Store(time.Now().UnixNano()) }
+
+// Asked returns when somebody else than the source last had a reason for a sync: the
+// node, whoever touched the tables, or the clock. It is zero if nobody had.
+func (c *Controller) Asked() time.Time {
+	if asked := c.asked.Load(); asked != 0 {
+		return time.Unix(0, asked)
+	}
+	return time.Time{}
 }
 
 // Check returns nil while connections find their way, else why they may not.
@@ -115,6 +128,7 @@ const (
 // change is made right at once and not at the next resync.
 func (c *Controller) Watcher() *Watcher {
 	return NewWatcher(c.Keeper, func() {
+		c.noteAsked()
 		select {
 		case c.touched <- struct{}{}:
 		default:
@@ -160,6 +174,7 @@ func (c *Controller) loop(ctx context.Context) {
 		case <-c.touched:
 			verify = true
 		case <-resync:
+			c.noteAsked()
 			verify = true
 		case <-health.C:
 			if len(c.health.failed) > 0 {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -59,4 +60,46 @@ func TestKubeProxy(t *testing.T) {
 			return err
 		}))
 	}
+}
+
+// TestLegacyKubeProxy: rules of iptables-legacy are not nftables', and are noticed all
+// the same.
+func TestLegacyKubeProxy(t *testing.T) {
+	ns := netlab.Start(t).Namespace("node")
+	expect := func(want string) {
+		t.Helper()
+		must(t, ns.Do(func() error {
+			traces, err := KubeProxy()
+			if got := strings.Join(traces, ", "); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+			if advised := strings.Contains(WithoutKubeProxy(traces), "legacy"); advised != (want != "") {
+				t.Errorf("traces %q lead to advice %q", traces, WithoutKubeProxy(traces))
+			}
+			return err
+		}))
+	}
+	want := ""
+	for _, program := range []string{"iptables-legacy", "ip6tables-legacy"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is needed: %v", program, err)
+		}
+		expect(want)
+		if _, err := ns.Output(program, "-t", "nat", "-N", "KUBE-MARK-MASQ"); err != nil {
+			if strings.Contains(err.Error(), "can't initialize") {
+				t.Skipf("the kernel has no table nat of %s: %v", program, err)
+			}
+			t.Fatal(err)
+		}
+		expect(want) // that chain is kubelet's as well
+		_, err := ns.Output(program, "-t", "nat", "-N", "KUBE-SERVICES")
+		must(t, err)
+		want = strings.TrimSuffix(program+" chain KUBE-SERVICES of table nat, "+want, ", ")
+		expect(want)
+	}
+	for _, program := range []string{"iptables-legacy", "ip6tables-legacy"} {
+		_, err := ns.Output(program, "-t", "nat", "-X")
+		must(t, err)
+	}
+	expect("")
 }

@@ -3,14 +3,20 @@ package service
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
-// KubeProxy returns what shows that kube-proxy balances in the caller's network
-// namespace too, or did and left its rules: its nftables tables, and its chain
-// KUBE-SERVICES of iptables (modes iptables and ipvs). That of the legacy variant of
-// iptables cannot be seen by nftables, and is not looked for.
+// kubeProxyChain is of table nat of iptables, where kube-proxy balances in its modes
+// iptables and ipvs. Others that begin with KUBE- may be kubelet's.
+const kubeProxyChain = "KUBE-SERVICES"
+
+// KubeProxy returns what shows that kube-proxy balances in the network namespace of
+// the calling thread too, or did and left its rules: its nftables tables, and its chain
+// KUBE-SERVICES of iptables-nft and of iptables-legacy.
 func KubeProxy() (traces []string, err error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -27,15 +33,38 @@ func KubeProxy() (traces []string, err error) {
 		case t.Name == "kube-proxy":
 			traces = append(traces, fmt.Sprintf("nftables table %s %s", families[f].name(), t.Name))
 		case t.Name == "nat":
-			const chain = "KUBE-SERVICES"
 			// There are thousands of chains where kube-proxy has many Services,
 			// so one is asked for.
-			if _, err := conn.ListChain(t, chain); err == nil {
-				program := [...]string{"iptables", "ip6tables"}[f]
-				traces = append(traces, fmt.Sprintf("%s chain %s of table nat", program, chain))
+			if _, err := conn.ListChain(t, kubeProxyChain); err == nil {
+				traces = append(traces, families[f].chainOfKubeProxy(""))
 			}
+		}
+	}
+	for _, f := range families {
+		chains, err := kernel.LegacyChains(f == ipv6, "nat")
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(chains, kubeProxyChain) {
+			traces = append(traces, f.chainOfKubeProxy(legacy))
 		}
 	}
 	slices.Sort(traces)
 	return traces, nil
+}
+
+// legacy is what the name of the older variant of iptables ends with.
+const legacy = "-legacy"
+
+func (f family) chainOfKubeProxy(variant string) string {
+	return fmt.Sprintf("%s%s chain %s of table nat", [...]string{"iptables", "ip6tables"}[f], variant, kubeProxyChain)
+}
+
+// WithoutKubeProxy says how to get rid of what [KubeProxy] returned.
+func WithoutKubeProxy(traces []string) string {
+	advice := "end kube-proxy on this node and run `kube-proxy --cleanup`"
+	if slices.ContainsFunc(traces, func(t string) bool { return strings.Contains(t, legacy) }) {
+		advice += " where `iptables` is the legacy program, as `iptables --version` says, or reboot the node, which leaves none of these rules"
+	}
+	return advice
 }

@@ -59,6 +59,9 @@ func (k *Kubernetes) Take() Batch { return k.listed.take() }
 // Known implements Source.
 func (k *Kubernetes) Known() bool { return k.listed.known() }
 
+// Changes counts what the API server has told. It does not wait for anybody.
+func (k *Kubernetes) Changes() Changes { return k.listed.changes() }
+
 // Check implements Source. The error says since when the API server has not
 // answered, and how.
 func (k *Kubernetes) Check() error {

@@ -24,6 +24,18 @@ type Batch struct {
 	Triggered []time.Time
 }
 
+// Changes counts what a source has told since it began.
+type Changes struct {
+	// Services and Slices are how many changes of Services and EndpointSlices the
+	// API server has told, whether they matter or not.
+	Services, Slices uint64
+	// PendingServices are the Services with changes that matter and were not taken
+	// yet; PendingSlices such changes of EndpointSlices.
+	PendingServices, PendingSlices uint64
+	// Last is when a change that matters was told; zero if none was.
+	Last time.Time
+}
+
 // listed is what the API server has told of Services and EndpointSlices: what the
 // network needs of them and nothing else.
 type listed struct {
@@ -34,14 +46,18 @@ type listed struct {
 	slices   map[Name][]Slice // by the Service, sorted by name; what was handed over is not written to
 	owners   map[Name]Name    // of slices, the Service
 	complete [2]bool          // Services, and EndpointSlices, were listed
-	dirty    map[Name]struct{}
+	dirty    map[Name]bool    // Services; true where more than slices has changed
 	trigger  []time.Time
+	seen     [2]uint64 // changes of Services, and EndpointSlices, that were told
+	marked   [2]uint64 // those of them that matter
+	taken    uint64    // of the EndpointSlices' that matter
+	last     time.Time // when one that matters was told
 }
 
 func newListed() *listed {
 	return &listed{
 		changed: make(chan struct{}, 1), services: map[Name]Service{},
-		slices: map[Name][]Slice{}, owners: map[Name]Name{}, dirty: map[Name]struct{}{},
+		slices: map[Name][]Slice{}, owners: map[Name]Name{}, dirty: map[Name]bool{},
 	}
 }
 
@@ -71,14 +87,35 @@ func (l *listed) take() Batch {
 		b.Set = append(b.Set, s)
 	}
 	b.Triggered = l.trigger
-	l.dirty, l.trigger = map[Name]struct{}{}, nil
+	l.dirty, l.trigger, l.taken = map[Name]bool{}, nil, l.marked[ofSlices]
 	return b
 }
 
-// mark notes that a Service has changed.
-func (l *listed) mark(name Name) {
-	l.dirty[name] = struct{}{}
+// The kinds of objects.
+const (
+	ofServices = iota
+	ofSlices
+)
+
+// mark notes that a Service has changed, by an object of a kind.
+func (l *listed) mark(name Name, kind int) {
+	l.dirty[name] = l.dirty[name] || kind == ofServices
+	l.marked[kind]++
+	l.last = time.Now()
 	l.tell()
+}
+
+// changes counts what was told.
+func (l *listed) changes() Changes {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := Changes{Services: l.seen[ofServices], Slices: l.seen[ofSlices], PendingSlices: l.marked[ofSlices] - l.taken, Last: l.last}
+	for _, itself := range l.dirty {
+		if itself {
+			c.PendingServices++
+		}
+	}
+	return c
 }
 
 func (l *listed) tell() {
@@ -99,13 +136,13 @@ func (l *listed) setService(o *v1.Service) {
 		return // of a concern that is not ours
 	}
 	l.services[s.Name] = s
-	l.mark(s.Name)
+	l.mark(s.Name, ofServices)
 }
 
 func (l *listed) deleteService(name Name) {
 	if _, known := l.services[name]; known {
 		delete(l.services, name)
-		l.mark(name)
+		l.mark(name, ofServices)
 	}
 }
 
@@ -136,7 +173,7 @@ func (l *listed) setSlice(o *discovery.EndpointSlice) {
 	if !s.Triggered.IsZero() && !s.Triggered.Equal(before.Triggered) {
 		l.trigger = append(l.trigger, s.Triggered)
 	}
-	l.mark(owner)
+	l.mark(owner, ofSlices)
 }
 
 func (l *listed) deleteSlice(at Name) {
@@ -151,7 +188,7 @@ func (l *listed) deleteSlice(at Name) {
 	} else {
 		delete(l.slices, owner)
 	}
-	l.mark(owner)
+	l.mark(owner, ofSlices)
 }
 
 // place returns where a Service's slice of a name is, or would be.
@@ -174,7 +211,7 @@ func (e Endpoint) equal(o Endpoint) bool {
 // store is the store of a reflector of one kind of object.
 type store[T any] struct {
 	*listed
-	kind  int // of the two
+	kind  int
 	set   func(*listed, T)
 	drop  func(*listed, T)
 	keep  func(*listed, map[Name]bool) // forget all but these
@@ -189,7 +226,7 @@ var (
 
 func serviceStore(l *listed) store[*v1.Service] {
 	return store[*v1.Service]{
-		listed: l, kind: 0,
+		listed: l, kind: ofServices,
 		set:  (*listed).setService,
 		drop: func(l *listed, o *v1.Service) { l.deleteService(Name{o.Namespace, o.Name}) },
 		keep: func(l *listed, these map[Name]bool) {
@@ -210,7 +247,7 @@ func serviceStore(l *listed) store[*v1.Service] {
 
 func sliceStore(l *listed) store[*discovery.EndpointSlice] {
 	return store[*discovery.EndpointSlice]{
-		listed: l, kind: 1,
+		listed: l, kind: ofSlices,
 		set:  (*listed).setSlice,
 		drop: func(l *listed, o *discovery.EndpointSlice) { l.deleteSlice(Name{o.Namespace, o.Name}) },
 		keep: func(l *listed, these map[Name]bool) {
@@ -240,6 +277,7 @@ func (s store[T]) with(object any, f func(T)) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.seen[s.kind]++
 	f(o)
 	return nil
 }
@@ -269,10 +307,12 @@ func (s store[T]) Replace(objects []any, _ string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := s.marked[s.kind]
 	for _, object := range objects {
 		s.set(s.listed, object.(T))
 	}
 	s.keep(s.listed, these)
+	s.seen[s.kind] += s.marked[s.kind] - before // what is in a list and the same is no change
 	s.complete[s.kind] = true
 	s.tell()
 	return nil

@@ -1,10 +1,7 @@
 package service_test
 
 import (
-	"context"
 	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -227,30 +224,12 @@ func TestHealthChecks(t *testing.T) {
 	v := s.service("a1")
 	v.ExternalLocal, v.HealthCheckPort = true, 31000
 	s.apply(v)
-	get := func(node string, port uint16) (status int, err error) {
-		client := http.Client{Timeout: timeout, Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, network, address string) (c net.Conn, err error) {
-				err = s.client.Do(func() error {
-					c, err = (&net.Dialer{}).DialContext(ctx, network, address)
-					return err
-				})
-				return c, err
-			},
-		}}
-		answer, err := client.Get(fmt.Sprintf("http://%s/healthz", at(s.Node(node).Addresses[0], port)))
-		if err != nil {
-			return 0, err
-		}
-		answer.Body.Close()
-		return answer.StatusCode, nil
-	}
 	for _, c := range []struct {
 		node string
 		port uint16
 		want int
 	}{{"n1", 10256, 200}, {"n2", 10256, 200}, {"n1", 31000, 200}, {"n2", 31000, 503}} {
-		if status, err := get(c.node, c.port); status != c.want {
+		if status, _, err := get(s.client.Namespace, at(s.Node(c.node).Addresses[0], c.port).String(), "/healthz"); status != c.want {
 			t.Errorf("%s port %d: %d, %v, want %d", c.node, c.port, status, err, c.want)
 		}
 	}

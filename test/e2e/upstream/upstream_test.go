@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -34,6 +35,21 @@ FAIL     9.0 s  suite: [sig-network] hung: took too long
 	}
 	if _, err := parse([]byte("nothing"), Together{}.group); err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestNetworkHas: what is run of upstream's other tests, by their full names.
+func TestNetworkHas(t *testing.T) {
+	for name, want := range map[string]bool{
+		"[sig-network] Networking should check kube-proxy urls":                                           true,
+		"[sig-network] Networking Granular Checks: Services should function for pod-Service: sctp [SCTP]": false,
+		"[sig-network] DNS should provide DNS for the cluster [Conformance]":                              false,
+		"[sig-node] Pods should be submitted and removed":                                                 false,
+	} {
+		has := regexp.MustCompile(Network.Focus).MatchString(name) && !regexp.MustCompile(Network.Skip).MatchString(name)
+		if has != want {
+			t.Errorf("%s: run %t, want %t", name, has, want)
+		}
 	}
 }
 

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/service"
+)
+
+// standIns are what answers in kube-proxy's place: load balancers, and monitoring. It
+// has a registry of its own, so that what scrapes both addresses does not get anything
+// twice by two names.
+func (a *Agent) standIns(s *services, requests *apiwatch.Requests) []*standIn {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if requests != nil {
+		registry.MustRegister(requests)
+	}
+	metrics := service.NewProxyMetrics(registry, s.source.Changes, s.Asked)
+	ours := s.Observe
+	s.Observe = func(o service.Observation) {
+		ours(o)
+		metrics.Observe(o)
+	}
+	const advice = "Services are balanced all the same. If kube-proxy still runs on this node, it has the port: end it, and within ten seconds this is over. If something else does (`ss -ltnp` says what), give another address, or none"
+	var all []*standIn
+	add := func(flag, address string, handler http.Handler, who string) {
+		if address != "" {
+			all = append(all, &standIn{flag: flag, address: address, handler: handler, hint: who + advice, changed: s.Changed})
+		}
+	}
+	add("services-health", a.config.ServicesHealth, s.healthAsProxy(metrics), "load balancers ask there whether the node is well. ")
+	add("services-metrics", a.config.ServicesMetrics, a.statusAsProxy(registry), "monitoring asks there for kube-proxy's metrics and mode. ")
+	return all
+}
+
+// healthAsProxy answers what kube-proxy answers at its --healthz-bind-address: whether
+// the node balances, and at /healthz also whether it stays (KEP-3836): a node that is
+// about to go still serves the connections that it has, but gets no new ones.
+func (s *services) healthAsProxy(metrics *service.ProxyMetrics) http.Handler {
+	answer := func(w http.ResponseWriter, eligible *bool, count func(status int)) {
+		now := time.Now().UTC()
+		healthy := s.Check() == nil
+		updated := s.Summary().Updated.UTC()
+		status := http.StatusOK
+		if healthy && (eligible == nil || *eligible) {
+			updated = now // as of kube-proxy: nothing is due
+		} else {
+			status = http.StatusServiceUnavailable
+		}
+		count(status)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(status)
+		// The reader may have gone away.
+		_ = json.NewEncoder(w).Encode(struct {
+			LastUpdated  time.Time `json:"lastUpdated"`
+			CurrentTime  time.Time `json:"currentTime"`
+			NodeEligible *bool     `json:"nodeEligible,omitempty"`
+			Healthy      bool      `json:"healthy"`
+		}{updated, now, eligible, healthy})
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		eligible := *s.leaving.Load() == ""
+		answer(w, &eligible, metrics.Healthz)
+	})
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, metrics.Livez) })
+	return mux
+}
+
+// proxyMode is what balances, by kube-proxy's name for it.
+const proxyMode = "nftables"
+
+// statusAsProxy answers what kube-proxy answers at its --metrics-bind-address.
+func (a *Agent) statusAsProxy(registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", a.serveHealth)
+	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		fmt.Fprint(w, proxyMode)
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}

@@ -1,0 +1,80 @@
+package node
+
+import (
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// deleted returns the Node as it is while finalizers keep it.
+func deleted(o *v1.Node) *v1.Node {
+	o = o.DeepCopy()
+	o.DeletionTimestamp = &metav1.Time{Time: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)}
+	return o
+}
+
+func tainted(o *v1.Node, keys ...string) *v1.Node {
+	o = o.DeepCopy()
+	for _, key := range keys {
+		o.Spec.Taints = append(o.Spec.Taints, v1.Taint{Key: key, Value: "1700000000", Effect: v1.TaintEffectPreferNoSchedule})
+	}
+	return o
+}
+
+func TestLeaving(t *testing.T) {
+	own, other := object(t, "n1 172.30.0.1 10.244.1.0/24"), object(t, "n2 172.30.0.2 10.244.2.0/24")
+	for _, test := range []struct {
+		name   string
+		object *v1.Node
+		want   string
+	}{
+		{"stays", own, ""},
+		{"other taints", tainted(own, "node.kubernetes.io/unschedulable", "DeletionCandidateOfClusterAutoscaler"), ""},
+		{"tainted", tainted(own, "node.kubernetes.io/unschedulable", toBeDeleted), "its Node has the taint ToBeDeletedByClusterAutoscaler"},
+		{"deleted", deleted(own), "its Node is being deleted since 2026-02-03T04:05:06Z"},
+		{"both", tainted(deleted(own), toBeDeleted), "its Node is being deleted since 2026-02-03T04:05:06Z"},
+		{"another one", tainted(deleted(other), toBeDeleted), ""},
+	} {
+		l := newListed("n1")
+		stripped, err := strip(test.object)
+		try(t, err)
+		for what, o := range map[string]any{"whole": test.object, "stripped": stripped} {
+			try(t, l.Replace([]any{o}, "1"))
+			if got := l.sorted()[0].Leaving; got != test.want {
+				t.Errorf("%s, %s: %q, want %q", test.name, what, got, test.want)
+			}
+			try(t, l.Replace(nil, "2"))
+			try(t, l.Add(o))
+			if got := l.sorted()[0].Leaving; got != test.want {
+				t.Errorf("%s, %s, added: %q, want %q", test.name, what, got, test.want)
+			}
+		}
+	}
+}
+
+// TestLeavingIsToldOfTheOwnNode: a taint of another node is no change for this one.
+func TestLeavingIsToldOfTheOwnNode(t *testing.T) {
+	l := newListed("n1")
+	own, other := object(t, "n1 172.30.0.1 10.244.1.0/24"), object(t, "n2 172.30.0.2 10.244.2.0/24")
+	try(t, l.Replace([]any{own, other}, "1"))
+	changed := func(o *v1.Node) bool {
+		t.Helper()
+		select {
+		case <-l.changed:
+		default:
+		}
+		try(t, l.Update(o))
+		return len(l.changed) > 0
+	}
+	if changed(tainted(other, toBeDeleted)) {
+		t.Error("another node's taint is told")
+	}
+	if !changed(tainted(own, toBeDeleted)) {
+		t.Error("the own node's taint is not told")
+	}
+	if !changed(own) {
+		t.Error("that the taint has gone is not told")
+	}
+}
