@@ -55,7 +55,7 @@ func randomNode(random *rand.Rand) *v1.Node {
 	n := &v1.Node{}
 	for _, set := range []func(){
 		func() { n.Name = text() },
-		func() { n.GenerateName, n.SelfLink, n.Namespace = text(), text(), text() },
+		func() { n.GenerateName, n.Namespace = text(), text() },
 		func() { n.UID = types.UID(text()) },
 		func() { n.ResourceVersion = text() },
 		func() { n.Generation = random.Int64() },
@@ -86,7 +86,6 @@ func randomNode(random *rand.Rand) *v1.Node {
 			}
 		},
 		func() {
-			n.Spec.ConfigSource = &v1.NodeConfigSource{ConfigMap: &v1.ConfigMapNodeConfigSource{Name: text()}}
 		},
 		func() { n.Status.Capacity = v1.ResourceList{v1.ResourceCPU: quantity.MustParse("8")} },
 		func() { n.Status.Phase = v1.NodeRunning },
