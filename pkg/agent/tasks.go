@@ -32,10 +32,7 @@ func (a *Agent) run(ctx context.Context, t task) {
 		return
 	}
 	a.metrics.took(t, end.Sub(begin), err)
-	if err != nil && (a.errors[t] == nil || a.errors[t].Error() != err.Error()) {
-		a.log.Error("task failed, and is tried again", "task", t.String(), "error", err)
-	}
-	a.errors[t] = err
+	a.errors[t] = err // which is a problem, and logged as one
 	a.done[t] = a.done[t] || err == nil
 	a.schedule.end(t, err != nil, end)
 	switch t {
@@ -111,7 +108,7 @@ func (a *Agent) join() error {
 	if !found {
 		// A list without this node cannot be the whole list. What is in the
 		// kernel stays.
-		return fmt.Errorf("node %s is not in the source of nodes (%s): set --node-name to the name that it has there", a.config.NodeName, a.sourceName())
+		return unlistedError{a.config.NodeName, a.sourceName()}
 	}
 	if !slices.Equal(before.Addresses, self.Addresses) {
 		// Its interface has got the address first, but what the kernel has to
@@ -248,7 +245,7 @@ func (a *Agent) verify() error {
 		return err
 	}
 	if result.Failed > 0 {
-		return fmt.Errorf("%d objects could not be made: %w", result.Failed, a.engine.Failures()[0].Err)
+		return fmt.Errorf("%w: %d of them", errRefused, result.Failed)
 	}
 	a.becomeJoined()
 	return nil

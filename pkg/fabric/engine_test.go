@@ -199,7 +199,7 @@ func TestOneRefusalDoesNotKeepOthersFromBeingMade(t *testing.T) {
 	if err != nil || result.Failed != 1 || len(result.Changes) != len(plan.Entries())-1 {
 		t.Fatalf("%+v %v", result, err)
 	}
-	if f := e.Failures(); len(f) != 1 || !IsConflict(f[0].Err) || !strings.Contains(f[0].Err.Error(), "10.244.2.0/24") {
+	if f := e.Failures(); len(f) != 1 || !errors.Is(f[0].Err, kernel.ErrExists) || !strings.Contains(f[0].Err.Error(), "10.244.2.0/24") {
 		t.Errorf("failures: %v", f)
 	}
 	if present, desired := e.PresentRoutes(); present != 1 || desired != 2 {
