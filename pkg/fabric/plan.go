@@ -233,8 +233,10 @@ func (s *surroundings) conflictProblem(name string, podCIDR netip.Prefix, route 
 		Reason: fmt.Sprintf("overlaps with the route %s of node %s, which is not flatnet's", text, s.self.Name),
 		Advice: fmt.Sprintf("give node %s another podCIDR; or if nobody needs it, %s on node %s", name, remove(route, text), s.self.Name),
 	}
+	// One route may be at odds with the podCIDRs of all nodes: that is one mistake.
+	f.Breaks, f.Needs = []problem.Thing{problem.Thing("route " + text)}, []problem.Thing{problem.Thing("route " + text)}
 	if name == s.self.Name {
-		f.Breaks = []problem.Thing{problem.OwnPodCIDRs}
+		f.Breaks = append(f.Breaks, problem.OwnPodCIDRs)
 	}
 	return problem.PodCIDRRoute.Of(f)
 }
