@@ -234,10 +234,18 @@ func equalNetworks(a, b install.Network) bool {
 	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
-// verify compares the fabric with the kernel. What it changes are repairs.
+// verify compares the fabric with the kernel. What it changes are repairs, but for
+// what the kernel had refused before: nobody has changed that.
 func (a *Agent) verify() error {
+	refused := map[string]bool{}
+	for _, f := range a.engine.Failures() {
+		refused[kernel.Place(f.Change.Object)] = true
+	}
 	result, err := a.engine.Verify()
 	for _, c := range result.Changes {
+		if refused[kernel.Place(c.Object)] {
+			continue
+		}
 		a.metrics.repaired(c.Object)
 		a.log.Warn("repaired what somebody had changed", "object", c.String())
 	}

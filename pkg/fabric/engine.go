@@ -150,8 +150,9 @@ func (e *Engine) apply(changes []kernel.Change) (Result, error) {
 		result.Changes = append(result.Changes, c)
 		switch c.Object.(type) {
 		case kernel.Tunnel:
-			// It may have been made anew.
-			forget = forget || c.Verb == kernel.Put
+			// It may have been made anew; and what failed because it was not there
+			// can be made now.
+			forget = forget || c.Verb == kernel.Put || c.Verb == kernel.Add && len(e.failed) > 0
 		case kernel.Address:
 			// With the last IPv4 address of an interface the kernel removes
 			// its IPv4 routes and neighbours, whether they need it or not.

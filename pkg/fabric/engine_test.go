@@ -264,3 +264,24 @@ func TestNewThingsComeInTheirOrderAndOldOnesGoBackwards(t *testing.T) {
 		t.Errorf("removing: %s", got)
 	}
 }
+
+// What could not be made because the tunnel was not there is made in the step that
+// makes the tunnel.
+func TestTunnelThatComesLateBringsTheRest(t *testing.T) {
+	m := newMemory()
+	e := NewEngine(m)
+	p := &Planner{Config: config(VXLAN)}
+	m.refuse["link "+tunnelName] = kernel.ErrExists
+	if result, err := e.Sync(p.Plan(testNodes[0], testNodes[:3], underlayOf([]string{"172.30.0.1/24", "fd00:30::1/64"}))); err != nil || result.Failed < 5 {
+		t.Fatalf("%+v %v", result, err)
+	}
+	delete(m.refuse, "link "+tunnelName)
+	// The peers are the same values as before: only what is shared is looked at.
+	plan := p.Plan(testNodes[0], testNodes[:3], underlayOf([]string{"172.30.0.1/24", "fd00:30::1/64"}))
+	if result, err := e.Sync(plan); err != nil || result.Failed > 0 || len(e.Failures()) > 0 {
+		t.Errorf("%+v %v", result, err)
+	}
+	if present, desired := e.Present(); present != desired || desired < 10 {
+		t.Errorf("%d of %d are there", present, desired)
+	}
+}
