@@ -75,8 +75,8 @@ type Agent struct {
 	done      [numberOfTasks]bool  // with success, once
 	errors    [numberOfTasks]error // of the last run
 	changed   map[string]peerChange
-	problems  map[string]bool // that were logged
-	told      service.Node    // to the controller of Services
+	told      told         // problems, to the log
+	served    service.Node // as the controller of Services was told last
 }
 
 // networkName is that of the configuration that is installed.
@@ -99,7 +99,7 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 		keeper: &masquerade.Keeper{Log: log}, hold: &masquerade.Hold{}, rules: &rules.Rules{}, host: &host.Keeper{Log: log, Sysctls: c.SysctlDir},
 		installer: &install.Installer{Log: log, SourceDir: c.PluginsDir, BinDir: c.BinDir, ConfDir: c.ConfDir},
 		plugin:    &plugin.Plugin{Sysctls: c.SysctlDir}, stale: true, judging: node.NewJudging(c.NodeName),
-		changed: map[string]peerChange{}, problems: map[string]bool{},
+		changed: map[string]peerChange{}, told: told{},
 	}
 	a.report = askKernel(a.asked, c.parts())
 	a.metrics.inspected(a.report)

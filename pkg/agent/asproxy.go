@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
@@ -29,15 +30,14 @@ func (a *Agent) standIns(s *services, requests *apiwatch.Requests) []*standIn {
 		ours(o)
 		metrics.Observe(o)
 	}
-	const advice = "Services are balanced all the same. If kube-proxy still runs on this node, it has the port: end it, and within ten seconds this is over. If something else does (`ss -ltnp` says what), give another address, or none"
 	var all []*standIn
-	add := func(flag, address string, handler http.Handler, who string) {
+	add := func(flag, address string, handler http.Handler, kind problem.Kind) {
 		if address != "" {
-			all = append(all, &standIn{flag: flag, address: address, handler: handler, hint: who + advice, changed: s.Changed})
+			all = append(all, &standIn{flag: flag, address: address, handler: handler, kind: kind, changed: s.Changed})
 		}
 	}
-	add("services-health", a.config.ServicesHealth, s.healthAsProxy(metrics), "load balancers ask there whether the node is well. ")
-	add("services-metrics", a.config.ServicesMetrics, a.statusAsProxy(registry), "monitoring asks there for kube-proxy's metrics and mode. ")
+	add("services-health", a.config.ServicesHealth, s.healthAsProxy(metrics), problem.NodeHealth)
+	add("services-metrics", a.config.ServicesMetrics, a.statusAsProxy(registry), problem.ProxyMetrics)
 	return all
 }
 

@@ -156,7 +156,8 @@ var (
 	descriptionRoutes  = prometheus.NewDesc("flatnet_routes", "Routes to other nodes' pods that are desired, and that are present.", []string{"state"}, nil)
 	descriptionUsage   = prometheus.NewDesc("flatnet_addresses", "Addresses of this node's pods by state: used, cooling (released, and last in the queue), free.", []string{"family", "state"}, nil)
 	descriptionHealthy = prometheus.NewDesc("flatnet_source_healthy", "1 where the source of nodes is up to date, else 0.", nil, nil)
-	descriptionProblem = prometheus.NewDesc("flatnet_problems", "Problems that `flatnetd status` lists.", nil, nil)
+	descriptionProblem = prometheus.NewDesc("flatnet_problems", "Problems that `flatnetd status` lists, without what follows from them.", nil, nil)
+	descriptionFollows = prometheus.NewDesc("flatnet_problem_consequences", "What follows from the problems that `flatnetd status` lists.", nil, nil)
 	descriptionReady   = prometheus.NewDesc("flatnet_ready", "1 where /readyz says yes, else 0.", nil, nil)
 	descriptionService = prometheus.NewDesc("flatnet_service_source_healthy", "1 where the source of Services is up to date, else 0.", nil, nil)
 	descriptionTracked = prometheus.NewDesc("flatnet_conntrack_entries", "Connections that the kernel tracks.", nil, nil)
@@ -167,7 +168,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (scrape) Describe(all chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descriptionObjects, descriptionRoutes, descriptionUsage, descriptionHealthy, descriptionProblem, descriptionReady, descriptionService, descriptionTracked, descriptionLimit, descriptionInsert,
+		descriptionObjects, descriptionRoutes, descriptionUsage, descriptionHealthy, descriptionProblem, descriptionFollows, descriptionReady, descriptionService, descriptionTracked, descriptionLimit, descriptionInsert,
 	} {
 		all <- d
 	}
@@ -195,7 +196,12 @@ func (s scrape) Collect(all chan<- prometheus.Metric) {
 		present, desired = s.agent.engine.PresentRoutes()
 		gauge(descriptionRoutes, float64(desired), "desired")
 		gauge(descriptionRoutes, float64(present), "present")
-		gauge(descriptionProblem, float64(len(s.agent.currentProblems())))
+		problems, consequences := s.agent.currentProblems(), 0
+		for _, p := range problems {
+			consequences += len(p.Follows())
+		}
+		gauge(descriptionProblem, float64(len(problems)))
+		gauge(descriptionFollows, float64(consequences))
 		truth(descriptionReady, s.agent.unready() == nil)
 		truth(descriptionHealthy, s.agent.source.Check() == nil)
 		if s.agent.services != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
-	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // outsider is a pod that holds an address outside of the node's podCIDRs: these
@@ -49,7 +49,7 @@ func outsidersOf(records []attachment.Record, podCIDRs []netip.Prefix) (all []ou
 }
 
 // outsideProblem names the pods, as many as fit into a line that people read.
-func (a *Agent) outsideProblem() []fabric.Problem {
+func (a *Agent) outsideProblem() []problem.Problem {
 	if len(a.outsiders) == 0 {
 		return nil
 	}
@@ -66,10 +66,10 @@ func (a *Agent) outsideProblem() []fabric.Problem {
 	for _, c := range a.network.PodCIDRs {
 		cidrs = append(cidrs, c.String())
 	}
-	return []fabric.Problem{{
+	return []problem.Problem{problem.PodsOutside.Of(problem.Facts{
 		Node: a.config.NodeName, Object: "pods outside of the podCIDRs " + strings.Join(cidrs, ", "), Reason: "hold " + text,
-		Hint: "the node's podCIDRs were changed while they ran: other nodes have no route to them, and what they send out of the cluster keeps their addresses. Delete them, so that they are made anew",
-	}}
+		Advice: "the node's podCIDRs were changed while they ran: other nodes have no route to them, and what they send out of the cluster keeps their addresses. Delete them, so that they are made anew",
+	})}
 }
 
 // outside counts the addresses of one family outside of the podCIDRs.

@@ -3,29 +3,28 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
-	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/host"
+	"github.com/flatnet-cni/flatnet/pkg/install"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
 // currentProblems are all that keeps the network from being as it should, the
-// most general first.
-func (a *Agent) currentProblems() []fabric.Problem {
-	var all []fabric.Problem
-	add := func(p ...fabric.Problem) { all = append(all, p...) }
+// most general first, and below each what follows from it.
+func (a *Agent) currentProblems() []problem.Problem { return problem.Fold(a.everyProblem()) }
+
+// everyProblem is what every part says by itself.
+func (a *Agent) everyProblem() []problem.Problem {
+	var all []problem.Problem
+	add := func(p ...problem.Problem) { all = append(all, p...) }
 	if err := a.source.Check(); err != nil {
-		add(fabric.Problem{Object: "source of nodes", Reason: err.Error(), Hint: "what was known before stays in force"})
+		add(a.sourceProblem(err))
 	}
 	add(a.kernelProblems()...)
-	for t, err := range a.errors {
-		if err != nil && task(t) != verifyTask {
-			add(fabric.Problem{Node: a.config.NodeName, Object: task(t).String(), Reason: err.Error(), Hint: "it is tried again; flatnetd's log has the history"})
-		}
-	}
+	add(a.taskProblems()...)
 	for _, r := range a.refused {
-		add(fabric.Problem{Node: r.Node, Object: r.Field + " " + r.Value, Reason: r.Reason, Hint: r.Hint})
+		add(r.Problem(a.config.NodeName))
 	}
 	if a.services != nil {
 		add(a.services.problems()...)
@@ -35,67 +34,37 @@ func (a *Agent) currentProblems() []fabric.Problem {
 	}
 	add(a.plan.Problems...)
 	if len(a.plan.OwnPodCIDRs) == 0 {
-		add(fabric.Problem{
+		add(problem.NoPodCIDR.Of(problem.Facts{
 			Node: a.config.NodeName, Reason: "has no usable podCIDR: the plugin's configuration is not written, and pods are not started",
-			Hint: "Kubernetes assigns one if the controller manager runs with --allocate-node-cidrs; otherwise give the node one",
-		})
+			Needs: []problem.Thing{problem.OwnPodCIDRs},
+		}))
 	}
+	add(a.engine.Problems(a.config.NodeName)...)
 	for _, p := range a.plan.Peers {
 		add(p.Problems...)
 	}
-	for _, f := range a.engine.Failures() {
-		hint := "look at the kernel's log (dmesg) and at what else manages routes on this node"
-		if fabric.IsConflict(f.Err) {
-			hint = "somebody else made it; remove that, or give flatnet other podCIDRs"
-		}
-		add(fabric.Problem{Node: a.config.NodeName, Object: f.Change.String(), Reason: reasonOf(f), Hint: hint})
-	}
 	add(a.outsideProblem()...)
-	for _, f := range a.findings {
-		if f.Problem != "" {
-			add(fabric.Problem{Node: a.config.NodeName, Object: f.Object, Reason: fmt.Sprintf("is %s instead of %s: %s", f.Found, f.Wanted, f.Problem), Hint: f.Hint})
-		}
-	}
-	for _, f := range a.disk {
-		add(fabric.Problem{Node: a.config.NodeName, Object: f.Path, Reason: f.What, Hint: f.Advice})
-	}
+	add(host.Problems(a.config.NodeName, a.findings)...)
+	add(install.Problems(a.config.NodeName, a.disk)...)
 	return all
 }
 
-// reasonOf is why the kernel refused a change, without the change, which the
-// problem names already.
-func reasonOf(f fabric.Failure) string {
-	return strings.Replace(f.Err.Error(), f.Change.String()+": ", "", 1)
+// sourceProblem says why the list of nodes is not up to date.
+func (a *Agent) sourceProblem(err error) problem.Problem {
+	f := problem.Facts{Object: "source of nodes", Reason: err.Error()}
+	if a.config.NodesFile != "" {
+		f.Advice = fmt.Sprintf("correct %s: it is read again by itself, and what was known before stays in force until then", a.config.NodesFile)
+	} else {
+		f.Breaks = []problem.Thing{problem.API}
+		f.Advice = "see to it that the node reaches the API server, and that flatnetd may list and watch nodes (deploy/base/rbac.yaml); what was known before stays in force until then"
+	}
+	return problem.NodesSource.Of(f)
 }
 
-// logProblems logs each problem when it comes up, and once more when it is over.
-func (a *Agent) logProblems() {
-	now := map[string]bool{}
-	for _, p := range a.currentProblems() {
-		text := p.String()
-		if now[text] = true; !a.problems[text] && len(now) <= mostProblemsLogged {
-			a.log.Warn("problem", "concerns", p.Node, "object", p.Object, "reason", p.Reason, "hint", p.Hint)
-		}
-	}
-	var over []string
-	for text := range a.problems {
-		if !now[text] {
-			over = append(over, text)
-		}
-	}
-	slices.Sort(over)
-	for i, text := range over {
-		if i == mostProblemsLogged {
-			break
-		}
-		a.log.Info("problem is over", "problem", text)
-	}
-	a.problems = now
-}
-
-// mostProblemsLogged bounds the lines for one mistake in a long list of nodes;
-// the status has all.
-const mostProblemsLogged = 50
+// logProblems logs each problem when it comes up or has another reason, and once
+// more when it is over. What follows from another is not logged by itself, unless
+// it stays when that is over.
+func (a *Agent) logProblems() { a.told.tell(a.log, a.currentProblems()) }
 
 // unready says why the node cannot serve pods yet, or no longer knows what it
 // should; nil where all is well.
@@ -111,6 +80,9 @@ func (a *Agent) unready() error {
 	case a.plan == nil:
 		return fmt.Errorf("the fabric is not planned yet: %w", a.errors[joinTask])
 	case !a.joined:
+		for _, p := range problem.Fold(a.engine.Problems(a.config.NodeName)) {
+			return fmt.Errorf("the fabric has not been made yet: %s", p)
+		}
 		return errors.New("the fabric has not been made yet")
 	case len(a.plan.OwnPodCIDRs) == 0:
 		return fmt.Errorf("node %s has no podCIDR yet", a.config.NodeName)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
@@ -91,7 +92,7 @@ func (a *Agent) tablesPossible() bool {
 }
 
 // kernelProblems are what the kernel lacks, where this node needs it.
-func (a *Agent) kernelProblems() (all []fabric.Problem) {
+func (a *Agent) kernelProblems() (all []problem.Problem) {
 	for _, m := range a.report.Missing {
 		if m.Key == "ipv6" && a.nodes != nil && !a.usesIPv6() {
 			continue
@@ -100,17 +101,18 @@ func (a *Agent) kernelProblems() (all []fabric.Problem) {
 		if a.config.Services && slices.Contains(m.Affected, requirements.Services) {
 			hint += "; then start flatnetd again"
 		}
-		all = append(all, fabric.Problem{Node: a.config.NodeName, Reason: m.String(), Hint: hint})
+		f := problem.Facts{Node: a.config.NodeName, Reason: m.String(), Advice: hint}
+		if slices.Contains(m.Affected, requirements.Overlay) {
+			f.Breaks = []problem.Thing{problem.Overlay}
+		}
+		all = append(all, problem.KernelFeature.Of(f))
 	}
 	return all
 }
 
 // logKernelProblems logs them before anything else is known.
 func (a *Agent) logKernelProblems() {
-	for _, p := range a.kernelProblems() {
-		a.log.Warn("problem", "concerns", p.Node, "object", p.Object, "reason", p.Reason, "hint", p.Hint)
-		a.problems[p.String()] = true
-	}
+	a.told.tell(a.log, a.kernelProblems())
 }
 
 // usesIPv6 reports whether any node has IPv6 for its pods.

@@ -68,8 +68,8 @@ node n1: kernel 6.1.0-9: nftables' masquerade (nft_masq) is missing: what pods s
 				state(!a.report.Lacks(requirements.Guard6)), state(a.tablesPossible()))
 			for _, p := range a.kernelProblems() {
 				got += "\n" + p.String()
-				if p.Hint == "" || c.services != strings.Contains(p.Hint, "start flatnetd again") {
-					t.Errorf("hint %q", p.Hint)
+				if c.services != strings.Contains(p.Advice(), "start flatnetd again") {
+					t.Errorf("advice %q", p.Advice())
 				}
 			}
 			if got != c.want {

@@ -7,13 +7,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
-	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
@@ -117,8 +116,8 @@ func (a *Agent) tellServices() {
 		Name: self.Name, Zone: self.Zone, Addresses: self.Addresses, PodCIDRs: self.PodCIDRs,
 		NodePortAddresses: a.config.NodePortAddresses.Select(self.Addresses, local), ServiceCIDRs: a.config.ServiceCIDRs,
 	}
-	if !n.Equal(a.told) {
-		a.told = n
+	if !n.Equal(a.served) {
+		a.served = n
 		a.services.SetNode(n)
 	}
 }
@@ -160,41 +159,12 @@ func (s *services) unready() error {
 }
 
 // problems are all that keeps Services from being reached as they should.
-func (s *services) problems() (all []fabric.Problem) {
-	add := func(object, reason, hint string) {
-		all = append(all, fabric.Problem{Node: s.config.NodeName, Object: object, Reason: reason, Hint: hint})
-	}
-	summary := s.Summary()
-	if err := s.source.Lost(); err != nil {
-		add("source of Services", err.Error(), "what was known before stays in force; a right that is missing is in deploy/base/rbac.yaml")
-	}
-	if summary.Failure != "" {
-		add("rules of Services", summary.Failure, "it is tried again; flatnetd's log has the history")
-	}
-	if len(s.traces) > 0 {
-		add("kube-proxy", "balances Services as well, or has left its rules: "+strings.Join(s.traces, ", "),
-			"of two, whichever the kernel asks first decides: "+service.WithoutKubeProxy(s.traces)+". Or run flatnetd without --services")
-	}
-	for _, ip := range s.routless {
-		family, network := "IPv4", "10.96.0.0/12"
-		if ip.Is6() {
-			family, network = "IPv6", "fd00:96::/108"
-		}
-		add(family+" ClusterIPs", fmt.Sprintf("the node has no route to %s: pods reach Services, what runs on the node itself does not", ip),
-			fmt.Sprintf("give the node a default route, or one to the Services' network, as in `ip route add %s dev eth0`: where it leads does not matter", network))
-	}
-	for _, r := range summary.Refused {
-		add("rules of Services", r, "all other Services are served; docs/kernel.md says which kernels and which versions of nft take these rules")
-	}
-	if summary.Conflicts > 0 {
-		add("Services", fmt.Sprintf("%d addresses and ports are claimed by more than one Service", summary.Conflicts),
-			"`flatnetd status services` says which has them; `kubectl describe service` of the others has an event")
-	}
-	for _, at := range summary.Unheard {
-		add("health of Services", "cannot listen at "+at, "something else does: look at `ss -ltnp`, or give the Service another healthCheckNodePort")
-	}
+func (s *services) problems() []problem.Problem {
+	f := balancing{node: s.config.NodeName, summary: s.Summary(), lost: s.source.Lost(), traces: s.traces, routless: s.routless}
 	for _, in := range s.standIns {
-		all = append(all, in.problem(s.config.NodeName)...)
+		if err := in.deaf.Load(); err != nil {
+			f.deaf = append(f.deaf, deaf{in, *err})
+		}
 	}
-	return all
+	return f.problems()
 }

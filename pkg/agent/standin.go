@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // standIn answers where load balancers and monitoring expect kube-proxy. That may still
@@ -19,8 +19,8 @@ type standIn struct {
 	flag    string // that says where
 	address string // address:port
 	handler http.Handler
-	hint    string // what to do where it cannot listen
-	changed func() // is called when the problem comes or goes
+	kind    problem.Kind // of the problem where it cannot listen
+	changed func()       // is called when the problem comes or goes
 
 	deaf atomic.Pointer[error] // why nobody can ask
 }
@@ -64,13 +64,4 @@ func (s *standIn) note(err error) {
 	if (before == nil) != (now == nil) || before != nil && (*before).Error() != err.Error() {
 		s.changed()
 	}
-}
-
-// problem is that nobody can ask, if that is so.
-func (s *standIn) problem(node string) []fabric.Problem {
-	err := s.deaf.Load()
-	if err == nil {
-		return nil
-	}
-	return []fabric.Problem{{Node: node, Object: "--" + s.flag + " " + s.address, Reason: (*err).Error(), Hint: s.hint}}
 }

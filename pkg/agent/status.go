@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
@@ -72,12 +73,34 @@ type WayStatus struct {
 	Present bool         `json:"present"` // the route is in the kernel
 }
 
-// Trouble is a problem, and what to do about it.
+// Trouble is a problem, what to do about it, and what follows from it.
 type Trouble struct {
-	Node   string `json:"node,omitempty"`
-	Object string `json:"object,omitempty"`
-	Reason string `json:"reason"`
-	Hint   string `json:"hint,omitempty"`
+	Kind    string    `json:"kind"` // as docs/operations.md lists them
+	Node    string    `json:"node,omitempty"`
+	Object  string    `json:"object,omitempty"`
+	Reason  string    `json:"reason"`
+	Advice  string    `json:"advice"`
+	Follows []Trouble `json:"follows,omitempty"` // none of these has any more
+}
+
+func troubleOf(p problem.Problem) Trouble {
+	t := Trouble{Kind: p.Kind().String(), Node: p.Node(), Object: p.Object(), Reason: p.Reason(), Advice: p.Advice()}
+	for _, f := range p.Follows() {
+		t.Follows = append(t.Follows, troubleOf(f))
+	}
+	return t
+}
+
+// print writes a problem for people.
+func (t Trouble) print(w io.Writer) {
+	fmt.Fprintf(w, "  - %s [%s]\n    %s\n", problem.Sentence(t.Node, t.Object, t.Reason), t.Kind, t.Advice)
+	var names []string
+	for _, f := range t.Follows {
+		names = append(names, problem.Consequence(f.Node, f.Object, f.Reason))
+	}
+	if text := problem.Consequences(names); text != "" {
+		fmt.Fprintf(w, "    %s\n", text)
+	}
 }
 
 func (a *Agent) status(ctx context.Context) Status {
@@ -116,7 +139,7 @@ func (a *Agent) status(ctx context.Context) Status {
 		s.Pods = usages
 	}
 	for _, p := range a.currentProblems() {
-		s.Problems = append(s.Problems, Trouble(p))
+		s.Problems = append(s.Problems, troubleOf(p))
 	}
 	if a.plan == nil {
 		return s
@@ -251,10 +274,7 @@ func (s Status) Print(w io.Writer, now time.Time) {
 	}
 	fmt.Fprintf(w, "\nproblems: %d\n", len(s.Problems))
 	for _, p := range s.Problems {
-		fmt.Fprintf(w, "  - %s\n", fabric.Problem(p))
-		if p.Hint != "" {
-			fmt.Fprintf(w, "    %s\n", p.Hint)
-		}
+		p.print(w)
 	}
 }
 

@@ -23,7 +23,14 @@ func TestStatusForPeople(t *testing.T) {
 			{"n4", "none", []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.4.0/24")}}, now},
 			{"n5", "waiting", nil, now},
 		},
-		Problems: []Trouble{{"n4", "address 172.99.0.4", "node n1 has no route to it", "look at `ip route get 172.99.0.4`"}},
+		Problems: []Trouble{
+			{Kind: "vxlan-number", Node: "n1", Object: "VXLAN device vxlan0", Reason: "has VNI 70", Advice: "remove it", Follows: []Trouble{
+				{Node: "n1", Object: "ip addr add 10.244.1.0/32 dev flatnet.vx", Reason: "missing"}, {Node: "n2", Object: "two", Reason: "missing"},
+				{Node: "n3", Reason: "has no podCIDR"}, {Object: "four"}, {Object: "five"},
+			}},
+			{Kind: "peer-route", Node: "n4", Object: "podCIDR 10.244.4.0/24", Reason: "node n1 has no route to the node's address 172.99.0.4", Advice: "look at `ip route get 172.99.0.4`", Follows: []Trouble{{Object: "one", Reason: "is missing"}}},
+			{Kind: "no-podcidr", Node: "n1", Reason: "has no usable podCIDR", Advice: "give it one"},
+		},
 	}
 	var b strings.Builder
 	s.Print(&b, now)
@@ -44,9 +51,15 @@ n3    10.244.3.0/24  vxlan                172.31.0.3  flatnet.vx  MISSING  2d2h
 n4    10.244.4.0/24  -                    -           -           -        0s
 n5    -              waiting for podCIDR  -           -           -        0s
 
-problems: 1
-  - node n4: address 172.99.0.4: node n1 has no route to it
+problems: 3
+  - node n1: VXLAN device vxlan0: has VNI 70 [vxlan-number]
+    remove it
+    and 5 things that follow from it: node n1: ip addr add 10.244.1.0/32 dev flatnet.vx; node n2: two; node n3: has no podCIDR; and 2 more
+  - node n4: podCIDR 10.244.4.0/24: node n1 has no route to the node's address 172.99.0.4 [peer-route]
     look at ` + "`ip route get 172.99.0.4`" + `
+    and 1 thing that follows from it: one
+  - node n1: has no usable podCIDR [no-podcidr]
+    give it one
 `
 	if got := b.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -32,10 +32,7 @@ func (a *Agent) run(ctx context.Context, t task) {
 		return
 	}
 	a.metrics.took(t, end.Sub(begin), err)
-	if err != nil && (a.errors[t] == nil || a.errors[t].Error() != err.Error()) {
-		a.log.Error("task failed, and is tried again", "task", t.String(), "error", err)
-	}
-	a.errors[t] = err
+	a.errors[t] = err // which is a problem, and logged as one
 	a.done[t] = a.done[t] || err == nil
 	a.schedule.end(t, err != nil, end)
 	switch t {
@@ -112,7 +109,7 @@ func (a *Agent) join() error {
 	if !found {
 		// A list without this node cannot be the whole list. What is in the
 		// kernel stays.
-		return fmt.Errorf("node %s is not in the source of nodes (%s): set --node-name to the name that it has there", a.config.NodeName, a.sourceName())
+		return unlistedError{a.config.NodeName, a.sourceName()}
 	}
 	if !slices.Equal(before.Addresses, self.Addresses) {
 		// Its interface has got the address first, but what the kernel has to
@@ -238,10 +235,18 @@ func equalNetworks(a, b install.Network) bool {
 	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
-// verify compares the fabric with the kernel. What it changes are repairs.
+// verify compares the fabric with the kernel. What it changes are repairs, but for
+// what the kernel had refused before: nobody has changed that.
 func (a *Agent) verify() error {
+	refused := map[string]bool{}
+	for _, f := range a.engine.Failures() {
+		refused[kernel.Place(f.Change.Object)] = true
+	}
 	result, err := a.engine.Verify()
 	for _, c := range result.Changes {
+		if refused[kernel.Place(c.Object)] {
+			continue
+		}
 		a.metrics.repaired(c.Object)
 		a.log.Warn("repaired what somebody had changed", "object", c.String())
 	}
@@ -249,7 +254,7 @@ func (a *Agent) verify() error {
 		return err
 	}
 	if result.Failed > 0 {
-		return fmt.Errorf("%d objects could not be made: %w", result.Failed, a.engine.Failures()[0].Err)
+		return fmt.Errorf("%w: %d of them", errRefused, result.Failed)
 	}
 	a.becomeJoined()
 	return nil

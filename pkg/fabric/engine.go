@@ -1,9 +1,11 @@
 package fabric
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
@@ -161,9 +163,6 @@ func (e *Engine) Verify() (Result, error) {
 	return all, fmt.Errorf("the kernel's state differs from the plan after %d rounds", rounds)
 }
 
-// errConflict says that somebody else's object is in the place of one of ours.
-var errConflict = errors.New("somebody else's is there already")
-
 // apply does changes. It forgets the kernel's state where one may have taken
 // other objects along.
 func (e *Engine) apply(changes []kernel.Change) (Result, error) {
@@ -177,17 +176,15 @@ func (e *Engine) apply(changes []kernel.Change) (Result, error) {
 		place := kernel.Place(c.Object)
 		delete(e.failed, place)
 		if err != nil {
-			if errors.Is(err, kernel.ErrExists) {
-				err = fmt.Errorf("%w: %w", errConflict, err)
-			}
 			e.failed[place] = Failure{Change: c, Err: err}
 			continue
 		}
 		result.Changes = append(result.Changes, c)
 		switch c.Object.(type) {
 		case kernel.Tunnel:
-			// It may have been made anew.
-			forget = forget || c.Verb == kernel.Put
+			// It may have been made anew; and what failed because it was not there
+			// can be made now.
+			forget = forget || c.Verb == kernel.Put || c.Verb == kernel.Add && len(e.failed) > 0
 		case kernel.Address:
 			// With the last IPv4 address of an interface the kernel removes
 			// its IPv4 routes and neighbours, whether they need it or not.
@@ -258,12 +255,16 @@ func (e *Engine) Observe(event kernel.Event) bool {
 	return !wanted || w.Object != x.Object
 }
 
-// Failures returns what the kernel refused at the last sync.
+// Failures returns what the kernel refused at the last sync, each after what it
+// relies on.
 func (e *Engine) Failures() []Failure {
 	all := make([]Failure, 0, len(e.failed))
 	for _, f := range e.failed {
 		all = append(all, f)
 	}
+	slices.SortFunc(all, func(a, b Failure) int {
+		return cmp.Or(cmp.Compare(rank(a.Change.Object), rank(b.Change.Object)), strings.Compare(kernel.Place(a.Change.Object), kernel.Place(b.Change.Object)))
+	})
 	return all
 }
 
@@ -294,10 +295,6 @@ func (e *Engine) PresentRoutes() (present, desired int) {
 		return isRoute && r.Table == 0 && !r.Unreachable
 	})
 }
-
-// IsConflict reports whether a failure's error says that somebody else's object
-// is in the place of one of ours.
-func IsConflict(err error) bool { return errors.Is(err, errConflict) }
 
 // HasRoute reports whether the route to a podCIDR that is asked for is there.
 func (e *Engine) HasRoute(podCIDR netip.Prefix) bool {

@@ -199,7 +199,7 @@ func TestOneRefusalDoesNotKeepOthersFromBeingMade(t *testing.T) {
 	if err != nil || result.Failed != 1 || len(result.Changes) != len(plan.Entries())-1 {
 		t.Fatalf("%+v %v", result, err)
 	}
-	if f := e.Failures(); len(f) != 1 || !IsConflict(f[0].Err) || !strings.Contains(f[0].Err.Error(), "10.244.2.0/24") {
+	if f := e.Failures(); len(f) != 1 || !errors.Is(f[0].Err, kernel.ErrExists) || !strings.Contains(f[0].Err.Error(), "10.244.2.0/24") {
 		t.Errorf("failures: %v", f)
 	}
 	if present, desired := e.PresentRoutes(); present != 1 || desired != 2 {
@@ -262,5 +262,26 @@ func TestNewThingsComeInTheirOrderAndOldOnesGoBackwards(t *testing.T) {
 	}
 	if got := fmt.Sprint(kinds(Diff(plan.Entries(), nil))); got != "[route rule route forward neighbour address link]" {
 		t.Errorf("removing: %s", got)
+	}
+}
+
+// What could not be made because the tunnel was not there is made in the step that
+// makes the tunnel.
+func TestTunnelThatComesLateBringsTheRest(t *testing.T) {
+	m := newMemory()
+	e := NewEngine(m)
+	p := &Planner{Config: config(VXLAN)}
+	m.refuse["link "+tunnelName] = kernel.ErrExists
+	if result, err := e.Sync(p.Plan(testNodes[0], testNodes[:3], underlayOf([]string{"172.30.0.1/24", "fd00:30::1/64"}))); err != nil || result.Failed < 5 {
+		t.Fatalf("%+v %v", result, err)
+	}
+	delete(m.refuse, "link "+tunnelName)
+	// The peers are the same values as before: only what is shared is looked at.
+	plan := p.Plan(testNodes[0], testNodes[:3], underlayOf([]string{"172.30.0.1/24", "fd00:30::1/64"}))
+	if result, err := e.Sync(plan); err != nil || result.Failed > 0 || len(e.Failures()) > 0 {
+		t.Errorf("%+v %v", result, err)
+	}
+	if present, desired := e.Present(); present != desired || desired < 10 {
+		t.Errorf("%d of %d are there", present, desired)
 	}
 }

@@ -32,6 +32,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // Mode says how peers are reached.
@@ -102,25 +103,6 @@ func entry(o kernel.Object) Entry {
 	return Entry{kernel.Place(o), o}
 }
 
-// Problem is something that keeps a part of the fabric from working.
-type Problem struct {
-	Node   string // whom it concerns
-	Object string // what it is about: a podCIDR, an address, a command
-	Reason string
-	Hint   string // what to do
-}
-
-func (p Problem) String() string {
-	text := p.Reason
-	if p.Object != "" {
-		text = p.Object + ": " + text
-	}
-	if p.Node != "" {
-		text = "node " + p.Node + ": " + text
-	}
-	return text
-}
-
 // Way is how the pods of one podCIDR of a peer are reached.
 type Way struct {
 	PodCIDR netip.Prefix
@@ -133,7 +115,7 @@ type Way struct {
 type Peer struct {
 	Name     string
 	Ways     []Way
-	Problems []Problem
+	Problems []problem.Problem
 	Entries  []Entry
 }
 
@@ -143,7 +125,7 @@ type Plan struct {
 	// Peers are the others, by name. One that has not changed is the same
 	// value as in the plan before.
 	Peers    []*Peer
-	Problems []Problem
+	Problems []problem.Problem
 	// OwnPodCIDRs are those that pods of this node may get addresses of.
 	OwnPodCIDRs []netip.Prefix
 	// PodMTU is the MTU of pods, in bytes.
@@ -185,12 +167,12 @@ func (p *Plan) String() string {
 		for _, e := range peer.Entries {
 			fmt.Fprintln(&b, e.Object)
 		}
-		for _, problem := range peer.Problems {
-			fmt.Fprintf(&b, "# problem: %s\n", problem)
+		for _, p := range peer.Problems {
+			fmt.Fprintf(&b, "# problem: %s\n", p)
 		}
 	}
-	for _, problem := range p.Problems {
-		fmt.Fprintf(&b, "# problem: %s\n", problem)
+	for _, p := range p.Problems {
+		fmt.Fprintf(&b, "# problem: %s\n", p)
 	}
 	return b.String()
 }

@@ -3,10 +3,10 @@ package fabric
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // join plans the way to one peer: for each of its podCIDRs by itself, because a
@@ -24,7 +24,7 @@ func (s *surroundings) join(peer node.Node) *Peer {
 			p.Ways = append(p.Ways, Way{PodCIDR: c})
 			continue
 		}
-		way, problem := s.way(peer, c)
+		way, none := s.way(peer, c)
 		p.Ways = append(p.Ways, way)
 		switch way.Mode {
 		case Direct:
@@ -38,7 +38,7 @@ func (s *surroundings) join(peer node.Node) *Peer {
 				Source: s.overlaySource(c.Addr().Is6()),
 			}))
 		default:
-			p.Problems = append(p.Problems, *problem)
+			p.Problems = append(p.Problems, *none)
 		}
 	}
 	if outer.IsValid() {
@@ -48,10 +48,10 @@ func (s *surroundings) join(peer node.Node) *Peer {
 }
 
 // way chooses how a podCIDR of a peer is reached.
-func (s *surroundings) way(peer node.Node, podCIDR netip.Prefix) (Way, *Problem) {
+func (s *surroundings) way(peer node.Node, podCIDR netip.Prefix) (Way, *problem.Problem) {
 	none := Way{PodCIDR: podCIDR}
 	if len(peer.Addresses) == 0 {
-		return none, &Problem{Node: peer.Name, Object: "podCIDR " + podCIDR.String(), Reason: "the node has no address to reach it by", Hint: "wait for its address, or give it one in the source of nodes"}
+		return none, about(problem.PeerWithoutAddress, peer, podCIDR, problem.Facts{Reason: "the node has no address to reach it by"})
 	}
 	if s.Mode == Auto || s.Mode == Direct {
 		var routed *Way
@@ -76,17 +76,26 @@ func (s *surroundings) way(peer node.Node, podCIDR netip.Prefix) (Way, *Problem)
 		}
 	}
 	if !s.outer.IsValid() {
-		return none, &Problem{Node: peer.Name, Object: "podCIDR " + podCIDR.String(), Reason: strings.TrimSuffix("can be reached through the overlay only, which this node does not have: "+s.WithoutOverlay, ": "), Hint: "see the problem of node " + s.self.Name}
+		return none, about(problem.PeerOverlay, peer, podCIDR, problem.Facts{
+			Reason: fmt.Sprintf("can be reached through the overlay only, which node %s does not have", s.self.Name), Needs: []problem.Thing{problem.Overlay},
+		})
 	}
 	for _, a := range peer.Addresses {
 		if a.Is6() == s.outer.Is6() {
 			return Way{PodCIDR: podCIDR, Mode: VXLAN, Via: a, Link: s.Tunnel}, nil
 		}
 	}
-	return none, &Problem{
-		Node: peer.Name, Object: fmt.Sprint(peer.Addresses), Reason: fmt.Sprintf("no address of the overlay's family: node %s uses %s", s.self.Name, s.outer),
-		Hint: "list the same family first at all nodes",
-	}
+	return none, about(problem.PeerFamily, peer, podCIDR, problem.Facts{
+		Reason: fmt.Sprintf("of the node's addresses %v none is of the overlay's family: node %s uses %s", peer.Addresses, s.self.Name, s.outer),
+		Advice: fmt.Sprintf("list addresses of the same family first at all nodes, or give node %s one of this family", peer.Name),
+	})
+}
+
+// about is a problem with the pods of one podCIDR of a peer.
+func about(kind problem.Kind, peer node.Node, podCIDR netip.Prefix, f problem.Facts) *problem.Problem {
+	f.Node, f.Object = peer.Name, "podCIDR "+podCIDR.String()
+	p := kind.Of(f)
+	return &p
 }
 
 // usable reports whether a route's interface is there and up.
@@ -95,19 +104,19 @@ func (s *surroundings) usable(route kernel.UnderlayRoute) bool {
 	return found && l.Up
 }
 
-func (s *surroundings) noDirectWay(peer node.Node, podCIDR netip.Prefix) *Problem {
+func (s *surroundings) noDirectWay(peer node.Node, podCIDR netip.Prefix) *problem.Problem {
 	for _, a := range peer.Addresses {
 		if a.Is6() == podCIDR.Addr().Is6() {
-			return &Problem{
-				Node: peer.Name, Object: "address " + a.String(), Reason: fmt.Sprintf("node %s has no route to it", s.self.Name),
-				Hint: fmt.Sprintf("look at `ip route get %s`", a),
-			}
+			return about(problem.PeerRoute, peer, podCIDR, problem.Facts{
+				Reason: fmt.Sprintf("node %s has no route to the node's address %s", s.self.Name, a),
+				Advice: fmt.Sprintf("look at `ip route get %s` on node %s; give it a route, or use --fabric auto or vxlan", a, s.self.Name),
+			})
 		}
 	}
-	return &Problem{
-		Node: peer.Name, Object: "podCIDR " + podCIDR.String(), Reason: "the node has no address of this family, and fabric direct needs one",
-		Hint: "give the node such an address, or use fabric auto or vxlan",
-	}
+	return about(problem.PeerFamily, peer, podCIDR, problem.Facts{
+		Reason: "the node has no address of this family, and fabric direct needs one",
+		Advice: fmt.Sprintf("give node %s such an address, or use --fabric auto or vxlan", peer.Name),
+	})
 }
 
 // overlaySource returns what the node sends to pods behind the overlay from,

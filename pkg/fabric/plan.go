@@ -5,10 +5,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // Fixed numbers of the fabric.
@@ -154,14 +154,14 @@ func (s *surroundings) own(plan *Plan) {
 	}
 }
 
-func (s *surroundings) noOverlay() Problem {
+func (s *surroundings) noOverlay() problem.Problem {
+	f := problem.Facts{Node: s.self.Name, Breaks: []problem.Thing{problem.Overlay}}
 	if len(s.self.Addresses) == 0 {
-		return Problem{Node: s.self.Name, Reason: "has no address: the overlay cannot be made", Hint: "give the node an address in the source of nodes"}
+		f.Reason, f.Advice = "has no address: the overlay cannot be made", "give the node an address in the source of nodes"
+		return problem.NoOverlay.Of(f)
 	}
-	return Problem{
-		Node: s.self.Name, Object: fmt.Sprint(s.self.Addresses), Reason: "no interface of this node has one of its addresses: the overlay cannot be made",
-		Hint: "compare the node's addresses in the source of nodes with `ip addr`",
-	}
+	f.Object, f.Reason = fmt.Sprintf("addresses %v", s.self.Addresses), "no interface of this node has one of them: the overlay cannot be made"
+	return problem.NoOverlay.Of(f)
 }
 
 // carrier returns the interface that carries the node's first address, or if it
@@ -220,7 +220,7 @@ func vtep(podCIDRs []netip.Prefix, ipv6 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-func (s *surroundings) conflictProblem(name string, podCIDR netip.Prefix, route kernel.UnderlayRoute) Problem {
+func (s *surroundings) conflictProblem(name string, podCIDR netip.Prefix, route kernel.UnderlayRoute) problem.Problem {
 	text := route.Destination.String()
 	if route.Gateway.IsValid() {
 		text += " via " + route.Gateway.String()
@@ -228,9 +228,28 @@ func (s *surroundings) conflictProblem(name string, podCIDR netip.Prefix, route 
 	if route.Link != "" {
 		text += " dev " + route.Link
 	}
-	return Problem{
+	f := problem.Facts{
 		Node: name, Object: "podCIDR " + podCIDR.String(),
 		Reason: fmt.Sprintf("overlaps with the route %s of node %s, which is not flatnet's", text, s.self.Name),
-		Hint:   "give the node another podCIDR, or remove the route: " + strings.TrimSpace("ip route del "+text),
+		Advice: fmt.Sprintf("give node %s another podCIDR; or if nobody needs it, %s on node %s", name, remove(route, text), s.self.Name),
 	}
+	// One route may be at odds with the podCIDRs of all nodes: that is one mistake.
+	f.Breaks, f.Needs = []problem.Thing{problem.Thing("route " + text)}, []problem.Thing{problem.Thing("route " + text)}
+	if name == s.self.Name {
+		f.Breaks = append(f.Breaks, problem.OwnPodCIDRs)
+	}
+	return problem.PodCIDRRoute.Of(f)
+}
+
+// remove is what takes a route away. That of an interface's own network comes with
+// an address there, and goes with it.
+func remove(route kernel.UnderlayRoute, text string) string {
+	command := "ip"
+	if route.Destination.Addr().Is6() {
+		command = "ip -6"
+	}
+	if !route.Gateway.IsValid() && route.Link != "" {
+		return fmt.Sprintf("take that network off interface %s (`%s addr show dev %s`) or remove the route (`%s route del %s`)", route.Link, command, route.Link, command, text)
+	}
+	return fmt.Sprintf("remove the route (`%s route del %s`)", command, text)
 }

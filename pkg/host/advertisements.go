@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 const ipv6Conf = "net/ipv6/conf"
@@ -34,7 +36,7 @@ func (k *Keeper) keepAdvertisements(forwarding Sysctl, needs Needs) (findings []
 		entries, err := os.ReadDir(k.sysctl(ipv6Conf))
 		if err != nil {
 			return []Finding{{
-				Object: "sysctl net.ipv6.conf.*.accept_ra", Problem: fmt.Sprintf("listing interfaces: %v", err),
+				Kind: problem.Sysctl, Object: "sysctl net.ipv6.conf.*.accept_ra", Problem: fmt.Sprintf("listing interfaces: %v", err),
 				Hint: "check that /proc/sys is mounted",
 			}}, false
 		}
@@ -59,7 +61,7 @@ func (k *Keeper) keepAdvertisements(forwarding Sysctl, needs Needs) (findings []
 			continue
 		}
 		f := Finding{
-			Object: "sysctl " + s.Name(), Found: "1", Wanted: "2",
+			Kind: problem.Sysctl, Object: "sysctl " + s.Name(), Found: "1", Wanted: "2",
 			Hint: "a forwarding interface listens to router advertisements only with 2",
 		}
 		k.writeSysctl(s, &f)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // dropIn is a file that tells a network manager to leave flatnet's interfaces
@@ -69,7 +71,7 @@ func (k *Keeper) applyDropIns(needs Needs) []Finding {
 		if _, err := os.Stat(k.path(d.runs)); err != nil {
 			continue
 		}
-		f := Finding{Object: d.manager + " drop-in " + d.path, Wanted: "as flatnet needs it"}
+		f := Finding{Kind: problem.ManagerFile, Object: d.manager + " drop-in " + d.path, Wanted: "as flatnet needs it"}
 		present, err := os.ReadFile(k.path(d.path))
 		switch {
 		case err == nil && string(present) == d.content:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
@@ -37,7 +38,7 @@ func (k *Keeper) applyForward(ctx context.Context, needs Needs) []Finding {
 	chains, foreign, err := lookAtChains()
 	if err != nil {
 		findings = append(findings, Finding{
-			Object: "chains of hook forward", Problem: err.Error(),
+			Kind: problem.ForwardChain, Object: "chains of hook forward", Problem: err.Error(),
 			Hint: "look for chains with policy drop by hand: `nft list chains`",
 		})
 	}
@@ -119,14 +120,14 @@ func foreignDrop(c baseChain, prefixes []netip.Prefix) Finding {
 		// It chooses the zone by the source, so that what comes from pods of others
 		// is not trusted by this.
 		more = "; and in the same way the networks of the other nodes' pods, or one that has all of them; " +
-			"with an overlay also its port: `firewall-cmd --permanent --add-port=4789/udp`"
+			"with an overlay also its port (--vxlan-port): `firewall-cmd --permanent --add-port=4789/udp`"
 	}
 	found := "policy drop"
 	if c.refuses != "" {
 		found = "ending in " + c.refuses
 	}
 	return Finding{
-		Object: "chain " + c.String(), Found: found, Wanted: "accept for " + joined(prefixes),
+		Kind: problem.ForwardChain, Object: "chain " + c.String(), Found: found, Wanted: "accept for " + joined(prefixes),
 		Problem: "it may drop what pods send and receive",
 		Hint:    hint + "`" + strings.Join(commands, " && ") + "`" + more,
 	}
@@ -163,7 +164,7 @@ func (k *Keeper) acceptIn(ctx context.Context, v variant, prefixes []netip.Prefi
 		accepted += " and for connections to Services"
 	}
 	f = Finding{
-		Object: "chain FORWARD of " + v.program, Found: "policy DROP",
+		Kind: problem.ForwardChain, Object: "chain FORWARD of " + v.program, Found: "policy DROP",
 		Wanted: fmt.Sprintf("accept for %s, marked %q", accepted, ruleComment),
 	}
 	wanted := acceptRules(prefixes, services)

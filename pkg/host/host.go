@@ -16,6 +16,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // Needs is what a node's pods ask of it.
@@ -44,14 +46,18 @@ type Finding struct {
 	Repaired bool   // it is as wanted now
 	Problem  string // why it is not, or "" where it is
 	Hint     string // what to do, or what to know, for people; may be ""
+	// Kind is the sort of problem that it is where it is not as wanted.
+	Kind problem.Kind
+	// ReadOnly says that no sysctl at all can be written, for this reason.
+	ReadOnly string
 }
 
 // Keeper sets and keeps the host's settings in the network namespace of the
 // calling thread. The zero value works on the machine itself. A Keeper must not
 // be used by several goroutines at once.
 type Keeper struct {
-	// Log gets every repair once, and every problem when it is first met. Nil
-	// means no log.
+	// Log gets every repair. What could not be repaired is for the caller to tell
+	// of: see [Problems]. Nil means no log.
 	Log *slog.Logger
 	// Root is the directory that holds proc/sys and run, "/" where empty.
 	Root string
@@ -63,8 +69,6 @@ type Keeper struct {
 	// is not installed, the error is [exec.ErrNotFound]. Nil stands for a plain
 	// execution. It is called only where a chain of iptables was found to drop.
 	Run func(ctx context.Context, program string, arg ...string) (string, error)
-
-	known map[Finding]bool // problems of the last Apply, so that each is logged once
 }
 
 // Apply compares the host with the needs, changes what differs and returns what
@@ -92,22 +96,13 @@ func (k *Keeper) sysctl(key string) string {
 	return k.path("/proc/sys/" + key)
 }
 
-// report logs repairs, and problems that the last Apply did not meet.
+// report logs repairs.
 func (k *Keeper) report(findings []Finding) {
-	problems := map[Finding]bool{}
 	for _, f := range findings {
-		switch {
-		case f.Problem == "":
+		if f.Problem == "" {
 			k.log().Info("host setting repaired", "object", f.Object, "found", f.Found, "wanted", f.Wanted, "hint", f.Hint)
-		case !k.known[f]:
-			k.log().Warn("host setting is not as needed", "object", f.Object, "found", f.Found, "wanted", f.Wanted,
-				"problem", f.Problem, "hint", f.Hint)
-		}
-		if f.Problem != "" {
-			problems[f] = true
 		}
 	}
-	k.known = problems
 }
 
 func (k *Keeper) log() *slog.Logger {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // Rule says which values of a sysctl are good as they are.
@@ -105,7 +107,7 @@ func (k *Keeper) applySysctls(needs Needs) []Finding {
 
 // inspectSysctl compares a setting with the kernel's.
 func (k *Keeper) inspectSysctl(s Sysctl) (f Finding, differs bool) {
-	f = Finding{Object: "sysctl " + s.Name(), Wanted: strconv.Itoa(s.Value)}
+	f = Finding{Kind: problem.Sysctl, Object: "sysctl " + s.Name(), Wanted: strconv.Itoa(s.Value)}
 	found, err := k.readSysctl(s.Key)
 	switch {
 	case errors.Is(err, os.ErrNotExist) && !s.Required:
@@ -157,7 +159,9 @@ func (k *Keeper) writeSysctl(s Sysctl, f *Finding) {
 	}
 	f.Problem = err.Error()
 	command := fmt.Sprintf("sysctl -w %s=%d", s.Name(), s.Value)
-	if errors.Is(err, syscall.EROFS) || errors.Is(err, os.ErrPermission) {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && (errno == syscall.EROFS || errno.Is(os.ErrPermission)) {
+		f.ReadOnly = errno.Error()
 		f.Hint = fmt.Sprintf("run `%s` on the node, or let flatnetd write to /proc/sys: in a container it is read-only "+
 			"unless the node's own is mounted there", command)
 		return

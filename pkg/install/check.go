@@ -1,6 +1,10 @@
 package install
 
-import "path/filepath"
+import (
+	"path/filepath"
+
+	"github.com/flatnet-cni/flatnet/pkg/problem"
+)
 
 // Finding is something on the disk that is not as it should be.
 type Finding struct {
@@ -67,6 +71,19 @@ func (i *Installer) checkConflist(n Network) (all []Finding) {
 	for _, path := range i.shadows() {
 		all = append(all, Finding{path, "sorts before " + conflistName + ", and the container runtime uses the first",
 			"if it is no longer wanted, rename it: mv " + path + " " + path + ".unused"})
+	}
+	return all
+}
+
+// Problems returns what keeps the plugin from being used on the node. What Sync
+// would put right is only there because Sync failed.
+func Problems(node string, findings []Finding) (all []problem.Problem) {
+	for _, f := range findings {
+		facts := problem.Facts{Node: node, Object: f.Path, Reason: f.What, Advice: f.Advice}
+		if f.Repairable() {
+			facts.Needs = []problem.Thing{problem.Installing}
+		}
+		all = append(all, problem.PluginFile.Of(facts))
 	}
 	return all
 }

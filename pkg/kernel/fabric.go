@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -16,6 +17,9 @@ type Fabric struct {
 	tunnel  string // the tunnel's name: what is on it is the fabric's
 	socket  *socket
 	indices map[string]int
+	// unusable is why nothing can be put on the tunnel, as far as that is known;
+	// it is asked for once for many objects.
+	unusable error
 }
 
 // NewFabric works in the caller's network namespace; tunnel is the name that
@@ -65,7 +69,7 @@ func (c Change) String() string {
 // Apply does the changes in their order and returns an error for each, nil
 // where it is done. One that fails does not keep the others from being done.
 func (f *Fabric) Apply(changes []Change) []error {
-	f.indices = map[string]int{}
+	f.indices, f.unusable = map[string]int{}, nil
 	results := make([]error, len(changes))
 	var requests []*nl.NetlinkRequest
 	var positions []int
@@ -80,6 +84,7 @@ func (f *Fabric) Apply(changes []Change) []error {
 			send()
 			results[i] = f.applyTunnel(c.Verb, t)
 			clear(f.indices)
+			f.unusable = nil
 			continue
 		}
 		r, err := f.message(c)
@@ -143,21 +148,27 @@ func (f *Fabric) request(v Verb, make, remove int) *nl.NetlinkRequest {
 	return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 }
 
-// ownTunnel makes sure that what has the tunnel's name is one: nothing is put on
-// somebody else's interface.
+// ownTunnel makes sure that what has the tunnel's name is one, and is up: nothing
+// is put on somebody else's interface, and on one that is down there is no use in
+// it: it does not stay.
 func (f *Fabric) ownTunnel() error {
-	if _, known := f.indices[f.tunnel]; known {
-		return nil
+	if _, known := f.indices[f.tunnel]; known || f.unusable != nil {
+		return f.unusable
 	}
 	l, err := f.socket.getLink(f.tunnel)
-	if err != nil {
+	switch {
+	case isGone(err):
+		f.unusable = fmt.Errorf("%w: interface %s is missing", ErrNoTunnel, f.tunnel)
+	case err != nil:
 		return err
+	case l.Type() != "vxlan":
+		f.unusable = fmt.Errorf("%w: interface %s is of type %s", ErrNoTunnel, f.tunnel, l.Type())
+	case l.Attrs().Flags&net.FlagUp == 0:
+		f.unusable = fmt.Errorf("%w: interface %s is down", ErrNoTunnel, f.tunnel)
+	default:
+		f.indices[f.tunnel] = l.Attrs().Index
 	}
-	if l.Type() != "vxlan" {
-		return fmt.Errorf("interface %s is of type %s: %w", f.tunnel, l.Type(), ErrExists)
-	}
-	f.indices[f.tunnel] = l.Attrs().Index
-	return nil
+	return f.unusable
 }
 
 func (f *Fabric) index(link string) (int, error) {

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -35,7 +34,7 @@ func (f *Fabric) applyTunnel(v Verb, want Tunnel) error {
 	}
 	device, isVxlan := found.(*netlink.Vxlan)
 	if !isVxlan {
-		return fmt.Errorf("an interface %s of type %s is there already: %w", want.Name, found.Type(), ErrExists)
+		return nameTaken(found)
 	}
 	have := tunnelOf(device)
 	fits := have.VNI == want.VNI && have.Port == want.Port && plainVxlan(device)
@@ -95,10 +94,7 @@ func (f *Fabric) createTunnel(t Tunnel) error {
 	}
 	r.AddData(info)
 	if err := f.socket.acknowledge(r); err != nil {
-		if errors.Is(err, ErrExists) {
-			return fmt.Errorf("another VXLAN device uses VNI %d and port %d: %w", t.VNI, t.Port, err)
-		}
-		return err
+		return f.explainNumber(t, err)
 	}
 	if t.From.Is6() && !offloadIsSafe(kernelRelease()) {
 		if err := switchOffTxChecksum(t.Name); err != nil {
@@ -126,7 +122,7 @@ func (f *Fabric) adaptTunnel(t Tunnel, index int) error {
 	up := f.linkMessage(index, unix.IFF_UP)
 	up.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, t.MAC[:]))
 	up.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(t.MTU))))
-	return f.socket.acknowledge(up)
+	return f.explainPort(t, f.socket.acknowledge(up))
 }
 
 func (f *Fabric) linkMessage(index int, flags uint32) *nl.NetlinkRequest {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
 // Refusal says why a node, or one entry of it, is not joined.
@@ -24,6 +26,15 @@ func (r Refusal) Error() string {
 
 // String is Error, for logs.
 func (r Refusal) String() string { return r.Error() }
+
+// Problem is the refusal as the node named self tells of it.
+func (r Refusal) Problem(self string) problem.Problem {
+	f := problem.Facts{Node: r.Node, Object: r.Field + " " + r.Value, Reason: r.Reason, Advice: r.Hint}
+	if r.Node == self && strings.HasPrefix(r.Field, "podCIDRs") {
+		f.Breaks = []problem.Thing{problem.OwnPodCIDRs}
+	}
+	return problem.NodeEntry.Of(f)
+}
 
 // compare orders refusals by node and field, podCIDRs[9] before podCIDRs[10].
 func (r Refusal) compare(o Refusal) int {

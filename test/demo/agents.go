@@ -75,7 +75,7 @@ func (d *demo) showStatus(ctx context.Context) error {
 func (d *demo) checkPeers(n *cluster.Node) error {
 	status := n.Status()
 	for _, p := range status.Problems {
-		return fmt.Errorf("%s%s: %s (%s)", p.Node, p.Object, p.Reason, p.Hint)
+		return fmt.Errorf("%s%s: %s (%s)", p.Node, p.Object, p.Reason, p.Advice)
 	}
 	if got, want := len(status.Peers), len(d.nodes)-1; got != want {
 		return fmt.Errorf("%d peers instead of %d", got, want)

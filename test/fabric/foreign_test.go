@@ -1,7 +1,6 @@
 package fabric_test
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -172,35 +171,5 @@ func TestStaleObjects(t *testing.T) {
 	}
 	if routes := get(list(n, "ip route show proto 70 type unreachable; ip -6 route show proto 70 | grep unreachable; true"))(t); routes != "" {
 		t.Errorf("fabric none still has routes: %s", routes)
-	}
-}
-
-// TestDeviceNameIsTaken: an interface that somebody else made is not removed for
-// having our name; that is a problem, which goes away with it.
-func TestDeviceNameIsTaken(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, topologies[2], cluster.IPv4)
-	n := s.Node("n1")
-	get(n.Output("sh", "-ec", "ip link add flatnet.vx type bridge; ip link set flatnet.vx up"))(t)
-	s.WriteNodes()
-	for _, n := range s.Nodes {
-		n.Start()
-	}
-	for _, n := range s.Nodes[1:] {
-		n.WaitReady()
-	}
-	await(t, "n1 to say that its device cannot be made", func() error {
-		if text, err := n.Flatnetd("status"); !strings.Contains(text, "flatnet.vx") || !strings.Contains(text, "type bridge is there already") {
-			return fmt.Errorf("status: %v\n%s", err, text)
-		}
-		return nil
-	})
-	get(n.Output("ip", "link", "show", "flatnet.vx", "type", "dummy"))(t)
-	get(n.Output("ip", "link", "del", "flatnet.vx"))(t)
-	n.WaitReady()
-	one, three := placePod(t, n, "one"), placePod(t, s.Node("n3"), "three")
-	one.awaitReach(t, three, false)
-	if problems := n.Status().Problems; len(problems) > 0 {
-		t.Errorf("problems remain: %v", problems)
 	}
 }

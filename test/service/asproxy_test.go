@@ -206,8 +206,8 @@ func TestKubeProxyHasThePorts(t *testing.T) {
 		for _, p := range n1.Status().Problems {
 			if strings.HasPrefix(p.Object, "--services-") {
 				lines = append(lines, p.Object+": "+p.Reason)
-				if !strings.Contains(p.Hint, "Services are balanced all the same") || !strings.Contains(p.Hint, "kube-proxy") {
-					t.Errorf("hint is %s", p.Hint)
+				if !strings.Contains(p.Advice, "Services are balanced all the same") || !strings.Contains(p.Advice, "kube-proxy") {
+					t.Errorf("advice is %s", p.Advice)
 				}
 			}
 		}
@@ -347,7 +347,7 @@ func TestLegacyKubeProxy(t *testing.T) {
 		s.Eventually("problem "+want, func() error {
 			for _, p := range n1.Status().Problems {
 				if p.Object == "kube-proxy" {
-					if want == "" || !strings.HasSuffix(p.Reason, want) || !strings.Contains(p.Hint, "`iptables` is the legacy program") {
+					if want == "" || !strings.HasSuffix(p.Reason, want) || !strings.Contains(p.Advice, "`iptables` is the legacy program") {
 						return fmt.Errorf("it is %+v", p)
 					}
 					return nil

@@ -225,7 +225,7 @@ func (l *lab) do(r row) Report {
 	}
 	if status, err := ask(); err == nil {
 		for _, p := range status.Problems {
-			report.Problems = append(report.Problems, fmt.Sprintf("%s %s (%s)", p.Object, p.Reason, p.Hint))
+			report.Problems = append(report.Problems, fmt.Sprintf("%s %s (%s)", p.Object, p.Reason, p.Advice))
 		}
 	} else {
 		report.Problems = append(report.Problems, err.Error())

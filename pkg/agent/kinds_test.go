@@ -1,0 +1,419 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/host"
+	"github.com/flatnet-cni/flatnet/pkg/install"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
+	"github.com/flatnet-cni/flatnet/pkg/service"
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+func TestMain(m *testing.M) { netlab.Main(m) }
+
+// sourceOf is a source of nodes that is as well as err says.
+type sourceOf struct{ err error }
+
+func (sourceOf) Run(context.Context, func([]node.Node)) error { return nil }
+func (s sourceOf) Check() error                               { return s.err }
+
+// refusing is a kernel that holds nothing and refuses what it has an error for,
+// by the beginning of its command.
+type refusing map[string]error
+
+func (refusing) List() ([]kernel.Object, error) { return nil, nil }
+
+func (r refusing) Apply(changes []kernel.Change) []error {
+	results := make([]error, len(changes))
+	for i, c := range changes {
+		for command, err := range r {
+			if strings.HasPrefix(c.String(), command) {
+				results[i] = fmt.Errorf("%s: %w", c, err)
+			}
+		}
+	}
+	return results
+}
+
+func listed(name string, parts ...string) node.Node {
+	n := node.Node{Name: name}
+	for _, text := range parts {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			n.PodCIDRs = append(n.PodCIDRs, p)
+		} else {
+			n.Addresses = append(n.Addresses, netip.MustParseAddr(text))
+		}
+	}
+	return n
+}
+
+// joining is an agent of node n1 that has planned the fabric in a mode, on a node
+// with one interface and what else there is, and applied it to a kernel.
+func joining(t *testing.T, mode fabric.Mode, k fabric.Kernel, nodes []node.Node, more ...kernel.UnderlayRoute) *Agent {
+	t.Helper()
+	a := plain()
+	a.config.Fabric = fabric.Config{Mode: mode, Tunnel: "flatnet.vx", VNI: 70, Port: 4789}
+	a.configurePlanner()
+	a.accepted, a.refused = node.Judge("n1", nodes)
+	self, found := a.self()
+	if !found {
+		t.Fatalf("n1 is not among %v", nodes)
+	}
+	eth0 := netip.MustParsePrefix("172.30.0.1/24")
+	a.underlay = kernel.Underlay{
+		Links:  []kernel.UnderlayLink{{Name: "eth0", MTU: 1500, Up: true, Addresses: []netip.Prefix{eth0}}},
+		Routes: append([]kernel.UnderlayRoute{{Destination: eth0.Masked(), Link: "eth0"}}, more...),
+	}
+	a.plan = a.planner.Plan(self, a.accepted, a.underlay)
+	a.engine = fabric.NewEngine(k)
+	if _, err := a.engine.Sync(a.plan); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// plain is an agent of which nothing is known yet.
+func plain() *Agent {
+	return &Agent{config: Config{NodeName: "n1", NodesFile: "/etc/nodes.yaml", StateDir: "/run/flatnet"}, source: sourceOf{}, engine: fabric.NewEngine(refusing{})}
+}
+
+// planned is an agent that has joined a node that is on link, and has no problem.
+func planned(t *testing.T) *Agent {
+	return joining(t, fabric.Direct, refusing{}, []node.Node{near, peer})
+}
+
+var (
+	near = listed("n1", "172.30.0.1", "10.244.1.0/24")
+	peer = listed("n2", "172.30.0.2", "10.244.2.0/24")
+	far  = listed("n3", "172.31.0.3", "10.244.3.0/24")
+)
+
+// telling are the problems of an agent.
+func telling(a *Agent) []problem.Problem { return a.currentProblems() }
+
+// example brings about problems of one kind; the first of them is looked at.
+type example struct {
+	bring   func(*testing.T) []problem.Problem
+	want    string // the sentence
+	advice  string // what to do, or a part of it
+	follows string // names of what follows from it, "; " between them
+}
+
+// examples are all kinds of problems that the agent can tell, each with at least one
+// example.
+var examples = map[problem.Kind][]example{
+	problem.NodesSource: {
+		{func(*testing.T) []problem.Problem {
+			a := plain()
+			a.source = sourceOf{errors.New("reading /etc/nodes.yaml: line 5: did not find ',' or ']'")}
+			return telling(a)
+		}, "source of nodes: reading /etc/nodes.yaml: line 5: did not find ',' or ']'", "correct /etc/nodes.yaml: it is read again by itself", ""},
+		{func(*testing.T) []problem.Problem {
+			a := plain()
+			a.config.NodesFile = ""
+			a.source = sourceOf{errors.New("watching nodes: failing since 2026-01-02T03:04:05Z: connection refused")}
+			return problem.Fold(append(a.everyProblem(), balancing{node: "n1", lost: errors.New("watching services: connection refused")}.problems()...))
+		}, "source of nodes: watching nodes: failing since 2026-01-02T03:04:05Z: connection refused", "see to it that the node reaches the API server, and that flatnetd may list and watch nodes (deploy/base/rbac.yaml)", "node n1: source of Services"},
+	},
+	problem.ServicesSource: {{balanced(balancing{lost: errors.Join(errors.New("watching services: forbidden"), errors.New("watching endpointslices: forbidden"))}),
+		"node n1: source of Services: watching services: forbidden; watching endpointslices: forbidden", "deploy/base/rbac.yaml", ""}},
+	problem.KernelFeature: {
+		{func(t *testing.T) []problem.Problem {
+			a := joining(t, fabric.VXLAN, refusing{}, []node.Node{near, far})
+			a.report = askKernel(kernelWithout{"vxlan"}, a.config.parts())
+			a.configurePlanner()
+			a.plan = a.planner.Plan(near, a.accepted, a.underlay)
+			return telling(a)
+		}, "node n1: kernel 6.1.0-9: VXLAN (vxlan) is missing: nodes that need the overlay are not reached",
+			"`modprobe vxlan` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_VXLAN", "node n3: podCIDR 10.244.3.0/24"},
+		{func(*testing.T) []problem.Problem {
+			a := plain()
+			a.config.Services = true
+			a.report = askKernel(kernelWithout{"nft_numgen"}, a.config.parts())
+			return telling(a)
+		}, "node n1: kernel 6.1.0-9: nftables' numgen (nft_numgen) is missing: flatnetd balances no Services", "CONFIG_NFT_NUMGEN; then start flatnetd again", ""},
+	},
+	problem.NodeUnlisted: {{func(*testing.T) []problem.Problem {
+		a := plain()
+		a.nodes = []node.Node{peer}
+		a.errors[joinTask] = a.join()
+		return telling(a)
+	}, "--node-name n1: node n1 is not in the source of nodes (/etc/nodes.yaml): nothing is changed", "set --node-name to the name that this node has in /etc/nodes.yaml", ""}},
+	problem.TaskFailed: taskExamples(),
+	problem.NodeEntry: {
+		{func(t *testing.T) []problem.Problem {
+			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, peer, listed("n3", "172.30.0.3", "10.244.2.128/25")}))
+		}, "node n3: podCIDRs[0] 10.244.2.128/25: overlaps 10.244.2.0/24 of node n2", "give each node podCIDRs of its own", ""},
+		{func(t *testing.T) []problem.Problem {
+			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{listed("n1", "172.30.0.1", "10.244.1.7/24"), peer}))
+		}, "node n1: podCIDRs[0] 10.244.1.7/24: has host bits set: 10.244.1.0/24 was probably meant", "write 10.244.1.0/24",
+			"node n1: has no usable podCIDR: the plugin's configuration is not written, and pods are not started"},
+	},
+	problem.NoPodCIDR: {{func(t *testing.T) []problem.Problem {
+		return telling(joining(t, fabric.Direct, refusing{}, []node.Node{listed("n1", "172.30.0.1"), peer}))
+	}, "node n1: has no usable podCIDR: the plugin's configuration is not written, and pods are not started", "--allocate-node-cidrs", ""}},
+	problem.PodCIDRRoute: {
+		{func(t *testing.T) []problem.Problem {
+			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, peer}, kernel.UnderlayRoute{Destination: netip.MustParsePrefix("10.244.2.128/25"), Link: "eth0", Gateway: netip.MustParseAddr("172.30.0.9")}))
+		}, "node n2: podCIDR 10.244.2.0/24: overlaps with the route 10.244.2.128/25 via 172.30.0.9 dev eth0 of node n1, which is not flatnet's",
+			"give node n2 another podCIDR; or if nobody needs it, remove the route (`ip route del 10.244.2.128/25 via 172.30.0.9 dev eth0`) on node n1", ""},
+		{func(t *testing.T) []problem.Problem {
+			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, peer}, kernel.UnderlayRoute{Destination: netip.MustParsePrefix("10.0.0.0/8"), Link: "eth1"}))
+		}, "node n1: podCIDR 10.244.1.0/24: overlaps with the route 10.0.0.0/8 dev eth1 of node n1, which is not flatnet's", "take that network off interface eth1 (`ip addr show dev eth1`)",
+			"node n1: has no usable podCIDR: the plugin's configuration is not written, and pods are not started; node n2: podCIDR 10.244.2.0/24"},
+	},
+	problem.NoOverlay: {
+		{func(t *testing.T) []problem.Problem {
+			return telling(joining(t, fabric.VXLAN, refusing{}, []node.Node{listed("n1", "172.30.0.99", "10.244.1.0/24"), far}))
+		}, "node n1: addresses [172.30.0.99]: no interface of this node has one of them: the overlay cannot be made", "compare the node's addresses in the source of nodes with `ip addr`", "node n3: podCIDR 10.244.3.0/24"},
+		{func(t *testing.T) []problem.Problem {
+			return telling(joining(t, fabric.VXLAN, refusing{}, []node.Node{listed("n1", "10.244.1.0/24"), far}))
+		}, "node n1: has no address: the overlay cannot be made", "give the node an address in the source of nodes", "node n3: podCIDR 10.244.3.0/24"},
+	},
+	// What is in the way of the tunnel is brought about by pkg/fabric's tests.
+	problem.VXLANName: {{obstructed(&kernel.Obstacle{Sort: kernel.ErrNameTaken, Link: "flatnet.vx", Type: "bridge", Err: kernel.ErrExists}),
+		"node n1: interface flatnet.vx: is of type bridge and not flatnet's, whose VXLAN device is to have this name", "`ip link del flatnet.vx`; or give flatnet's another name: --vxlan-device", underTunnel}},
+	problem.VXLANNumber: {{obstructed(&kernel.Obstacle{Sort: kernel.ErrNumberTaken, Link: "vxlan0", Type: "vxlan", Err: kernel.ErrExists}),
+		"node n1: VXLAN device vxlan0: has VNI 70 at UDP port 4789, which flatnet.vx is to have: a node has room for one", "`ip link del vxlan0`; or give flatnet another number, the same on all nodes: --vxlan-id, which is 70; another --vxlan-port does as well", underTunnel}},
+	problem.VXLANPort: {{obstructed(&kernel.Obstacle{Sort: kernel.ErrPortTaken, Err: unix.EADDRINUSE}),
+		"node n1: UDP port 4789: is in use by another program, so that flatnet.vx cannot be brought up", "end it, or give flatnet another port, the same on all nodes: --vxlan-port, which is 4789", underTunnel}},
+	problem.RouteTaken: {{func(t *testing.T) []problem.Problem {
+		return telling(joining(t, fabric.Direct, refusing{"ip route add 10.244.2.0/24": kernel.ErrExists}, []node.Node{near, peer}))
+	}, "node n2: ip route add 10.244.2.0/24 via 172.30.0.2 dev eth0 proto 70 src 172.30.0.1: somebody else's is there already: file exists", "remove it: `ip route del 10.244.2.0/24`", ""}},
+	problem.FabricObject: {{func(t *testing.T) []problem.Problem {
+		return telling(joining(t, fabric.VXLAN, refusing{"ip link add": unix.EOPNOTSUPP, "ip addr": kernel.ErrNoTunnel, "ip neigh": kernel.ErrNoTunnel, "bridge": kernel.ErrNoTunnel, "ip route add 10.244.3.0/24": kernel.ErrNoTunnel}, []node.Node{near, far}))
+	}, "node n1: " + tunnelCommand + ": operation not supported", "look at the kernel's log (dmesg)", underTunnel}},
+	problem.PeerWithoutAddress: {{func(t *testing.T) []problem.Problem {
+		return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, listed("n2", "10.244.2.0/24")}))
+	}, "node n2: podCIDR 10.244.2.0/24: the node has no address to reach it by", "wait for its address, or give it one in the source of nodes", ""}},
+	problem.PeerOverlay: {{func(t *testing.T) []problem.Problem {
+		a := planned(t)
+		a.plan = (&fabric.Planner{Config: fabric.Config{Mode: fabric.VXLAN, WithoutOverlay: "it is missing"}}).Plan(near, []node.Node{near, far}, a.underlay)
+		return telling(a)
+	}, "node n3: podCIDR 10.244.3.0/24: can be reached through the overlay only, which node n1 does not have", "mend this node's overlay, which has a problem of its own", ""}},
+	problem.PeerFamily: {
+		{func(t *testing.T) []problem.Problem {
+			return telling(joining(t, fabric.VXLAN, refusing{}, []node.Node{near, listed("n2", "fd00:30::2", "10.244.2.0/24")}))
+		}, "node n2: podCIDR 10.244.2.0/24: of the node's addresses [fd00:30::2] none is of the overlay's family: node n1 uses 172.30.0.1", "list addresses of the same family first at all nodes, or give node n2 one of this family", ""},
+		{func(t *testing.T) []problem.Problem {
+			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, listed("n2", "172.30.0.2", "fd00:244:2::/64")}))
+		}, "node n2: podCIDR fd00:244:2::/64: the node has no address of this family, and fabric direct needs one", "give node n2 such an address, or use --fabric auto or vxlan", ""},
+	},
+	problem.PeerRoute: {{func(t *testing.T) []problem.Problem {
+		return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, far}))
+	}, "node n3: podCIDR 10.244.3.0/24: node n1 has no route to the node's address 172.31.0.3", "look at `ip route get 172.31.0.3` on node n1; give it a route, or use --fabric auto or vxlan", ""}},
+	problem.PodsOutside: {{func(t *testing.T) []problem.Problem {
+		a := planned(t)
+		a.network.PodCIDRs = near.PodCIDRs
+		a.outsiders = []outsider{{netip.MustParseAddr("10.250.0.3"), "shop/web-1"}}
+		return telling(a)
+	}, "node n1: pods outside of the podCIDRs 10.244.1.0/24: hold 10.250.0.3 (shop/web-1)", "Delete them, so that they are made anew", ""}},
+	problem.SysctlDirectory: {{func(t *testing.T) []problem.Problem {
+		return foundBy(t, &host.Keeper{Root: t.TempDir(), Sysctls: readOnlySysctls(t)}, host.Needs{IPv4: true, Underlay: []string{"eth0"}})
+	}, "node n1: sysctls: flatnetd may not write them: read-only file system", "named with --sysctl-dir", "node n1: sysctl net.ipv4.ip_forward; node n1: sysctl net.ipv4.conf.eth0.forwarding"}},
+	problem.Sysctl: {{func(t *testing.T) []problem.Problem {
+		return foundBy(t, &host.Keeper{Root: t.TempDir()}, host.Needs{IPv6: true})
+	}, "node n1: sysctl net.ipv6.conf.all.forwarding: is missing instead of 1: the kernel has no such setting", "boot without ipv6.disable=1, or use no IPv6 podCIDRs", ""}},
+	problem.ForwardChain: {{func(t *testing.T) []problem.Problem {
+		space := netlab.Start(t).Namespace("n1")
+		drop := nftables.ChainPolicyDrop
+		conn, err := nftables.New(nftables.WithNetNSFd(space.FD()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "mine"})
+		conn.AddChain(&nftables.Chain{Table: table, Name: "pass", Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Type: nftables.ChainTypeFilter, Policy: &drop})
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		var all []problem.Problem
+		if err := space.Do(func() error {
+			all = foundBy(t, &host.Keeper{}, host.Needs{IPv4: true, OwnPodCIDRs: near.PodCIDRs})
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}, "node n1: chain inet mine pass: is policy drop instead of accept for 10.244.1.0/24: it may drop what pods send and receive",
+		"`nft insert rule inet mine pass ip saddr 10.244.1.0/24 accept && nft insert rule inet mine pass ip daddr 10.244.1.0/24 accept`", ""}},
+	problem.ManagerFile: {{func(t *testing.T) []problem.Problem {
+		root := t.TempDir()
+		write(t, filepath.Join(root, "run/NetworkManager/conf.d"), "a file where the directory belongs")
+		return foundBy(t, &host.Keeper{Root: root}, host.Needs{HostInterfacePrefix: "veth"})
+	}, "node n1: NetworkManager drop-in /run/NetworkManager/conf.d/flatnet.conf: is unreadable instead of as flatnet needs it: ", "let flatnetd write to the node's /run, or write /run/NetworkManager/conf.d/flatnet.conf by hand:", ""}},
+	problem.PluginFile: {{func(t *testing.T) []problem.Problem {
+		a := planned(t)
+		directory := t.TempDir()
+		write(t, filepath.Join(directory, "05-other.conflist"), `{"cniVersion": "1.0.0", "name": "other", "plugins": [{"type": "bridge"}]}`)
+		network := install.Network{Name: networkName, PodCIDRs: near.PodCIDRs, MTU: 1500, StateDir: "/run/flatnet"}
+		installer := &install.Installer{ConfDir: directory}
+		if _, err := installer.Sync(t.Context(), network); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range installer.Check(network) {
+			f.Path = filepath.Base(f.Path)
+			a.disk = append(a.disk, f)
+		}
+		return telling(a)
+	}, "node n1: 05-other.conflist: sorts before 10-flatnet.conflist, and the container runtime uses the first", "if it is no longer wanted, rename it: mv ", ""}},
+	problem.ServicesRules: {{balanced(balancing{summary: service.Summary{Failure: "nft: Operation not permitted"}}),
+		"node n1: rules of Services: nft: Operation not permitted", "`nft list table ip flatnet-services` shows what is there", ""}},
+	problem.ServicesFeature: {{balanced(balancing{summary: service.Summary{Refused: []string{"shop/web: session affinity does not work: table ip flatnet-services: no such file"}}}),
+		"node n1: rules of Services: shop/web: session affinity does not work: table ip flatnet-services: no such file", "all other Services are served; docs/kernel.md says which kernels", ""}},
+	problem.ServicesConflict: {{balanced(balancing{summary: service.Summary{Conflicts: 2}}),
+		"node n1: Services: 2 addresses and ports are claimed by more than one Service", "`flatnetd status services` says which has them", ""}},
+	problem.KubeProxy: {
+		{balanced(balancing{traces: []string{"nftables table ip kube-proxy"}, deaf: []deaf{deafAt(problem.NodeHealth, "services-health", ":10256")}}),
+			"node n1: kube-proxy: balances Services as well, or has left its rules: nftables table ip kube-proxy", "end kube-proxy on this node and run `kube-proxy --cleanup`. Or run flatnetd without --services", "node n1: --services-health :10256"},
+		{balanced(balancing{traces: []string{"nftables table ip kube-proxy"}, deaf: []deaf{deafAt(problem.ProxyMetrics, "services-metrics", "127.0.0.1:10249")}}),
+			"node n1: kube-proxy: balances Services as well, or has left its rules: nftables table ip kube-proxy", "run flatnetd without --services", "node n1: --services-metrics 127.0.0.1:10249"},
+		{balanced(balancing{traces: []string{"iptables chain KUBE-SERVICES of table nat"}}),
+			"node n1: kube-proxy: balances Services as well, or has left its rules: iptables chain KUBE-SERVICES of table nat", "kube-proxy --cleanup", ""},
+	},
+	problem.ClusterIPRoute: {
+		{balanced(balancing{routless: []netip.Addr{netip.MustParseAddr("10.96.0.1")}}),
+			"node n1: IPv4 ClusterIPs: the node has no route to 10.96.0.1: pods reach Services, what runs on the node itself does not", "`ip route add 10.96.0.0/12 dev eth0`", ""},
+		{balanced(balancing{routless: []netip.Addr{netip.MustParseAddr("fd00:96::1")}}),
+			"node n1: IPv6 ClusterIPs: the node has no route to fd00:96::1: pods reach Services, what runs on the node itself does not", "`ip -6 route add fd00:96::/108 dev eth0`", ""},
+	},
+	problem.ServiceHealth: {{balanced(balancing{summary: service.Summary{Unheard: []string{"172.30.0.1:31000 of shop/web"}}}),
+		"node n1: health of Services at 172.30.0.1:31000 of shop/web: flatnetd cannot listen there", "look at `ss -ltnp` for who has the port, or give the Service another healthCheckNodePort", ""}},
+	problem.NodeHealth: {{balanced(balancing{deaf: []deaf{deafAt(problem.NodeHealth, "services-health", ":10999")}}),
+		"node n1: --services-health :10999: listening: address already in use", "give another --services-health, or an empty one", ""}},
+	problem.ProxyMetrics: {{balanced(balancing{deaf: []deaf{deafAt(problem.ProxyMetrics, "services-metrics", "127.0.0.1:10999")}}),
+		"node n1: --services-metrics 127.0.0.1:10999: listening: address already in use", "give another --services-metrics, or an empty one", ""}},
+}
+
+func deafAt(kind problem.Kind, flag, address string) deaf {
+	return deaf{&standIn{kind: kind, flag: flag, address: address}, errors.New("listening: address already in use")}
+}
+
+const (
+	tunnelCommand = "ip link add flatnet.vx address 3a:e1:fc:fc:cf:f8 mtu 1450 type vxlan id 70 local 172.30.0.1 dstport 4789 nolearning noudpcsum; ip link set flatnet.vx up addrgenmode none"
+	underTunnel   = "node n1: ip addr add 10.244.1.0/32 dev flatnet.vx; node n3: ip neigh add 10.244.3.0 lladdr d2:b5:6d:12:c8:ea dev flatnet.vx nud permanent proto 70; " +
+		"node n3: bridge fdb add d2:b5:6d:12:c8:ea dev flatnet.vx dst 172.31.0.3 self permanent; node n3: ip route add 10.244.3.0/24 via 10.244.3.0 dev flatnet.vx proto 70 onlink"
+)
+
+// obstructed is an agent whose tunnel cannot be made.
+func obstructed(by error) func(*testing.T) []problem.Problem {
+	return func(t *testing.T) []problem.Problem {
+		return telling(joining(t, fabric.VXLAN, refusing{"ip link": by, "ip addr": kernel.ErrNoTunnel, "ip neigh": kernel.ErrNoTunnel, "bridge": kernel.ErrNoTunnel, "ip route add 10.244.3.0/24": kernel.ErrNoTunnel}, []node.Node{near, far}))
+	}
+}
+
+func balanced(b balancing) func(*testing.T) []problem.Problem {
+	b.node = "n1"
+	return func(*testing.T) []problem.Problem { return problem.Fold(b.problems()) }
+}
+
+// taskExamples are all tasks, each failing. What the verification found that is
+// a problem by itself is none of the task's.
+func taskExamples() (all []example) {
+	for t := range numberOfTasks {
+		e := example{func(*testing.T) []problem.Problem {
+			a := plain()
+			a.errors[verifyTask] = fmt.Errorf("%w: 3 of them", errRefused)
+			a.errors[t] = errors.New("doing it: no space left on device")
+			return telling(a)
+		}, "node n1: task " + t.String() + ": doing it: no space left on device", "it is tried again by itself", ""}
+		if t == installTask {
+			bring := e.bring
+			e.bring = func(test *testing.T) []problem.Problem {
+				a := planned(test)
+				a.errors[installTask] = errors.New("doing it: no space left on device")
+				a.disk = []install.Finding{{Path: "/opt/cni/bin/flatnet", What: "is missing"}}
+				return append(telling(a), bring(test)[0])
+			}
+			e.follows = "node n1: /opt/cni/bin/flatnet"
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// foundBy is an agent whose host was looked at.
+func foundBy(t *testing.T, k *host.Keeper, needs host.Needs) []problem.Problem {
+	a := planned(t)
+	a.findings = k.Apply(t.Context(), needs)
+	return telling(a)
+}
+
+// readOnlySysctls is a directory as /proc/sys is in a container.
+func readOnlySysctls(t *testing.T) string {
+	t.Helper()
+	directory := t.TempDir()
+	write(t, filepath.Join(directory, "net/ipv4/ip_forward"), "0")
+	write(t, filepath.Join(directory, "net/ipv4/conf/eth0/forwarding"), "0")
+	if err := errors.Join(unix.Mount(directory, directory, "", unix.MS_BIND, ""), unix.Mount("", directory, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(directory, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return directory
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Every kind of problem says what is wrong and what to do, and what follows from it
+// is no problem of its own. A kind without an example fails.
+func TestEveryKindOfProblem(t *testing.T) {
+	for kind := range problem.All() {
+		t.Run(kind.String(), func(t *testing.T) {
+			if len(examples[kind]) == 0 {
+				t.Fatal("there is no example of this kind: add one to examples")
+			}
+			for _, e := range examples[kind] {
+				all := e.bring(t)
+				if len(all) == 0 {
+					t.Fatalf("no problem, want %s", e.want)
+				}
+				p := all[0]
+				if p.Kind() != kind || !strings.HasPrefix(p.String(), e.want) || !strings.Contains(p.Advice(), e.advice) {
+					t.Errorf("got\n%s: %s\n\t%s\nwant\n%s: %s\n\t%s", p.Kind(), p, p.Advice(), kind, e.want, e.advice)
+				}
+				var follows []string
+				for _, f := range troubleOf(p).Follows {
+					follows = append(follows, problem.Consequence(f.Node, f.Object, f.Reason))
+				}
+				if got := strings.Join(follows, "; "); got != e.follows {
+					t.Errorf("from %s follows\n%s\nwant\n%s", p, got, e.follows)
+				}
+				if e.follows != "" && len(all) > 1 && kind != problem.TaskFailed {
+					t.Errorf("more problems: %v", all[1:])
+				}
+			}
+		})
+	}
+}
+
+// An agent without a problem says so.
+func TestNoProblem(t *testing.T) {
+	a := planned(t)
+	a.report = askKernel(kernelWithout{}, []requirements.Part{requirements.Pods})
+	if all := telling(a); len(all) > 0 {
+		t.Errorf("%v", all)
+	}
+}

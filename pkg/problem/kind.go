@@ -1,0 +1,139 @@
+package problem
+
+import "iter"
+
+// Kind is a sort of problem: what it means and what is to be done about it are
+// the same wherever it comes up.
+type Kind int
+
+// The kinds, the most general first.
+const (
+	NodesSource        Kind = iota // the list of nodes is not up to date
+	ServicesSource                 // the lists of Services and endpoints are not up to date
+	KernelFeature                  // the kernel lacks something
+	NodeUnlisted                   // this node is not among the nodes
+	TaskFailed                     // a piece of the agent's work could not be done
+	NodeEntry                      // an entry of the list of nodes cannot be used
+	NoPodCIDR                      // this node has no addresses for pods
+	PodCIDRRoute                   // a route of somebody else's is at odds with a podCIDR
+	NoOverlay                      // this node's end of the overlay cannot be planned
+	VXLANName                      // somebody else's interface has the tunnel's name
+	VXLANNumber                    // another VXLAN device has the tunnel's number
+	VXLANPort                      // somebody else has the tunnel's UDP port
+	RouteTaken                     // somebody else's route or rule is in the place of one of flatnet's
+	FabricObject                   // the kernel refuses something else of the fabric
+	PeerWithoutAddress             // another node has no address
+	PeerOverlay                    // another node could be reached through an overlay that there is not
+	PeerFamily                     // another node has no address of the family that it would take
+	PeerRoute                      // there is no route to another node
+	PodsOutside                    // pods hold addresses that are no longer this node's
+	SysctlDirectory                // sysctls cannot be written at all
+	Sysctl                         // a sysctl is not as needed
+	ForwardChain                   // a chain of hook forward drops pods' packets
+	ManagerFile                    // a network manager cannot be told to leave flatnet's interfaces alone
+	PluginFile                     // a file keeps runtimes from using the plugin
+	ServicesRules                  // the rules of Services could not be written
+	ServicesFeature                // some rules of Services are refused
+	ServicesConflict               // two Services claim the same address and port
+	KubeProxy                      // kube-proxy balances as well
+	ClusterIPRoute                 // the node has no route to ClusterIPs
+	ServiceHealth                  // a Service's health cannot be told to load balancers
+	NodeHealth                     // the node's health cannot be told to load balancers
+	ProxyMetrics                   // kube-proxy's metrics and mode cannot be told to monitoring
+	numberOfKinds
+)
+
+// description of a kind, as docs/operations.md has it too.
+type description struct {
+	name    string // for machines
+	meaning string
+	advice  string // what to do where nothing more is known of the object
+}
+
+// descriptions are those of all kinds. Nobody writes to it.
+var descriptions = [numberOfKinds]description{
+	NodesSource: {"nodes-source", "the list of nodes cannot be read or watched; what was known before stays in force",
+		"correct the file, which is read again by itself; or see to it that the node reaches the API server, and that flatnetd may list and watch nodes"},
+	ServicesSource: {"services-source", "Services or their endpoints cannot be watched; what was known before stays in force",
+		"see to it that the node reaches the API server, and that flatnetd has the rights of deploy/base/rbac.yaml"},
+	KernelFeature: {"kernel-feature", "the kernel lacks something that this node needs; the sentence says what is off without it",
+		"load the module, or boot a kernel that has it: docs/kernel.md lists what is needed"},
+	NodeUnlisted: {"node-unlisted", "the list of nodes does not have this node; nothing is changed",
+		"set --node-name to the name that the node has in the list, or add it there"},
+	TaskFailed: {"task", "a piece of the agent's work failed; it is tried again by itself, at first after a second",
+		"the reason is the kernel's or the file system's own: mend that, and the next try is soon"},
+	NodeEntry: {"node-entry", "an entry of the list of nodes cannot be used; everything else is joined",
+		"correct the field that the sentence names, at the node that it names"},
+	NoPodCIDR: {"no-podcidr", "this node has no usable podCIDR: the plugin's configuration is not written, and pods are not started",
+		"Kubernetes assigns one if the controller manager runs with --allocate-node-cidrs; otherwise give the node one"},
+	PodCIDRRoute: {"podcidr-route", "a network or route that this node has is at odds with a podCIDR, which is left out",
+		"remove the route, or give the node another podCIDR"},
+	NoOverlay: {"no-overlay", "this node's end of the overlay cannot be made, because its address is not known or no interface has it",
+		"compare the node's addresses in the source of nodes with `ip addr`"},
+	VXLANName: {"vxlan-name", "an interface that is no VXLAN device has the tunnel's name",
+		"if it is no longer wanted, remove it with `ip link del`; or name the tunnel otherwise with --vxlan-device"},
+	VXLANNumber: {"vxlan-number", "another VXLAN device has the tunnel's VNI and UDP port",
+		"if it is no longer wanted, remove it with `ip link del`; or set another --vxlan-id, the same on all nodes"},
+	VXLANPort: {"vxlan-port", "a VXLAN device of another sort, or another program, has the tunnel's UDP port",
+		"end or remove it; or set another --vxlan-port, the same on all nodes"},
+	RouteTaken: {"route-taken", "somebody else's route or rule is where one of flatnet's has to be; it is left alone",
+		"remove it if it is not wanted; flatnetd's comes within --resync"},
+	FabricObject: {"fabric-object", "the kernel refuses a route, an address or an entry of the fabric for another reason",
+		"look at the kernel's log (dmesg), and at what else manages interfaces and routes on this node; it is tried again by itself"},
+	PeerWithoutAddress: {"peer-without-address", "another node has no address, so that its pods are not reached",
+		"wait for its address, or give it one in the source of nodes"},
+	PeerOverlay: {"peer-overlay", "another node's pods are reached through the overlay only, which this node does not have",
+		"mend this node's overlay, which has a problem of its own; or make the other node reachable on link"},
+	PeerFamily: {"peer-family", "another node has no address of the family that its pods would be reached by",
+		"give the node such an address; with an overlay, list the same family first at all nodes"},
+	PeerRoute: {"peer-route", "this node has no route to another node's address, and fabric direct needs one",
+		"look at `ip route get` with that address; give the node a route, or use fabric auto or vxlan"},
+	PodsOutside: {"pods-outside", "the node's podCIDRs were changed while pods ran: other nodes have no route to these pods",
+		"delete the pods, so that they are made anew"},
+	SysctlDirectory: {"sysctl-directory", "flatnetd cannot write sysctls at all",
+		"let flatnetd write the node's /proc/sys: in a container it is read-only unless the node's own is mounted, and named with --sysctl-dir"},
+	Sysctl: {"sysctl", "a setting of the kernel is not as needed, and could not be set",
+		"set it on the node with `sysctl -w`, and find out what keeps flatnetd from it"},
+	ForwardChain: {"forward-chain", "a chain of hook forward may drop what pods send and receive",
+		"let the podCIDRs pass in that chain, and in the file that it is loaded from"},
+	ManagerFile: {"manager-file", "a file for a network manager cannot be written: it may configure or remove what is flatnet's",
+		"let flatnetd write to the node's /run, or write the file by hand"},
+	PluginFile: {"plugin-file", "a binary or configuration of the plugin is not as it should be, or another one comes first",
+		"look at the file: flatnetd writes it again by itself as soon as it can"},
+	ServicesRules: {"services-rules", "the rules of Services could not be written; it is tried again, and the rules before stay",
+		"the reason is nft's or the kernel's own; `nft list table ip flatnet-services` shows what is there"},
+	ServicesFeature: {"services-feature", "the kernel or nft refuses the rules of a feature of Services; all others are served",
+		"docs/kernel.md says which kernels and which versions of nft take these rules"},
+	ServicesConflict: {"services-conflict", "addresses and ports are claimed by more than one Service; the older one has them",
+		"`flatnetd status services` says which has them; `kubectl describe service` of the others has an event"},
+	KubeProxy: {"kube-proxy", "kube-proxy balances Services as well, or has left its rules: whichever the kernel asks first decides",
+		"end kube-proxy on this node and run `kube-proxy --cleanup`, or run flatnetd without --services"},
+	ClusterIPRoute: {"clusterip-route", "the node has no route to ClusterIPs: pods reach Services, what runs on the node itself does not",
+		"give the node a default route, or one to the Services' network: where it leads does not matter"},
+	ServiceHealth: {"service-health", "something else listens where load balancers ask for a Service's health",
+		"look at `ss -ltnp` for who has the port, or give the Service another healthCheckNodePort"},
+	NodeHealth: {"node-health", "something else listens where load balancers ask for the node's health",
+		"look at `ss -ltnp` for who has the port; give another --services-health, or an empty one; a kube-proxy that ends frees it within ten seconds"},
+	ProxyMetrics: {"proxy-metrics", "something else listens where monitoring asks for kube-proxy's metrics and mode",
+		"look at `ss -ltnp` for who has the port; give another --services-metrics, or an empty one; a kube-proxy that ends frees it within ten seconds"},
+}
+
+// All returns every kind.
+func All() iter.Seq[Kind] {
+	return func(yield func(Kind) bool) {
+		for k := range numberOfKinds {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// String is the kind's name for machines: "vxlan-number".
+func (k Kind) String() string { return descriptions[k].name }
+
+// Meaning says what a problem of the kind means, whatever its object is.
+func (k Kind) Meaning() string { return descriptions[k].meaning }
+
+// Advice says what to do about problems of the kind, whatever their object is.
+func (k Kind) Advice() string { return descriptions[k].advice }
