@@ -19,14 +19,18 @@ build:
 # All tests, with the race detector where there is a C compiler. The packages
 # that need namespaces make their own, as root or in a user namespace. Those
 # that count lost packets, or crowd the machine, come last and one at a time.
-CROWDS = ./test/stress ./test/demo ./test/fabric ./test/service
+# make test HOSTILE=1 does it while test/hostile keeps the machine busy.
+HOSTILE ?=
+CROWDS  = ./test/stress ./test/demo ./test/fabric ./test/service
+LIMIT   = $(if $(HOSTILE),120m,20m)
 test: build
 	@test/prepare.sh test
-	@race=$$(test/prepare.sh race); \
+	@$(if $(HOSTILE),$(GO) build -o bin/hostile ./test/hostile)
+	@race=$$(test/prepare.sh race); under=$(if $(HOSTILE),$(CURDIR)/bin/hostile); \
 		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service)$$'); \
-		$(GO) test $$race -timeout 20m $$others && \
-		(cd test/e2e && $(GO) test $$race -timeout 10m ./...) && \
-		$(GO) test $$race -timeout 20m -p 1 $(CROWDS)
+		$$under $(GO) test $$race -timeout $(LIMIT) $$others && \
+		(cd test/e2e && $$under $(GO) test $$race -timeout $(LIMIT) ./...) && \
+		$$under $(GO) test $$race -timeout $(LIMIT) -p 1 $(CROWDS)
 
 # The tests on other kernels than this machine's, each in an emulated machine:
 # make kernels K=6.1 RUN=pkg/fabric; docs/tested-kernels.md. Takes minutes.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,9 +21,13 @@ type lab struct {
 	Options
 }
 
+// patience is how long one waits for the lock where that is not what is tested: on a
+// busy machine sixty others may come first, each of them late.
+const patience = 10 * time.Minute
+
 func newLab(t testing.TB) *lab {
 	root := t.TempDir()
-	return &lab{TB: t, root: root, Options: Options{Directory: root, Network: "net", BootID: "this boot"}}
+	return &lab{TB: t, root: root, Options: Options{Directory: root, Network: "net", BootID: "this boot", LockTimeout: patience}}
 }
 
 func (l *lab) path(name string) string { return filepath.Join(l.root, "net", name) }

@@ -17,7 +17,7 @@ func TestLocked(t *testing.T) {
 	l.add(pool, "a")
 	unlock := l.hostLocalLock()
 	brief := l.open()
-	l.LockTimeout = time.Minute
+	l.LockTimeout = patience
 	patient := l.open()
 	s := brief
 	before := l.snapshot()
@@ -41,7 +41,8 @@ func TestLocked(t *testing.T) {
 		if !errors.Is(err, ErrLocked) || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(start); took < 30*time.Millisecond || took > 10*time.Second {
+		// How much longer it may take is what TestPatience says.
+		if took := time.Since(start); took < 30*time.Millisecond {
 			t.Errorf("%s gave up after %s", name, took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -57,7 +58,7 @@ func TestLocked(t *testing.T) {
 	}
 
 	// Whoever waits gets it when it is free.
-	l.LockTimeout = 0
+	l.LockTimeout = patience
 	got := make(chan string)
 	go func() { got <- l.add(pool, "b") }()
 	time.AfterFunc(20*time.Millisecond, unlock)
@@ -90,6 +91,7 @@ func TestLockReplaced(t *testing.T) {
 // TestPatience: how long the waiting takes is decided by the clock alone.
 func TestPatience(t *testing.T) {
 	l := newLab(t)
+	l.LockTimeout = 0
 	defer l.hostLocalLock()()
 	s := l.open()
 	synctest.Test(t, func(t *testing.T) {

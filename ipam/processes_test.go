@@ -52,7 +52,7 @@ func child() int {
 // attachment is the life of one.
 func attachment(dir, id string) error {
 	ctx := context.Background()
-	s, err := Open(Options{Directory: dir, Network: "net", BootID: "this boot"})
+	s, err := Open(Options{Directory: dir, Network: "net", BootID: "this boot", LockTimeout: patience})
 	if err != nil {
 		return err
 	}

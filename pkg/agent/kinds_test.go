@@ -150,7 +150,7 @@ var examples = map[problem.Kind][]example{
 	},
 	problem.NodeUnlisted: {{func(*testing.T) []problem.Problem {
 		a := plain()
-		a.nodes = []node.Node{peer}
+		a.nodes, a.judging = []node.Node{peer}, node.NewJudging("n1")
 		a.errors[joinTask] = a.join()
 		return telling(a)
 	}, "--node-name n1: node n1 is not in the source of nodes (/etc/nodes.yaml): nothing is changed", "set --node-name to the name that this node has in /etc/nodes.yaml", ""}},

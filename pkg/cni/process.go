@@ -311,11 +311,21 @@ func (p Process) printVersion() int {
 	return 0
 }
 
-// versionWait bounds the wait for standard input at VERSION: a person at a
-// terminal gives none.
-const versionWait = 200 * time.Millisecond
+// versionWait and terminalWait bound the wait for standard input at VERSION. What a
+// runtime writes may be late on a busy machine, and the answer to it has to be in the
+// version that it asks in; a person at a terminal writes nothing, and waits for us.
+const (
+	versionWait  = 5 * time.Second
+	terminalWait = 200 * time.Millisecond
+)
 
 func (p Process) askedVersion() string {
+	wait := versionWait
+	if file, is := p.Stdin.(*os.File); is {
+		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			wait = terminalWait
+		}
+	}
 	answer := make(chan string, 1)
 	go func() {
 		var head struct {
@@ -332,7 +342,7 @@ func (p Process) askedVersion() string {
 	select {
 	case v := <-answer:
 		return v
-	case <-time.After(versionWait):
+	case <-time.After(wait):
 		return ""
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -124,14 +126,28 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// Standard input that never ends does not keep VERSION from answering.
-func TestVersionDoesNotWaitForInput(t *testing.T) {
-	input, output := io.Pipe()
-	defer output.Close()
-	var out bytes.Buffer
-	p := Process{Getenv: func(string) string { return "VERSION" }, Stdin: input, Stdout: &out, Stderr: io.Discard}
-	if status := p.Run(&verbs{}); status != 0 || !strings.Contains(out.String(), "1.1.0") {
-		t.Errorf("status %d, stdout %q", status, out.String())
+// Standard input that never ends does not keep VERSION from answering, and one that
+// comes late is answered in its version.
+func TestVersionWaitsForInput(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		after time.Duration // until it comes; 0 stands for never
+		want  string
+	}{{"never", 0, "1.1.0"}, {"late", versionWait - time.Millisecond, "0.4.0"}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				input, output := io.Pipe()
+				defer output.Close()
+				if c.after > 0 {
+					time.AfterFunc(c.after, func() { _, _ = io.WriteString(output, `{"cniVersion": "0.4.0"}`) })
+				}
+				var out bytes.Buffer
+				p := Process{Getenv: func(string) string { return "VERSION" }, Stdin: input, Stdout: &out, Stderr: io.Discard}
+				if status := p.Run(&verbs{}); status != 0 || !strings.Contains(out.String(), `"cniVersion":"`+c.want+`"`) {
+					t.Errorf("status %d, stdout %q, want version %s", status, out.String(), c.want)
+				}
+			})
+		})
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 func TestMain(m *testing.M) { netlab.Main(m) }
@@ -137,10 +138,10 @@ func TestWhatIsAppliedIsFoundAgain(t *testing.T) {
 				addRoute(t, n, last)
 				select {
 				case <-told:
-				case <-time.After(30 * time.Second):
+				case <-time.After(pace.Far()):
 					t.Error("the kernel has not told of the last route")
 				}
-				time.Sleep(50 * time.Millisecond) // for what it tells in its own time, and must not
+				time.Sleep(50 * time.Millisecond) // for what it tells in its own time, and must not: later would be missed
 				cancel()
 				if err := <-done; err != nil {
 					t.Error(err)

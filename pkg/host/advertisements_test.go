@@ -3,14 +3,15 @@ package host
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // advertised makes a node that has its default route of a router's advertisement,
@@ -120,12 +121,15 @@ func advertise() error {
 	return unix.Sendto(fd, message, 0, to)
 }
 
-// await asks until the answer is yes, for some seconds.
+// await asks until the answer is yes.
 func await(t *testing.T, what string, ready func() bool) {
 	t.Helper()
-	for begin := time.Now(); !ready(); time.Sleep(time.Millisecond) {
-		if time.Since(begin) > 10*time.Second {
-			t.Fatalf("no %s after 10 s", what)
+	if _, err := pace.Await(pace.Far(), func() error {
+		if !ready() {
+			return errors.New("it is not there")
 		}
+		return nil
+	}); err != nil {
+		t.Fatalf("waiting for %s: %v", what, err)
 	}
 }

@@ -28,12 +28,9 @@ func watch(t *testing.T, node *netlab.Node) <-chan time.Time {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		begin := time.Now()
+		// Nothing else happens that could end it.
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("watch ended with %v", err)
-		}
-		if took := time.Since(begin); took > pace.Of(time.Second) {
-			t.Errorf("watch ended after %s", took)
 		}
 	})
 	wantCall(t, calls, "the beginning")
@@ -44,7 +41,7 @@ func wantCall(t *testing.T, calls <-chan time.Time, what string) {
 	t.Helper()
 	select {
 	case <-calls:
-	case <-time.After(5 * time.Second):
+	case <-time.After(pace.Far()):
 		t.Fatalf("no call after %s", what)
 	}
 }
@@ -74,7 +71,7 @@ func TestWatch(t *testing.T) {
 }
 
 // TestWatchCoalesces: forwarding of all interfaces makes a notification for each
-// of a hundred.
+// of a hundred, and those that come together make one call.
 func TestWatchCoalesces(t *testing.T) {
 	node := netlab.Start(t).Node("node")
 	for i := range 50 {
@@ -84,14 +81,16 @@ func TestWatchCoalesces(t *testing.T) {
 		}
 	}
 	calls := watch(t, node)
+	begin := time.Now()
 	setSysctls(t, node, "net/ipv4/ip_forward=1")
 	wantCall(t, calls, "ip_forward=1")
 	// What is written next is notified after all of that.
 	setSysctls(t, node, "net/ipv4/conf/lo/rp_filter=1")
 	wantCall(t, calls, "rp_filter=1")
-	// A slow machine may need some more than one.
-	if more := len(calls); more > 5 {
-		t.Errorf("%d calls more than changes", more)
+	// A slow machine may need some more than these two, but never more than fit in.
+	made := 2 + len(calls)
+	if took := time.Since(begin); made > int(took/settle) {
+		t.Errorf("%d calls in %s, with %s before each", made, took, settle)
 	}
 }
 
@@ -112,11 +111,9 @@ func TestWatchIgnoresPods(t *testing.T) {
 	wantCall(t, calls, "the pod's interface, whose peer is in no group here")
 	calls = watch(t, node)
 	setSysctls(t, node, "net/ipv4/conf/veth0123456789a/rp_filter=1", "net/ipv4/conf/veth0123456789a/forwarding=1")
-	begin := time.Now()
-	// Longer than changes are waited for: they would have made a call by now.
-	for time.Since(begin) < 3*settle {
-		time.Sleep(settle)
-	}
+	// Longer than changes are waited for: they would have made a call by now. Where the
+	// machine is late, a call that is wrong may be missed, and none is made up.
+	time.Sleep(3 * settle)
 	wantNoCall(t, calls, "settings of a pod's interface")
 	setSysctls(t, node, "net/ipv4/ip_forward=1")
 	wantCall(t, calls, "ip_forward=1")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // TestForwardWatcher: what docker does is told, once for each transaction, and
@@ -44,7 +45,7 @@ func TestForwardWatcher(t *testing.T) {
 		}
 		select {
 		case <-calls:
-		case <-time.After(30 * time.Second):
+		case <-time.After(pace.Far()):
 			t.Fatalf("%q was not told", script)
 		}
 	}

@@ -1,12 +1,15 @@
 package install
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 const complete = `
@@ -152,13 +155,14 @@ func TestCheckSeesAChangeWithTheSameTime(t *testing.T) {
 	n := newNode(t)
 	n.sync()
 	// What was compared within a second of a change is not relied on.
-	deadline := time.Now().Add(10 * time.Second)
 	for _, name := range binaries() {
-		for !stampOf(stat(t, n.bin(name))).settled() {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s does not settle", name)
+		if _, err := pace.Await(pace.Far(), func() error {
+			if !stampOf(stat(t, n.bin(name))).settled() {
+				return fmt.Errorf("%s does not settle", name)
 			}
-			time.Sleep(10 * time.Millisecond)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 	path := n.bin("flatnet")

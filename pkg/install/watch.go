@@ -32,15 +32,11 @@ const settle = 50 * time.Millisecond
 // refuses to watch, for example because fs.inotify.max_user_instances is
 // used up.
 func (i *Installer) Watch(ctx context.Context, changed func()) error {
-	notify, err := fsnotify.NewWatcher()
+	w, err := i.beginWatch()
 	if err != nil {
-		return fmt.Errorf("watching %s and %s: %w", i.BinDir, i.ConfDir, err)
-	}
-	defer notify.Close()
-	w := &watch{installer: i, notify: notify, at: map[string]string{}}
-	if err := w.follow(); err != nil {
 		return err
 	}
+	defer w.notify.Close()
 	changed()
 	due := time.NewTimer(0)
 	due.Stop()
@@ -54,11 +50,11 @@ func (i *Installer) Watch(ctx context.Context, changed func()) error {
 		case <-due.C:
 			pending = false
 			changed()
-		case event := <-notify.Events:
+		case event := <-w.notify.Events:
 			if relevant, err = w.handle(event); err != nil {
 				return err
 			}
-		case err := <-notify.Errors:
+		case err := <-w.notify.Errors:
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("watching %s and %s: %w", i.BinDir, i.ConfDir, err)
 			}
@@ -77,6 +73,20 @@ type watch struct {
 	installer *Installer
 	notify    *fsnotify.Watcher
 	at        map[string]string // directory → where it is watched: there, or at the nearest one above it that exists
+}
+
+// beginWatch watches what is there to be watched. Whoever calls it closes notify.
+func (i *Installer) beginWatch() (*watch, error) {
+	notify, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("watching %s and %s: %w", i.BinDir, i.ConfDir, err)
+	}
+	w := &watch{installer: i, notify: notify, at: map[string]string{}}
+	if err := w.follow(); err != nil {
+		notify.Close()
+		return nil, err
+	}
+	return w, nil
 }
 
 func (w *watch) directories() []string {

@@ -7,50 +7,71 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
-// watched is a [Installer.Watch] that runs in the background.
-type watched struct {
-	t     *testing.T
-	calls chan struct{}
+// watching is what [Installer.Watch] does, but for the time that it collects changes:
+// the test takes the kernel's notifications one by one.
+type watching struct {
+	t      *testing.T
+	watch  *watch
+	marker string // a file that is nobody's business, in a directory that is watched too
 }
 
-func startWatch(t *testing.T, n *node) *watched {
+func startWatching(t *testing.T, n *node) *watching {
 	t.Helper()
-	w := &watched{t: t, calls: make(chan struct{}, 1000)}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- n.Watch(ctx, func() { w.calls <- struct{}{} }) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Watch ended with %v", err)
-		}
-	})
-	w.want("the start")
-	return w
+	w, err := n.beginWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.notify.Close() })
+	directory := t.TempDir()
+	if err := w.notify.Add(directory); err != nil {
+		t.Fatal(err)
+	}
+	return &watching{t, w, filepath.Join(directory, "marker")}
 }
 
-// want waits for a call, and for the end of those that belong to the same change.
-func (w *watched) want(what string) {
+// told reports whether anything that happened until now is of interest. The kernel
+// notifies in order: what comes before the marker is all there is.
+func (w *watching) told() (relevant bool) {
 	w.t.Helper()
-	select {
-	case <-w.calls:
-	case <-time.After(10 * time.Second):
-		w.t.Fatalf("%s was not told", what)
+	if err := os.Mkdir(w.marker, 0o755); err != nil {
+		w.t.Fatal(err)
 	}
-	for w.quiet() != nil {
+	defer func() {
+		if err := os.Remove(w.marker); err != nil {
+			w.t.Fatal(err)
+		}
+	}()
+	deadline := time.After(pace.Far())
+	for {
+		select {
+		case event := <-w.watch.notify.Events:
+			if event.Name == w.marker && event.Has(fsnotify.Create) {
+				return relevant
+			}
+			is, err := w.watch.handle(event)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			relevant = relevant || is
+		case err := <-w.watch.notify.Errors:
+			w.t.Fatal(err)
+		case <-deadline:
+			w.t.Fatal("the kernel does not notify")
+		}
 	}
 }
 
-// quiet returns an error where there is a call within a few times of what
-// changes are collected for.
-func (w *watched) quiet() error {
-	select {
-	case <-w.calls:
-		return errors.New("told")
-	case <-time.After(4 * settle):
-		return nil
+// want demands that something of interest has happened.
+func (w *watching) want(what string) {
+	w.t.Helper()
+	if !w.told() {
+		w.t.Fatalf("%s was not told", what)
 	}
 }
 
@@ -58,7 +79,7 @@ func TestWatchTells(t *testing.T) {
 	n := newNode(t)
 	n.write(n.conf("87-podman.conflist"), "{}", 0o644)
 	n.sync()
-	w := startWatch(t, n)
+	w := startWatching(t, n)
 	for _, c := range []struct {
 		what string
 		do   func() error
@@ -79,36 +100,49 @@ func TestWatchTells(t *testing.T) {
 	}
 	for _, path := range []string{n.bin("host-local"), n.bin(".flatnet.tmp-7"), n.conf("README"), n.conf(".10-flatnet.conflist.tmp-7")} {
 		n.write(path, "x", 0o644)
-		if w.quiet() != nil {
+		if w.told() {
 			t.Errorf("%s was told, and is nobody's business", path)
 		}
 	}
 }
 
-// A package manager changes all of it at once.
+// A package manager changes all of it at once, which is told a few times.
 func TestWatchCollects(t *testing.T) {
 	n := newNode(t)
 	n.sync()
-	w := startWatch(t, n)
+	calls := make(chan struct{}, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- n.Watch(ctx, func() { calls <- struct{}{} }) }()
+	call := func(what string) {
+		t.Helper()
+		select {
+		case <-calls:
+		case <-time.After(pace.Far()):
+			t.Fatalf("%s was not told", what)
+		}
+	}
+	call("the start")
 	begin := time.Now()
 	for range 200 {
 		n.write(n.bin("flatnet"), "x", 0o755)
 		n.write(n.conf(conflistName), "{}", 0o644)
 	}
-	took := time.Since(begin)
-	<-w.calls
-	calls := 1
-	for w.quiet() != nil {
-		calls++
+	call("a change")
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch ended with %v", err)
 	}
-	if most := int(took/settle) + 2; calls > most {
-		t.Errorf("%d calls for changes in %s, want at most %d", calls, took, most)
+	// Each waits for as long as changes are collected, so there are no more than fit in.
+	made := 1 + len(calls)
+	if took := time.Since(begin); made > int(took/settle) {
+		t.Errorf("%d calls in %s, with %s before each", made, took, settle)
 	}
 }
 
 func TestWatchFollowsDirectories(t *testing.T) {
 	n := newNode(t) // neither directory exists
-	w := startWatch(t, n)
+	w := startWatching(t, n)
 	n.sync()
 	w.want("what Sync made")
 
@@ -135,22 +169,22 @@ func TestWatchFollowsDirectories(t *testing.T) {
 	n.sync()
 	w.want("the new directory")
 	n.write(filepath.Join(n.BinDir+".old", "flatnet"), "x", 0o755)
-	if w.quiet() != nil {
+	if w.told() {
 		t.Error("the old directory is still watched")
 	}
 	n.write(n.bin("flatnet"), "x", 0o755)
 	w.want("a change in the new directory")
 }
 
-// Watch and Sync together repair, and come to rest.
+// Whoever syncs whenever he is told repairs, and comes to rest.
 func TestWatchAndSync(t *testing.T) {
 	n := newNode(t)
-	w := startWatch(t, n)
+	w := startWatching(t, n)
 	for range 3 {
 		n.sync()
 		w.want("Sync")
 		wantText(t, "changes", n.sync(), "")
-		if w.quiet() != nil {
+		if w.told() {
 			t.Error("a Sync that changes nothing is told")
 		}
 		if err := errors.Join(os.RemoveAll(n.BinDir), os.Remove(n.conf(conflistName))); err != nil {

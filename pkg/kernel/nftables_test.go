@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // told writes down what a monitor tells.
@@ -30,7 +31,7 @@ func (t told) expect(test *testing.T, want string) {
 		if got != want {
 			test.Errorf("told %q, want %q", got, want)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(pace.Far()):
 		test.Fatalf("not told %q", want)
 	}
 }
@@ -108,7 +109,7 @@ func TestNftablesMonitorSaysThatItMissedSomething(t *testing.T) {
 		s.wait <- struct{}{}
 		s.expect(t, "missed")
 		s.wait <- struct{}{}
-		for deadline := time.After(30 * time.Second); ; {
+		for deadline := time.After(pace.Far()); ; {
 			select {
 			case got := <-s.told:
 				if got == "missed" {

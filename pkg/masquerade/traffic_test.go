@@ -18,9 +18,10 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
-const patience = 10 * time.Second
+var patience = pace.Far()
 
 // stage is a pod, its node, and a machine that is everything else: another
 // node with a pod, an exempt network, and the world outside.

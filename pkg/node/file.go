@@ -48,6 +48,7 @@ const (
 type File struct {
 	path string
 	log  *slog.Logger
+	poll time.Duration
 
 	mu  sync.Mutex
 	err error // what Check returns
@@ -55,7 +56,7 @@ type File struct {
 
 // NewFile returns a source that reads the nodes from the file at path.
 func NewFile(path string, log *slog.Logger) *File {
-	return &File{path: path, log: log.With("file", path), err: fmt.Errorf("nodes file %s has not been read yet", path)}
+	return &File{path: path, log: log.With("file", path), poll: poll, err: fmt.Errorf("nodes file %s has not been read yet", path)}
 }
 
 // Check implements Source. The error has the line and what is wrong with it.
@@ -90,7 +91,7 @@ func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
 			polled = !first
 		}
 		// Watch first, then read: no change is missed in between.
-		next := poll
+		next := f.poll
 		if err := watching.ensure(filepath.Dir(f.path)); err != nil {
 			next = pollUnwatched
 			if !warned {

@@ -307,7 +307,7 @@ func TestKubernetesZeroNodes(t *testing.T) {
 		r.checks("")
 		s.Remove(object(t, "n1"))
 		r.checks("the API server lists zero nodes")
-		time.Sleep(10 * settle) // time enough to be delivered
+		time.Sleep(10 * settle) // time enough to be delivered; later it would be missed
 		r.silent()
 	})
 }

@@ -1,13 +1,14 @@
 package service
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/flatnet-cni/flatnet/test/apiserver"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // TestEvents: two nodes that see the same make one event.
@@ -21,8 +22,13 @@ func TestEvents(t *testing.T) {
 		if i == 1 {
 			e.Report(t.Context(), Name{"default", "web"}, "7", "AddressConflict", "another")
 		}
-		for begin := time.Now(); len(list()) <= i && time.Since(begin) < 10*time.Second; {
-			time.Sleep(time.Millisecond)
+		if _, err := pace.Await(pace.Far(), func() error {
+			if n := len(list()); n <= i {
+				return fmt.Errorf("%d events, want %d", n, i+1)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
 		}
 	}
 	all := list()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/test/apiserver"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 func serviceObject(name string, port int32) *v1.Service {
@@ -136,7 +137,7 @@ func TestKubernetesSource(t *testing.T) {
 	go k.Run(t.Context())
 	await := func(want string) {
 		t.Helper()
-		deadline := time.After(10 * time.Second)
+		deadline := time.After(pace.Far())
 		got := ""
 		for {
 			select {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // monitor tells a listener of the namespace's nftables, until the function that it
@@ -60,7 +61,7 @@ func TestWatch(t *testing.T) {
 		t.Helper()
 		select {
 		case <-signal:
-		case <-time.After(10 * time.Second):
+		case <-time.After(pace.Far()):
 			t.Fatalf("%s was not told", what)
 		}
 	}
@@ -143,7 +144,7 @@ func TestWatchWhileTheKeeperIsAtWork(t *testing.T) {
 		t.Helper()
 		select {
 		case <-signal:
-		case <-time.After(10 * time.Second):
+		case <-time.After(pace.Far()):
 			t.Fatalf("%s was not told", what)
 		}
 	}

@@ -26,6 +26,7 @@ type amount struct {
 	clusters   []int         // nodes
 	changes    int           // of one node
 	idle       time.Duration // while nothing happens
+	repairs    int           // of each kind of damage, in turn
 
 	supplies        []size // of Services
 	firstSyncs      int    // of everybody's agent, in turn
@@ -44,14 +45,14 @@ var (
 		rounds: 100, pods: 200, atOnce: 16, bursts: 7,
 		few: 10, many: 2000, manyPeer: 500, manyDual: 500, reservations: 50000, peerRecords: 10000,
 		pathRounds: 9, window: 300 * time.Millisecond,
-		clusters: []int{10, 100, 1000, 5000}, changes: 21, idle: 65 * time.Second,
+		clusters: []int{10, 100, 1000, 5000}, changes: 21, idle: 65 * time.Second, repairs: 21,
 		supplies: []size{{10, 10, true}, {1000, 10, false}, {10000, 10, false}, {1, 5000, false}}, firstSyncs: 3, endpointChanges: 41, connections: 2000,
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
 		few: 2, many: 20, manyPeer: 20, manyDual: 20, reservations: 1000, peerRecords: 1000,
 		pathRounds: 1, window: 10 * time.Millisecond,
-		clusters: []int{10, 20}, changes: 2, idle: 200 * time.Millisecond,
+		clusters: []int{10, 20}, changes: 2, idle: 200 * time.Millisecond, repairs: 1,
 		supplies: []size{{2, 3, true}, {20, 3, false}}, firstSyncs: 1, endpointChanges: 2, connections: 50,
 	}
 )
@@ -80,6 +81,7 @@ var sections = []outline{
 	{"path-direct", "Data path: pods of two nodes, direct", measurePath(direct)},
 	{"path-vxlan", "Data path: pods of two nodes, vxlan", measurePath(vxlan)},
 	{"scale", "Many nodes", measureScale},
+	{"repair", "What somebody damages", measureRepair},
 	{"services", "Services", measureServices},
 }
 

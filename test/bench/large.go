@@ -15,6 +15,7 @@ import (
 	"github.com/flatnet-cni/flatnet/test/apiserver"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // large is one node of a large cluster: it has a flatnetd, and its peers are in the
@@ -167,7 +168,7 @@ func (l *large) change(times int) error {
 }
 
 func awaitRoute(updates <-chan netlink.RouteUpdate, to string) error {
-	const patience = 10 * time.Second
+	patience := pace.Far()
 	deadline := time.After(patience)
 	for {
 		select {

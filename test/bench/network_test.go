@@ -112,3 +112,17 @@ func TestScaleOfEverySource(t *testing.T) {
 		}
 	}
 }
+
+func TestRepairs(t *testing.T) {
+	found, err := measureRepair(t.Context(), network(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := fmt.Sprint(found)
+	for _, want := range []string{"| repaired: all routes are flushed ", "| repaired: the ruleset is flushed ", "| ended after SIGTERM ", "| the overlay's device is deleted: repaired "} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("%q is not in\n%s", want, shown)
+		}
+	}
+	t.Logf("\n%s", shown)
+}

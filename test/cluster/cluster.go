@@ -203,9 +203,8 @@ func (c *Cluster) Start(flags ...string) {
 	}
 }
 
-// patience is how long something may take that normally takes far less: the
-// machine may be busy with other tests.
-var patience = pace.Of(30 * time.Second)
+// patience is how long something may take that normally takes far less.
+var patience = pace.Far()
 
 // Eventually asks until there is no error, and fails with the last one after a
 // long time. It returns how long it took.

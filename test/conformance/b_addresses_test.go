@@ -1,11 +1,13 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"time"
+
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // knownWrongAddressItems are about what IPAM plugins are known to get wrong.
@@ -73,9 +75,12 @@ func afterLoss(s *stage, attempt int) reply {
 
 // eventually waits until a condition holds that the kernel brings about.
 func (s *stage) eventually(what string, holds func() bool) {
-	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			s.failf("waited too long until %s", what)
+	if _, err := pace.Await(pace.Far(), func() error {
+		if !holds() {
+			return errors.New("it is not so")
 		}
+		return nil
+	}); err != nil {
+		s.failf("waiting until %s: %v", what, err)
 	}
 }

@@ -7,18 +7,18 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
-// patience is how long an answer may take before there is none.
-var patience = pace.Of(2 * time.Second)
+// patience is how long an answer may take that has to come.
+var patience = pace.Far()
 
-// answering starts a UDP server on an address in a namespace. It answers with
-// its label and the address that the question came from. Fails the item if it
+// answering starts a UDP server on an address in a namespace. It answers with the
+// question, its label and the address that the question came from. Fails the item if it
 // cannot be started; the returned function stops it.
 func (s *stage) answering(space *netlab.Namespace, address netip.Addr, label string) (port uint16, stop func()) {
 	return s.answeringAt(space, netip.AddrPortFrom(address, 0), label)
@@ -34,34 +34,40 @@ func (s *stage) answeringAt(space *netlab.Namespace, address netip.AddrPort, lab
 	go func() {
 		buffer := make([]byte, 64)
 		for {
-			_, from, err := socket.ReadFrom(buffer)
+			n, from, err := socket.ReadFrom(buffer)
 			if err != nil {
 				return
 			}
 			source := from.(*net.UDPAddr).AddrPort().Addr().Unmap()
-			socket.WriteTo([]byte(label+" "+source.String()), from)
+			socket.WriteTo(fmt.Appendf(nil, "%s %s %s", buffer[:n], label, source), from)
 		}
 	}()
 	return socket.LocalAddr().(*net.UDPAddr).AddrPort().Port(), func() { socket.Close() }
 }
 
-// again is after what time a datagram counts as lost and is sent once more.
+// again is after what time a datagram is sent once more. An answer to the one before is
+// as good, however late.
 var again = pace.Of(100 * time.Millisecond)
 
 // ask sends datagrams from a namespace until one is answered, and returns the
 // label that answers and the source that it saw.
 func ask(space *netlab.Namespace, to netip.AddrPort) (label, source string, err error) {
-	return askFor(space, to, int(patience/again), again)
+	_, label, source, err = askFor(space, to)
+	return label, source, err
 }
 
-// askOnce is ask with a single datagram.
+// askOnce demands that the first datagram is answered. Those sent after it are there to
+// tell when its answer will not come: they do not overtake each other.
 func askOnce(space *netlab.Namespace, to netip.AddrPort) error {
-	_, _, err := askFor(space, to, 1, patience)
+	number, _, _, err := askFor(space, to)
+	if err == nil && number > 1 {
+		err = fmt.Errorf("asking %v from %s: datagram %d is answered, and the first was lost", to, space.Name, number)
+	}
 	return err
 }
 
-// askFor sends up to so many datagrams, one each interval.
-func askFor(space *netlab.Namespace, to netip.AddrPort, datagrams int, interval time.Duration) (label, source string, err error) {
+// askFor sends datagrams, one after the other, until one is answered, and returns which.
+func askFor(space *netlab.Namespace, to netip.AddrPort) (number int, label, source string, err error) {
 	var answer string
 	err = space.Do(func() error {
 		socket, err := net.Dial("udp", to.String())
@@ -70,11 +76,11 @@ func askFor(space *netlab.Namespace, to netip.AddrPort, datagrams int, interval 
 		}
 		defer socket.Close()
 		buffer := make([]byte, 128)
-		for range datagrams {
-			if _, err = socket.Write([]byte("?")); err != nil {
+		for number := range int(patience / again) {
+			if _, err = socket.Write(strconv.AppendInt(nil, int64(number+1), 10)); err != nil {
 				return err
 			}
-			socket.SetReadDeadline(time.Now().Add(interval))
+			socket.SetReadDeadline(time.Now().Add(again))
 			var n int
 			n, err = socket.Read(buffer)
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -84,11 +90,13 @@ func askFor(space *netlab.Namespace, to netip.AddrPort, datagrams int, interval 
 		}
 		return err
 	})
-	if err != nil {
-		return "", "", fmt.Errorf("asking %v from %s: %w", to, space.Name, err)
+	if err == nil {
+		_, err = fmt.Sscan(answer, &number, &label, &source)
 	}
-	label, source, _ = strings.Cut(answer, " ")
-	return label, source, nil
+	if err != nil {
+		return 0, "", "", fmt.Errorf("asking %v from %s: %w", to, space.Name, err)
+	}
+	return number, label, source, nil
 }
 
 // reach demands that a question from one namespace is answered by an address

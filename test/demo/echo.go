@@ -83,7 +83,8 @@ const (
 	// questions is how many answers are waited for; the quickest counts, since
 	// the first one includes that nodes find each other on the segment.
 	questions = 3
-	// again is after what time a datagram counts as lost.
+	// again is after what time another question is sent. An answer to one before is
+	// as good, however late.
 	again = 250 * time.Millisecond
 )
 
@@ -101,8 +102,9 @@ func ask(ctx context.Context, from *netlab.Namespace, to netip.Addr, patience ti
 	defer context.AfterFunc(ctx, func() { socket.Close() })()
 	var best answer
 	deadline := time.Now().Add(patience)
-	for number, answered := 1, 0; answered < questions; number++ {
-		a, err := exchange(socket, number)
+	var sent []time.Time // by number
+	for answered := 0; answered < questions; {
+		a, err := exchange(socket, &sent)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(deadline):
 			continue
@@ -118,33 +120,33 @@ func ask(ctx context.Context, from *netlab.Namespace, to netip.Addr, patience ti
 	return best, nil
 }
 
-// exchange sends one question and waits for its own answer.
-func exchange(socket *net.UDPConn, number int) (answer, error) {
-	sent := time.Now()
-	if _, err := fmt.Fprint(socket, number); err != nil {
+// exchange sends one question more and waits for an answer to any of them.
+func exchange(socket *net.UDPConn, sent *[]time.Time) (answer, error) {
+	now := time.Now()
+	if _, err := fmt.Fprint(socket, len(*sent)); err != nil {
 		return answer{}, err
 	}
-	if err := socket.SetReadDeadline(sent.Add(again)); err != nil {
+	*sent = append(*sent, now)
+	if err := socket.SetReadDeadline(now.Add(again)); err != nil {
 		return answer{}, err
 	}
 	buffer := make([]byte, 128)
-	for {
-		n, err := socket.Read(buffer)
-		if err != nil {
-			return answer{}, err
-		}
-		took := time.Since(sent)
-		var of int
-		var a answer
-		var source string
-		if _, err := fmt.Sscan(string(buffer[:n]), &of, &a.from, &source); err != nil {
-			return answer{}, fmt.Errorf("reading answer %q: %w", buffer[:n], err)
-		}
-		if of != number {
-			continue // late: it was taken for lost
-		}
-		a.took = took
-		a.saw, err = netip.ParseAddr(source)
-		return a, err
+	n, err := socket.Read(buffer)
+	if err != nil {
+		return answer{}, err
 	}
+	came := time.Now()
+	var number int
+	var a answer
+	var source string
+	_, err = fmt.Sscan(string(buffer[:n]), &number, &a.from, &source)
+	if err == nil && (number < 0 || number >= len(*sent)) {
+		err = fmt.Errorf("there was no question %d", number)
+	}
+	if err != nil {
+		return answer{}, fmt.Errorf("reading answer %q: %w", buffer[:n], err)
+	}
+	a.took = came.Sub((*sent)[number])
+	a.saw, err = netip.ParseAddr(source)
+	return a, err
 }

@@ -20,8 +20,9 @@ type pinged struct {
 // pingInterval is the time between two requests.
 const pingInterval = time.Millisecond
 
-// patience is how long an answer may take when the requests have ended.
-const patience = time.Second
+// patience is how long an answer may take when the requests have ended; it allows for
+// a machine that is busy with something else.
+const patience = time.Minute
 
 // whileItLasts is how many requests are sent before flatnetd is killed, while
 // it is dead, and after it is back.

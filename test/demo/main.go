@@ -23,7 +23,7 @@ import (
 )
 
 // limit is far more than a demonstration takes.
-const limit = 3 * time.Minute
+const limit = 15 * time.Minute
 
 // interrupted is the exit status of a shell's command after Ctrl-C.
 const interrupted = 130

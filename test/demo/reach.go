@@ -66,7 +66,7 @@ func (p *path) try(ctx context.Context, patience time.Duration) {
 
 // answerPatience is how long a path may take before it is said to be dead; it
 // allows for a machine that is busy with something else.
-const answerPatience = 5 * time.Second
+const answerPatience = time.Minute
 
 // tryAll tries the paths from each sender to each receiver but itself. It goes
 // on after a failure, so that it is seen which paths work; once one is dead,
@@ -88,7 +88,7 @@ func tryAll(ctx context.Context, from, to []*end) ([]path, error) {
 				}
 				if p.err != nil {
 					failures = append(failures, p.err)
-					patience = answerPatience / 10
+					patience = answerPatience / 60
 				}
 				paths = append(paths, p)
 			}

@@ -157,7 +157,7 @@ func TestAPIServerGoesAway(t *testing.T) {
 		awaitPeers(t, n, 1)
 	}
 	for _, p := range pings {
-		p.endWithout(t)
+		p.end(t)
 	}
 	stream.end(t)
 	for _, call := range control.Calls() {

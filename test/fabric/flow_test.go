@@ -41,6 +41,7 @@ type pinging struct {
 
 	mu       sync.Mutex
 	sent     int
+	since    uint64 // the first question that may not be lost
 	answered map[uint64]bool
 	refused  map[string]int // errors of the socket, which are losses as well
 	last     time.Time      // of the last answer
@@ -66,13 +67,14 @@ func (p *place) ping(t *testing.T, to *place, ipv6 bool) *pinging {
 	g.done.Go(g.ask)
 	go g.receive()
 	// The first answer shows that the path is there.
-	deadline := time.Now().Add(timeout)
-	for g.count() == 0 {
-		if time.Now().After(deadline) {
-			t.Fatalf("ping of %s: no answer", g.name)
+	await(t, "an answer to the ping of "+g.name, func() error {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if len(g.answered) == 0 {
+			return fmt.Errorf("%d sent, none answered; %v", g.sent, g.refused)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return nil
+	})
 	return g
 }
 
@@ -136,45 +138,50 @@ func (g *pinging) receive() {
 	}
 }
 
-func (g *pinging) count() int {
+// restored says that the path is whole from now on: what was lost until now may be.
+func (g *pinging) restored() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.answered)
+	g.since = uint64(g.sent) + 1 // of which one may be on its way into the socket
 }
 
-// end stops asking, and returns how many questions there were and how many of
-// them had no answer.
-func (g *pinging) end() (sent, lost int) {
+// unanswered counts the questions without an answer: those that may be lost, and the
+// others.
+func (g *pinging) unanswered() (before, after int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range uint64(g.sent) {
+		switch {
+		case g.answered[i]:
+		case i < g.since:
+			before++
+		default:
+			after++
+		}
+	}
+	return before, after
+}
+
+// end stops asking. Nothing may have been lost, or nothing since the path was restored.
+func (g *pinging) end(t *testing.T) {
+	t.Helper()
 	close(g.stop)
 	g.done.Wait()
-	// What is on the way has this long.
-	for deadline := time.Now().Add(pace.Of(time.Second)); g.count() < g.sent && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	// What is on the way arrives.
+	_, err := pace.Await(pace.Far(), func() error {
+		if _, lost := g.unanswered(); lost > 0 {
+			return fmt.Errorf("%d of %d lost", lost, g.sent)
+		}
+		return nil
+	})
 	g.close()
+	before, lost := g.unanswered()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.sent, g.sent - len(g.answered)
-}
-
-// endWithout ends the ping, of which nothing may have been lost.
-func (g *pinging) endWithout(t *testing.T) {
-	t.Helper()
-	sent, lost := g.end()
-	if lost > 0 {
-		t.Errorf("ping of %s: %d of %d lost; %v", g.name, lost, sent, g.refused)
+	if err != nil {
+		t.Errorf("ping of %s: %v; %v", g.name, err, g.refused)
 	}
-	t.Logf("ping of %s: %d sent, %d lost, longest pause %s", g.name, sent, lost, g.pause.Round(time.Millisecond))
-}
-
-// endWithin ends the ping, of which at most so many may have been lost.
-func (g *pinging) endWithin(t *testing.T, most int) {
-	t.Helper()
-	sent, lost := g.end()
-	if lost > most {
-		t.Errorf("ping of %s: %d of %d lost, which is more than %d; %v", g.name, lost, sent, most, g.refused)
-	}
-	t.Logf("ping of %s: %d sent, %d lost, longest pause %s", g.name, sent, lost, g.pause.Round(time.Millisecond))
+	t.Logf("ping of %s: %d sent, %d lost, %d of them while it could be, longest pause %s", g.name, g.sent, before+lost, before, g.pause.Round(time.Millisecond))
 }
 
 // streaming is a TCP connection on which bytes flow all the time.
@@ -183,7 +190,8 @@ type streaming struct {
 	client, server net.Conn
 	stop           atomic.Bool
 	wrote, read    chan error
-	sent, got      int64
+	sent           int64
+	got            atomic.Int64
 	pause          time.Duration // the longest without a byte
 }
 
@@ -237,12 +245,12 @@ func (s *streaming) check(block []byte) error {
 	buffer := make([]byte, len(block))
 	last := time.Now()
 	for {
-		at := int(s.got % int64(len(block)))
+		at := int(s.got.Load() % int64(len(block)))
 		n, err := s.server.Read(buffer[:len(block)-at])
 		if !bytes.Equal(buffer[:n], block[at:at+n]) {
-			return fmt.Errorf("other bytes came than those sent, after %d", s.got)
+			return fmt.Errorf("other bytes came than those sent, after %d", s.got.Load())
 		}
-		s.got += int64(n)
+		s.got.Add(int64(n))
 		now := time.Now()
 		s.pause = max(s.pause, now.Sub(last))
 		last = now
@@ -255,19 +263,30 @@ func (s *streaming) check(block []byte) error {
 	}
 }
 
+// awaitBytes waits until so many have come.
+func (s *streaming) awaitBytes(t *testing.T, many int64) {
+	t.Helper()
+	await(t, "the stream of "+s.name+" to get on", func() error {
+		if got := s.got.Load(); got < many {
+			return fmt.Errorf("%d bytes came, want %d", got, many)
+		}
+		return nil
+	})
+}
+
 // end stops the stream, which has to be whole.
 func (s *streaming) end(t *testing.T) {
 	t.Helper()
 	s.stop.Store(true)
 	// A connection that has lost its way retransmits ever later.
-	deadline := time.Now().Add(4 * timeout)
+	deadline := time.Now().Add(timeout)
 	s.client.SetDeadline(deadline)
 	s.server.SetDeadline(deadline)
 	if err := errors.Join(<-s.wrote, <-s.read); err != nil {
 		t.Errorf("stream of %s: %v", s.name, err)
 	}
-	if s.sent != s.got {
-		t.Errorf("stream of %s: %d bytes sent, %d came", s.name, s.sent, s.got)
+	if got := s.got.Load(); s.sent != got {
+		t.Errorf("stream of %s: %d bytes sent, %d came", s.name, s.sent, got)
 	}
-	t.Logf("stream of %s: %d kB, longest pause %s", s.name, s.got>>10, s.pause.Round(time.Millisecond))
+	t.Logf("stream of %s: %d kB, longest pause %s", s.name, s.got.Load()>>10, s.pause.Round(time.Millisecond))
 }

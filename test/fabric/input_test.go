@@ -106,7 +106,7 @@ func TestBadInput(t *testing.T) {
 			})
 		})
 	}
-	ping.endWithout(t)
+	ping.end(t)
 	stream.end(t)
 }
 

@@ -65,7 +65,7 @@ func TestKill(t *testing.T) {
 				}
 			}
 			for _, p := range pings {
-				p.endWithout(t)
+				p.end(t)
 			}
 			for _, stream := range streams {
 				stream.end(t)

@@ -39,7 +39,7 @@ func get[T any](value T, err error) func(t *testing.T) T {
 // time. It returns how long it took.
 func await(t *testing.T, what string, ask func() error) time.Duration {
 	t.Helper()
-	took, err := pace.Await(pace.Of(30*time.Second), ask)
+	took, err := pace.Await(pace.Far(), ask)
 	if err != nil {
 		t.Fatalf("waiting for %s: %v", what, err)
 	}

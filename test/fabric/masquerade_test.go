@@ -89,7 +89,7 @@ func TestMasqueradedConnectionsStay(t *testing.T) {
 	// Another set of networks: the rules are changed in place.
 	n.Restart("--non-masquerade-cidrs", "192.0.2.0/24")
 	for _, p := range pings {
-		p.endWithout(t)
+		p.end(t)
 	}
 	for _, stream := range streams {
 		stream.end(t)

@@ -43,7 +43,7 @@ func TestForeignRouteInTheWay(t *testing.T) {
 			return nil
 		})
 	}
-	ping.endWithout(t)
+	ping.end(t)
 }
 
 // TestForwardThatDrops: where somebody's FORWARD chain drops by policy, as that

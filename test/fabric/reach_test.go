@@ -248,7 +248,7 @@ func (s *site) checkCapture(t *testing.T, mode string, packets []netlab.Packet, 
 func (s *site) fullSize(t *testing.T, mode string, from, to *place, ipv6 bool) {
 	t.Helper()
 	const size = 10 << 20
-	seen, err := netlab.Transfer(from.Namespace, to.Namespace, to.address(ipv6), size, 30*timeout)
+	seen, err := netlab.Transfer(from.Namespace, to.Namespace, to.address(ipv6), size, 2*timeout)
 	if err != nil || seen != from.address(ipv6) {
 		t.Errorf("%s to %s, %s: the receiver saw %s: %v", from, to, familyName(ipv6), seen, err)
 	}

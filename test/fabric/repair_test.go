@@ -9,11 +9,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
-	"github.com/flatnet-cni/flatnet/test/pace"
 )
-
-// repairedWithin is how long somebody's damage may last.
-const repairedWithin = time.Second
 
 // damage is what somebody does to a node, as commands of a shell, and which
 // objects flatnet_repairs_total counts then.
@@ -72,11 +68,12 @@ var damages = []damage{
 	{"taking the plugin's right to be executed", "chmod -x BIN/flatnet", "installation"},
 }
 
-// TestRepair: what somebody else damages is repaired within a second, is
-// counted, and traffic goes on. It has the machine for itself.
+// TestRepair: what somebody else damages is repaired because the kernel tells of it, is
+// counted, and traffic goes on: flatnetd does not look by itself in the meantime. How
+// long that takes is logged, and measured by test/bench.
 func TestRepair(t *testing.T) {
 	s := newSite(t, topologies[2], cluster.Dual)
-	s.Start()
+	s.Start("--resync", "24h")
 	n := s.Node("n1")
 	one := placePod(t, n, "one")
 	others := []*place{placePod(t, s.Node("n2"), "two"), placePod(t, s.Node("n3"), "three"), placePod(t, n, "neighbour")}
@@ -107,9 +104,6 @@ func TestRepair(t *testing.T) {
 			})
 			took := time.Since(begin)
 			slowest = max(slowest, took)
-			if took > pace.Of(repairedWithin) {
-				t.Errorf("repaired after %s", took)
-			}
 			t.Logf("repaired after %s", took.Round(time.Millisecond))
 			for _, ipv6 := range s.families.Each() {
 				for _, other := range others {

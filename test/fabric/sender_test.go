@@ -16,10 +16,11 @@ import (
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
-// timeout is for one answer, on a machine that is busy with other tests.
-const timeout = 5 * time.Second
+// timeout is for one answer that has to come.
+var timeout = pace.Far()
 
-// unanswered is how long no answer has to come.
+// unanswered is how long no answer has to come. A machine that is late may miss an
+// answer that should not be there, and cannot make one up.
 const unanswered = 150 * time.Millisecond
 
 // place is where packets come from and go to: a pod or a node.
@@ -111,11 +112,16 @@ func (p *place) cannotReach(t *testing.T, to *place, ipv6 bool) {
 	}
 }
 
-// awaitReach asks until another place answers, and returns how long that took.
+// awaitReach asks until another place answers, and returns how long that took. Each
+// time it has a socket of its own, as the way may be another one, and more patience, as
+// the answer may be on its way.
 func (p *place) awaitReach(t *testing.T, to *place, ipv6 bool) time.Duration {
 	t.Helper()
+	const first, most = 50 * time.Millisecond, 5 * time.Second
+	patience := first
 	return await(t, fmt.Sprintf("%s to reach %s, %s", p, to, familyName(ipv6)), func() error {
-		seen, _, err := p.Ask(netip.Addr{}, to.echos[family(ipv6)], pace.Of(50*time.Millisecond))
+		seen, _, err := p.Ask(netip.Addr{}, to.echos[family(ipv6)], pace.Of(patience))
+		patience = min(patience*3/2, most)
 		if err == nil && seen != p.address(ipv6) {
 			err = fmt.Errorf("the receiver saw %s", seen)
 		}

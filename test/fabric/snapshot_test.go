@@ -1,6 +1,7 @@
 package fabric_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"regexp"
@@ -50,6 +51,9 @@ func everything(t *testing.T, n *cluster.Node) string {
 		"nft list ruleset"))(t)
 }
 
+// holdTable lives as long as a flatnetd does: the kernel removes it with its owner.
+const holdTable = "flatnet-hold"
+
 // tryOurs lists what flatnetd keeps on a node, pods' attachments included.
 func tryOurs(n *cluster.Node) (string, error) {
 	return list(n,
@@ -57,7 +61,7 @@ func tryOurs(n *cluster.Node) (string, error) {
 		"ip -o -d link show flatnet.vx | sed 's/^[0-9]*: //; s/addrgenmode.*//'", "ip -o addr show dev flatnet.vx | sed 's/^[0-9]*: //'",
 		"ip -4 neigh show nud permanent", "ip -6 neigh show nud permanent", "bridge fdb show dev flatnet.vx",
 		"sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.conf.eth0.forwarding net.ipv6.conf.eth0.forwarding", "grep -x 1 /proc/sys/net/ipv4/conf/eth0/rp_filter /proc/sys/net/ipv4/conf/flatnet.vx/rp_filter",
-		"nft list tables", "nft list table inet flatnet", "nft list table ip6 flatnet",
+		"nft list tables | grep -v "+holdTable, "nft list table inet flatnet", "nft list table ip6 flatnet",
 		"stat -c '%n %a %F' "+n.BinDir+"/* "+n.ConfDir+"/*", "cksum "+n.BinDir+"/* "+n.Conflist(), "true")
 }
 
@@ -121,7 +125,8 @@ func subscribe(t *testing.T, n *cluster.Node, family int, groups ...int) (fd int
 }
 
 // seen returns the notifications so far, by the name of their message. Those
-// about neighbours that the kernel itself found are left out.
+// about neighbours that the kernel itself found are left out, and transactions on
+// the table that each flatnetd makes for itself.
 func (c *changes) seen(t *testing.T) []string {
 	t.Helper()
 	names := map[uint16]string{
@@ -137,10 +142,21 @@ func (c *changes) seen(t *testing.T) []string {
 			all = append(all, fmt.Sprintf("%s % x", names[m.Header.Type], m.Data))
 		}
 	}
+	var transaction []string
+	hold := 0
 	for _, m := range received(t, c.netfilter) {
-		all = append(all, fmt.Sprintf("nftables message %d % x", m.Header.Type&0xff, m.Data))
+		transaction = append(transaction, fmt.Sprintf("nftables message %d % x", m.Header.Type&0xff, m.Data))
+		if bytes.Contains(m.Data, []byte(holdTable+"\x00")) {
+			hold++
+		}
+		if m.Header.Type&0xff == unix.NFT_MSG_NEWGEN { // its end
+			if len(transaction) != hold+1 || hold == 0 {
+				all = append(all, transaction...)
+			}
+			transaction, hold = nil, 0
+		}
 	}
-	return all
+	return append(all, transaction...)
 }
 
 // received reads what a socket has got.

@@ -12,10 +12,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
@@ -68,7 +68,7 @@ func TestUnderOtherMainPlugins(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer stop()
-			if _, _, err := node.Ask(netip.Addr{}, at, 5*time.Second); err != nil {
+			if _, _, err := node.Ask(netip.Addr{}, at, pace.Far()); err != nil {
 				t.Error(err)
 			}
 			run("CHECK", `, "prevResult": `+string(raw))

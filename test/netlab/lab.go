@@ -23,10 +23,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // labs numbers the labs of a process, so that tests may run in parallel.
@@ -272,15 +273,15 @@ func (n *Namespace) awaitLink(name string) error {
 	})
 }
 
-// await asks until the answer is yes, for some seconds.
+// await asks until the answer is yes.
 func (n *Namespace) await(what string, ready func() bool) error {
-	const deadline = time.Minute
-	for begin := time.Now(); !ready(); time.Sleep(200 * time.Microsecond) {
-		if time.Since(begin) > deadline {
-			return fmt.Errorf("%s in namespace %s is not ready after %s", what, n.Name, deadline)
+	_, err := pace.Await(pace.Far(), func() error {
+		if !ready() {
+			return fmt.Errorf("%s in namespace %s is not ready", what, n.Name)
 		}
-	}
-	return nil
+		return nil
+	})
+	return err
 }
 
 // AddRoute adds a route by next hop. "default" stands for everything of the

@@ -1,8 +1,15 @@
-// Package pace knows how fast the machine is that tests run on. Where a test
-// says how long something may take, it says so of a usual machine; an emulated
-// one, as of test/kernels, takes many times that.
+// Package pace knows how fast the machine is that tests run on, and how long one
+// waits there. A test has to hold on a machine that is busy with something else
+// (test/hostile), where everything may take a hundred times as long, and a
+// goroutine or a packet may be seconds late. So:
 //
-// Waiting for what has to happen needs no pace: that has a deadline far away.
+//   - What has to happen is waited for with [Await] and [Far]: a deadline that only
+//     what never happens meets.
+//   - What must not happen has no time of its own, but comes before something that
+//     is waited for, on the same way. Where there is no such thing, a short time is
+//     good enough: being late, the wrong thing is missed now and then, and the
+//     right one never fails.
+//   - How long something takes is logged, and measured by test/bench.
 package pace
 
 import (
@@ -16,6 +23,10 @@ const variable = "FLATNET_PACE"
 
 // Of is how long something may take here that takes d at most on a usual machine.
 func Of(d time.Duration) time.Duration { return d * time.Duration(times()) }
+
+// Far is how long something may take that has to happen, whatever else the machine
+// does meanwhile.
+func Far() time.Duration { return max(2*time.Minute, Of(30*time.Second)) }
 
 // Slow reports whether this machine is slower than a usual one: what is repeated
 // for good measure may be repeated less often there.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/service"
-	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
@@ -54,10 +53,14 @@ func startLoad(to netip.AddrPort, from ...place) *load {
 // after waits for so many more connections.
 func (l *load) after(t *testing.T, more int64) {
 	t.Helper()
-	for target, begin := l.count.Load()+more, time.Now(); l.count.Load() < target; time.Sleep(time.Millisecond) {
-		if time.Since(begin) > 6*timeout {
-			t.Fatal("clients do not get on")
+	target := l.count.Load() + more
+	if _, err := pace.Await(pace.Far(), func() error {
+		if count := l.count.Load(); count < target {
+			return fmt.Errorf("clients do not get on: %d connections more, want %d", more-(target-count), more)
 		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -174,13 +177,14 @@ func TestRestartUnderLoad(t *testing.T) {
 	}
 }
 
-// TestRepair: what somebody flushes is back within a second, and established
-// connections survive.
+// TestRepair: what somebody flushes is back because the kernel tells of it, and
+// established connections survive. How long that takes is logged.
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "direct", false)
 	s.apply(s.service("a1", "b1"))
 	n := s.Node("n1")
+	n.Restart("--fabric", "direct", "--services", "--kubeconfig", s.control.kubeconfig, "--resync", "24h")
 	to := at(s.clusterIP(), 80)
 	established, err := dial(s.pods["a2"].Namespace, "tcp", to, timeout)
 	must(t, err)
@@ -196,23 +200,21 @@ func TestRepair(t *testing.T) {
 		if _, err := n.Output("nft", damage); err != nil {
 			t.Fatal(err)
 		}
-		begin := time.Now()
-		for {
-			c, err := dial(s.pods["a2"].Namespace, "tcp", to, timeout/100)
+		// A connection that was dropped is tried again long after the repair, so that a
+		// new one is better; but one may need its time.
+		patience := 100 * time.Millisecond
+		took, err := pace.Await(pace.Far(), func() error {
+			c, err := dial(s.pods["a2"].Namespace, "tcp", to, patience)
 			if err == nil {
 				c.Close()
-				break
 			}
-			if time.Since(begin) > timeout {
-				t.Fatalf("%s: not repaired after %s: %v", damage, time.Since(begin), err)
-			}
+			patience = min(patience*3/2, 5*time.Second)
+			return err
+		})
+		if err != nil {
+			t.Fatalf("%s: not repaired: %v", damage, err)
 		}
-		took := time.Since(begin)
-		t.Logf("%s: repaired after %s", damage, took)
-		// Under the race detector, on a machine that is busy, nothing is said.
-		if took > pace.Of(time.Second) && !binaries.RaceDetector {
-			t.Errorf("%s: repaired after %s", damage, took)
-		}
+		t.Logf("%s: repaired after %s", damage, took.Round(time.Millisecond))
 		s.Eventually("the repair to be counted", func() error {
 			if after := n.Metrics()["flatnet_service_repairs_total"]; after <= before {
 				return fmt.Errorf("%.0f repairs, and before there were %.0f", after, before)

@@ -14,12 +14,14 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
-// timeout is for one answer, on a machine that is busy with other tests.
-const timeout = 10 * time.Second
+// timeout is for one answer that has to come.
+var timeout = pace.Far()
 
-// silence is how long no answer has to come.
+// silence is how long no answer has to come. A machine that is late may miss an answer
+// that should not be there, and cannot make one up.
 const silence = 300 * time.Millisecond
 
 // server answers every line, over TCP and UDP, with its name and the source that
@@ -167,20 +169,16 @@ func askHere(protocol string, to netip.AddrPort) (answer, error) {
 	return c.ask(timeout)
 }
 
-// askRefused fails unless the connection is refused, at once.
+// askRefused fails unless the connection is refused.
 func askRefused(ns *netlab.Namespace, protocol string, to netip.AddrPort) error {
-	begin := time.Now()
 	c, err := dial(ns, protocol, to, timeout)
 	if err == nil {
 		defer c.Close()
 		_, err = c.ask(timeout)
 	}
-	switch took := time.Since(begin); {
 	// A node's own datagram is refused before it is sent.
-	case !errors.Is(err, syscall.ECONNREFUSED) && !(protocol == "udp" && errors.Is(err, syscall.EPERM)):
+	if !errors.Is(err, syscall.ECONNREFUSED) && !(protocol == "udp" && errors.Is(err, syscall.EPERM)) {
 		return fmt.Errorf("%v, and not refused", err)
-	case took > timeout/5:
-		return fmt.Errorf("refused after %s", took)
 	}
 	return nil
 }

@@ -191,7 +191,7 @@ func (s *site) sourceName(from place, source netip.Addr) string {
 	return source.String()
 }
 
-// refused connects once: it has to fail, and at once.
+// refused connects once: it has to be refused.
 func (s *site) refused(protocol string, from place, to netip.AddrPort) {
 	s.t.Helper()
 	if err := askRefused(from.Namespace, protocol, to); err != nil {

@@ -52,10 +52,13 @@ func output(t *testing.T, m *Machine, args ...string) string {
 	return strings.TrimSpace(string(text))
 }
 
+// patience is how long one waits for what has to happen, on a machine that may be busy.
+const patience = 2 * time.Minute
+
 // wait for something that nothing announces.
 func wait(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no %s", what)
 		}
@@ -202,7 +205,7 @@ func TestForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer connection.Close()
-	connection.SetDeadline(time.Now().Add(10 * time.Second))
+	connection.SetDeadline(time.Now().Add(patience))
 	if n, err := connection.Read(make([]byte, 1)); n != 0 || err == nil || strings.Contains(err.Error(), "timeout") {
 		t.Errorf("read %d, %v", n, err)
 	}
@@ -221,7 +224,7 @@ func TestMachineOfADeadProgramEnds(t *testing.T) {
 		exited := make(chan error, 1)
 		exited <- err
 		m.exit = exited
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Error("it goes on")
 	}
 }

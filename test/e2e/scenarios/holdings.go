@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/flatnet-cni/flatnet/test/e2e/lab"
 )
@@ -157,7 +156,7 @@ func (r *Run) holdings(node string) (holdings, error) {
 // agree waits until what flatnet holds on a node is exactly what the pods need
 // that the API knows there.
 func (r *Run) agree(node string) error {
-	return lab.Until(r, 30*time.Second, "nothing to be held on "+node+" but what pods need", func() error {
+	return lab.Until(r, slowestReturn, "nothing to be held on "+node+" but what pods need", func() error {
 		pods, err := r.onNode(node)
 		if err != nil {
 			return err

@@ -184,6 +184,21 @@ func (r *Run) reach(from pod, to []pod) error {
 	return nil
 }
 
+// settled waits until the API knows the pods of the test as they were before. A node
+// that the API server has not heard of for a while has pods that are not ready, until
+// its kubelet has said that they are: each of them says so in its own time, and on a
+// busy machine that is long after the node itself is ready. What was really started anew
+// never becomes what it was.
+func (r *Run) settled(before []pod) error {
+	return lab.Until(r, slowestReturn, "the pods to be as before", func() error {
+		now, err := r.testPods(false)
+		if err != nil {
+			return err
+		}
+		return unchanged(before, now)
+	})
+}
+
 // unchanged fails unless pods are the same as before, in the same sandboxes and
 // containers: nothing was started anew.
 func unchanged(before, now []pod) error {

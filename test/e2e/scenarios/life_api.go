@@ -43,7 +43,7 @@ func (r *Run) withoutAPI(outage time.Duration) (string, error) {
 	if err := r.Lab.Order(controlPlane, "start", "kube-apiserver"); err != nil {
 		return "", err
 	}
-	err = lab.Until(r, 60*time.Second, "the API server", func() error {
+	err = lab.Until(r, slowestReturn, "the API server", func() error {
 		_, err := r.Lab.Kubectl("get", "--raw", "/readyz")
 		return err
 	})
@@ -66,11 +66,7 @@ func (r *Run) withoutAPI(outage time.Duration) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	now, err := r.testPods(false)
-	if err != nil {
-		return "", err
-	}
-	if err := unchanged(before, now); err != nil {
+	if err := r.settled(before); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s; %d requests to a Service by address and by name, all answered; back again, a new pod was ready after %.1f s, all nodes after %.1f s", summary, requests, newPod.Seconds(), ready.Seconds()), r.agree(scene)

@@ -91,7 +91,7 @@ func burst(r *Run) (string, error) {
 	if err := r.disperse("burst"); err != nil {
 		return "", err
 	}
-	err = lab.Until(r, 30*time.Second, "nothing to be left of the burst", func() error {
+	err = lab.Until(r, slowestReturn, "nothing to be left of the burst", func() error {
 		now, err := r.holdings(scene)
 		if err != nil {
 			return err
@@ -127,11 +127,7 @@ func (r *Run) restart(service string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	now, err := r.testPods(false)
-	if err != nil {
-		return "", err
-	}
-	if err := unchanged(before, now); err != nil {
+	if err := r.settled(before); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s; a new pod was ready after %.1f s", summary, ready.Seconds()), r.agree(scene)
@@ -163,7 +159,7 @@ func reboot(r *Run) (string, error) {
 		return "", err
 	}
 	var now []pod
-	err = lab.Until(r, 120*time.Second, "the pods of "+scene+" to come back", func() (err error) {
+	err = lab.Until(r, slowestReturn, "the pods of "+scene+" to come back", func() (err error) {
 		if now, err = r.onNode(scene); err != nil {
 			return err
 		}
