@@ -24,7 +24,10 @@
 //
 // A [Front] (address, protocol and port) has its endpoints under its own address
 // and port, from index 0 up; a NodePort is a front of each address that serves
-// NodePorts. One lookup finds the Service, one the endpoint.
+// NodePorts. One lookup finds the Service, one the endpoint. Which endpoint has which
+// index depends on what was before, so that a change writes what has changed: one
+// that comes takes the index of one that goes, or else the last one does, and a start
+// takes over what it finds.
 //
 // Policy Local for external fronts: `goto policy-local`, where the source decides
 // between maps inside (this node and its pods: any endpoint) and outside (`goto

@@ -114,6 +114,9 @@ func (s setID) schema() *schema { return &sets[s] }
 // dynamic reports whether elements come and go by themselves.
 func (s setID) dynamic() bool { return s >= setAffinityTCP }
 
+// ofEndpoints reports whether it is one of the maps of endpoints.
+func (s setID) ofEndpoints() bool { return s >= setEndpointsTCP && s <= setEndpointsSCTP }
+
 // byProtocol returns the set of a protocol, of those that follow the one of TCP.
 func (s setID) byProtocol(p Protocol) setID {
 	switch p {

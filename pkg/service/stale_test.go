@@ -2,9 +2,13 @@ package service
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
@@ -47,4 +51,63 @@ func TestForgottenFlows(t *testing.T) {
 	fail = nil
 	sync("10.244.1.5@n1", "10.244.2.6:53")
 	sync("10.244.1.5@n1", "")
+}
+
+// endpointsOf are the endpoints that something is true of, among all that tests know.
+func endpointsOf(is func(netip.AddrPort) bool) (all []netip.AddrPort) {
+	for node := range 4 {
+		for host := range 6 {
+			for port := range 2 {
+				at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 244, byte(node), byte(host)}), uint16(8080+port))
+				if is(at) {
+					all = append(all, at)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// TestStaleIsWhatIsGone: flows and clients are looked for where an endpoint is gone that
+// they may be with, and where none is they are not, whatever became of the numbers.
+func TestStaleIsWhatIsGone(t *testing.T) {
+	r := rand.New(rand.NewPCG(16, 17))
+	gone := func(before, after []netip.AddrPort) bool {
+		return slices.ContainsFunc(before, func(at netip.AddrPort) bool { return !slices.Contains(after, at) })
+	}
+	seen := map[string]int{}
+	for range 60 {
+		p := NewPlanner(nodeN(1))
+		s := randomService(r, 1)
+		s.Affinity = time.Minute
+		p.Set(s)
+		for range 30 {
+			was := p.Ruleset().Fronts()
+			s = edited(r, s)
+			p.Set(s)
+			for f, before := range was {
+				after := p.Ruleset().fronts[f]
+				if after == nil || familyOf(f.Address) != ipv4 {
+					continue
+				}
+				if f.Protocol == UDP && before.serving.size() > 0 {
+					want := gone(endpointsOf(before.serving.has), endpointsOf(after.serving.has))
+					if got := staleFlows(before, after); got != want {
+						t.Fatalf("flows to %s are looked at: %t, want %t", f, got, want)
+					}
+					seen[fmt.Sprint("flows ", want)]++
+				}
+				want := gone(endpointsOf(before.valid), endpointsOf(after.valid))
+				if _, got := staleClients(f, before, after); got != want {
+					t.Fatalf("clients of %s are looked at: %t, want %t", f, got, want)
+				}
+				seen[fmt.Sprint("clients ", want)]++
+			}
+		}
+	}
+	for _, what := range []string{"flows true", "flows false", "clients true", "clients false"} {
+		if seen[what] == 0 {
+			t.Errorf("there was no case of %s", what)
+		}
+	}
 }

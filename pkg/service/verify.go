@@ -94,13 +94,8 @@ func (k *Keeper) verify(ctx context.Context, want *Ruleset, first, anew bool) (R
 			}
 			continue
 		}
-		if first {
-			if err := k.adopt(f, want); err != nil {
-				return result, fmt.Errorf("table %s %s: %w", f.name(), TableName, err)
-			}
-		}
 		unused = append(unused, k.compareChains(tx, &result, f, have, want)...)
-		if err := k.compareElements(tx, &result, f, expected); err != nil {
+		if err := k.compareElements(tx, &result, f, expected, first); err != nil {
 			return result, fmt.Errorf("table %s %s: %w", f.name(), TableName, err)
 		}
 	}
@@ -312,7 +307,7 @@ func (k *Keeper) learnRules(wanted []family) error {
 }
 
 // compareElements adds what is wrong with elements to the transaction.
-func (k *Keeper) compareElements(tx *transaction, result *Result, f family, want lookup) error {
+func (k *Keeper) compareElements(tx *transaction, result *Result, f family, want lookup, first bool) error {
 	counts := [numberOfSets]int{}
 	want.each(f, func(e element) { counts[e.set]++ })
 	for id := range numberOfSets {
@@ -324,7 +319,7 @@ func (k *Keeper) compareElements(tx *transaction, result *Result, f family, want
 		case id.schema().shape == shapePrefix:
 			err = k.comparePrefixes(tx, f, id, want)
 		default:
-			err = k.compareSet(tx, f, id, want, counts[id])
+			err = k.compareSet(tx, f, id, want, counts[id], first && id.ofEndpoints())
 		}
 		if err != nil {
 			return fmt.Errorf("elements of %s: %w", id.schema().name, err)
@@ -337,54 +332,30 @@ func (k *Keeper) compareElements(tx *transaction, result *Result, f family, want
 }
 
 // adopt gives endpoints the numbers that an earlier process has given them: to it they
-// came in another order. Else a start would write again what is as good as it is.
-func (k *Keeper) adopt(f family, want *Ruleset) error {
-	for _, p := range protocols {
-		id := setEndpointsTCP.byProtocol(p)
-		found := map[*roster]numbering{}
-		err := k.reader.elements(f, id, func(e foundElement) {
-			at, v, ok := id.decode(f, e)
-			if !ok {
-				return
-			}
-			// What is as it is wanted is not collected: most often that is all.
-			if t := want.fronts[at.front]; t != nil {
-				if r, number := t.numbered(at.index); r != nil && (number >= uint32(r.size()) || r.at(uint16(number)) != v.at) {
-					found[r] = found[r].with(at.front, number, v.at)
+// came in another order. Else a start would write again what is as good as it is. It is
+// given the elements that are not as wanted, and reports whether that may be otherwise now.
+func (l lookup) adopt(wrong []element) bool {
+	found := map[*roster]map[uint32]netip.AddrPort{} // all fronts of a port are to have the same
+	for _, e := range wrong {
+		if t := l.fronts[e.key.front]; t != nil {
+			if r, number := t.numbered(e.key.index); r != nil {
+				if found[r] == nil {
+					found[r] = map[uint32]netip.AddrPort{}
 				}
+				found[r][number] = e.value.at
 			}
-		})
-		if err != nil {
-			return fmt.Errorf("elements of %s: %w", id.schema().name, err)
-		}
-		for r, n := range found {
-			r.adopt(n.at)
 		}
 	}
-	return nil
-}
-
-// numbering is what a front's endpoints have for numbers that they are not wanted to have.
-type numbering struct {
-	front Front
-	at    map[uint32]netip.AddrPort
-}
-
-// with adds a number, unless it is by another front: all fronts of a port are to have
-// the same numbers.
-func (n numbering) with(f Front, number uint32, at netip.AddrPort) numbering {
-	if n.at == nil {
-		n = numbering{f, map[uint32]netip.AddrPort{}}
+	for r, have := range found {
+		r.adopt(have)
 	}
-	if n.front == f {
-		n.at[number] = at
-	}
-	return n
+	return len(found) > 0
 }
 
 // compareSet compares a set with what is wanted. It is read once where nothing is
-// missing, and a second time where something is.
-func (k *Keeper) compareSet(tx *transaction, f family, id setID, want lookup, count int) error {
+// missing, and a second time where something is. Where that is asked for, numbers that
+// are found are adopted, and what then is wanted is compared.
+func (k *Keeper) compareSet(tx *transaction, f family, id setID, want lookup, count int, adopt bool) error {
 	present, strange := 0, false
 	var wrong, right []element
 	err := k.reader.elements(f, id, func(found foundElement) {
@@ -417,6 +388,9 @@ func (k *Keeper) compareSet(tx *transaction, f family, id setID, want lookup, co
 			}
 		})
 		return nil
+	}
+	if adopt && want.adopt(wrong) {
+		return k.compareSet(tx, f, id, want, count, false)
 	}
 	for _, e := range wrong {
 		tx.deleteElement(f, e)

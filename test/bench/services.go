@@ -264,6 +264,16 @@ func lighter(what string, ours, theirs memory, limit float64) ratio {
 	return r
 }
 
+// atMostMilliseconds compares a median with a limit.
+func atMostMilliseconds(what string, s sample, limit float64) ratio {
+	r := ratio{what: what, target: fmt.Sprintf("≤ %g ms", limit)}
+	if len(s) > 0 {
+		median := s.median()
+		r.shown, r.met = milliseconds(median)+" ms", median.Seconds()*1e3 <= limit
+	}
+	return r
+}
+
 // flat compares what a connection takes more than one to the pod's address, which was
 // measured in turn: between one supply and the next are minutes. A tenth more is as
 // much as runs differ.
@@ -287,6 +297,7 @@ func balanceRatios(all []*balanced) []ratio {
 		ratios = append(ratios,
 			atMost(what+"first sync", ours.first, theirs.first, 0.5),
 			atMost(what+"a change", ours.change, theirs.change, 0.3),
+			atMostMilliseconds(what+"a change, flatnet", ours.change, 20),
 			informative(what+"CPU of a change", sample{ours.cpu}, sample{theirs.cpu}),
 			lighter(what+"memory after first sync", ours.began, theirs.began, 0.5),
 			lighter(what+"memory after changes", ours.changed, theirs.changed, 0.5),
