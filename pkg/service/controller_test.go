@@ -249,7 +249,7 @@ exec /usr/sbin/nft "$@"
 		must(t, os.WriteFile(hold, nil, 0o644))
 		for i := range changes {
 			s := many(20, 3)[i%20]
-			s.Slices[0].Endpoints[0].Address = netip.AddrFrom4([4]byte{10, byte(250 + round), byte(i >> 8), byte(i)})
+			s.Slices[0].Endpoints[2].Address = netip.AddrFrom4([4]byte{10, byte(250 + round), byte(i >> 8), byte(i)})
 			r.tell(Batch{Set: []Service{s}})
 			if i == 0 {
 				_, err := pace.Await(pace.Far(), func() error {
