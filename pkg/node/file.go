@@ -84,7 +84,7 @@ func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
 			if !sleep(ctx, settle) {
 				return nil
 			}
-			if watching.writing.Load() {
+			if !watching.calm() {
 				continue // there will be another change
 			}
 		case <-timer.C:
@@ -99,10 +99,13 @@ func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
 			}
 		}
 		warned = next == pollUnwatched
-		if polled && f.beingWritten() {
+		switch {
+		case polled && f.beingWritten():
 			next = pollUnwatched
-		} else {
-			reading.read()
+		case polled: // whoever has it open has not written for long
+			reading.read(func() bool { return true })
+		default:
+			reading.read(watching.calm)
 		}
 		timer.Reset(next)
 	}
@@ -136,9 +139,13 @@ type reading struct {
 	good    []Node // delivered last
 }
 
-// read delivers the nodes of the file if they have changed.
-func (r *reading) read() {
+// read delivers the nodes of the file if they have changed, unless what was read is
+// not whole: then there will be another change.
+func (r *reading) read(whole func() bool) {
 	text, err := readFile(r.file.path)
+	if !whole() {
+		return
+	}
 	if err != nil {
 		r.fail(err)
 		return

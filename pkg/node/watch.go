@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -23,6 +24,9 @@ type directory struct {
 	path string
 	file *os.File
 	stat os.FileInfo
+
+	mu     sync.Mutex // of who reads events
+	buffer []byte
 }
 
 // changes are what may give a name in the directory another content, or the
@@ -37,7 +41,7 @@ func watchDirectory(path string) (*directory, error) {
 		return nil, fmt.Errorf("starting to watch directory %s: %w", path, err)
 	}
 	// Non-blocking, so that Close ends a Read.
-	d := &directory{path: path, file: os.NewFile(uintptr(fd), "inotify")}
+	d := &directory{path: path, file: os.NewFile(uintptr(fd), "inotify"), buffer: make([]byte, 64<<10)}
 	// The status first: if the directory is exchanged in between, it is seen
 	// to be another one, and watched again.
 	if d.stat, err = os.Stat(path); err == nil {
@@ -63,21 +67,40 @@ func (d *directory) close() { d.file.Close() }
 // empty name if it may be any of them, until the directory is closed. It tells
 // whether somebody is writing to it, the end of which will be another change.
 func (d *directory) forward(notify func(name string, writing bool)) {
-	buffer := make([]byte, 64<<10)
-	for {
-		n, err := d.file.Read(buffer)
-		if err != nil {
-			return
-		}
-		for events := buffer[:n]; len(events) >= unix.SizeofInotifyEvent; {
-			// struct inotify_event: wd, mask, cookie, len, name
-			mask := binary.NativeEndian.Uint32(events[4:])
-			end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
-			name := unix.ByteSliceToString(events[unix.SizeofInotifyEvent:end])
-			notify(name, mask&unix.IN_MODIFY != 0 || mask&unix.IN_CREATE != 0 && d.unwritten(name))
-			events = events[end:]
-		}
+	events, err := d.file.SyscallConn()
+	for err == nil {
+		err = events.Read(func(fd uintptr) bool { return d.take(int(fd), notify) })
 	}
+}
+
+// catchUp calls notify with all that has happened by now, as forward would some time
+// later.
+func (d *directory) catchUp(notify func(name string, writing bool)) {
+	if events, err := d.file.SyscallConn(); err == nil {
+		_ = events.Control(func(fd uintptr) {
+			for d.take(int(fd), notify) {
+			}
+		})
+	}
+}
+
+// take reads some events, and reports whether there were any.
+func (d *directory) take(fd int, notify func(name string, writing bool)) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := unix.Read(fd, d.buffer)
+	if err != nil {
+		return false
+	}
+	for events := d.buffer[:n]; len(events) >= unix.SizeofInotifyEvent; {
+		// struct inotify_event: wd, mask, cookie, len, name
+		mask := binary.NativeEndian.Uint32(events[4:])
+		end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
+		name := unix.ByteSliceToString(events[unix.SizeofInotifyEvent:end])
+		notify(name, mask&unix.IN_MODIFY != 0 || mask&unix.IN_CREATE != 0 && d.unwritten(name))
+		events = events[end:]
+	}
+	return true
 }
 
 // unwritten reports whether an entry that has just been created is a file that
@@ -134,6 +157,15 @@ func (w *watching) notify(name string, writing bool) {
 	case w.changed <- struct{}{}:
 	default:
 	}
+}
+
+// calm reports whether nobody is writing to an entry, as far as it is watched: what
+// was read before is whole.
+func (w *watching) calm() bool {
+	if w.directory != nil {
+		w.directory.catchUp(w.notify)
+	}
+	return !w.writing.Load()
 }
 
 // close ends the watching.
