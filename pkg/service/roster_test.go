@@ -74,7 +74,7 @@ func TestRosterHistory(t *testing.T) {
 	random := rand.New(rand.NewPCG(11, 12))
 	var r *roster
 	members := map[int]bool{}
-	for step := range 3000 {
+	for step := range 1000 {
 		var gone, come []netip.AddrPort
 		before := maps.Clone(members)
 		most := 1 + random.IntN(1+step%40)
