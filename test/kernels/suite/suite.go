@@ -52,7 +52,7 @@ var All = []Suite{
 	{
 		Name: "test/fabric", Limit: 10 * time.Minute,
 		Run: "TestReach/two_subnets/.*/dual|TestKill/auto|TestRepair|TestForeignObjectsStay|TestSpoofing|TestMasquerade$/with$|TestForwardThatDrops|" +
-			"TestCollect|TestSecondFlatnetdWaits|TestFlowtable|TestAddressOnDummy",
+			"TestCollect|TestSecondFlatnetdWaits|TestFlowtable|TestAddressOnDummy|TestSegmentsFitTheRoute|TestRoutersAnswersReachPods|TestTunnelIsInTheWay",
 		Skip: "TestRepair/.*(configuration|plugin)$",
 		Why:  "one underlay instead of three, both families at once, kills in one mode; what flatnetd does with its input and with files, which is the same everywhere",
 	},
