@@ -309,12 +309,12 @@ func (a *Agent) syncMasquerade() error {
 // holdTranslation lets established connections outlive somebody's `nft flush
 // ruleset`, those of Services included, where the kernel can.
 func (a *Agent) holdTranslation(c masquerade.Config) error {
-	if !c.IPv4 && !c.IPv6 && a.services == nil {
+	if c.IPv4 || c.IPv6 || a.services != nil {
+		a.notHeld = a.hold.Take()
+	} else {
 		a.hold.Release()
 		a.notHeld = nil
-		return nil
 	}
-	a.notHeld = a.hold.Take()
 	a.metrics.held(a.hold.Held())
 	if errors.Is(a.notHeld, masquerade.ErrNoOwners) {
 		return nil // nobody can do anything about it

@@ -35,7 +35,10 @@ import (
 //
 // The zero value is ready for use. Its methods are not to be called at the same
 // time.
-type Hold struct{ conn *connection }
+type Hold struct {
+	conn     *connection
+	noOwners bool // the kernel said so, and need not be asked again
+}
 
 // ErrNoOwners says that the kernel has no tables with an owner, so that
 // established connections that are translated may be cut when somebody flushes
@@ -48,8 +51,11 @@ const holdName = "flatnet-hold"
 // it, it does nothing. It fails with [ErrNoOwners] where there can be none.
 // Equivalent to: `nft -i` with the text above, for as long as it runs.
 func (h *Hold) Take() error {
-	if h.conn != nil {
+	switch {
+	case h.conn != nil:
 		return nil
+	case h.noOwners:
+		return ErrNoOwners
 	}
 	c, err := connect()
 	if err != nil {
@@ -58,6 +64,9 @@ func (h *Hold) Take() error {
 	if err := c.hold(); err != nil {
 		c.close()
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+			// The other one is also what a table of that name is answered with that somebody
+			// else has made, and may remove.
+			h.noOwners = errors.Is(err, unix.EINVAL)
 			return ErrNoOwners
 		}
 		return fmt.Errorf("writing nftables table inet %s: %w", holdName, err)

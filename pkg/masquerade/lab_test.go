@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
@@ -114,25 +113,7 @@ func write(t testing.TB, f func(c *nftables.Conn)) {
 // Equivalent to: `nft -i` with "add table inet flatnet { flags owner; }".
 func own(t testing.TB, c *connection) {
 	t.Helper()
-	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_TABLE_NAME, Data: []byte(tableName + "\x00")},
-		{Type: unix.NFTA_TABLE_FLAGS, Data: []byte{0, 0, 0, 2}}, // NFT_TABLE_F_OWNER
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	message := func(kind int, flags netlink.HeaderFlags, data ...byte) netlink.Message {
-		return netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | flags}, Data: data}
-	}
-	_, err = c.raw.SendMessages([]netlink.Message{
-		message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, 0, 0, unix.NFNL_SUBSYS_NFTABLES),
-		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Acknowledge, append([]byte{byte(family), 0, 0, 0}, attributes...)...),
-		message(unix.NFNL_MSG_BATCH_END, 0, 0, 0, 0, unix.NFNL_SUBSYS_NFTABLES),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	switch _, err := c.raw.Receive(); {
+	switch err := c.ownTable(tableName); {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
 		t.Skip("this kernel has no nftables tables with an owner: they are there from Linux 5.12 on")
 	case err != nil:
