@@ -282,6 +282,16 @@ func (n *Node) Metrics() map[string]float64 {
 		n.fail("%w", err)
 		return nil
 	}
+	values, err := Series(text)
+	if err != nil {
+		n.fail("%w", err)
+	}
+	return values
+}
+
+// Series returns the value of each time series in what a /metrics answers, by its name
+// and labels.
+func Series(text string) (map[string]float64, error) {
 	values := map[string]float64{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -289,11 +299,13 @@ func (n *Node) Metrics() map[string]float64 {
 		if at < 0 || line[0] == '#' {
 			continue
 		}
-		if value, err := strconv.ParseFloat(line[at+1:], 64); err == nil {
-			values[line[:at]] = value
+		value, err := strconv.ParseFloat(line[at+1:], 64)
+		if err != nil {
+			return nil, fmt.Errorf("reading metrics: line %q: %w", line, err)
 		}
+		values[line[:at]] = value
 	}
-	return values
+	return values, nil
 }
 
 // Repairs is flatnet_repairs_total of one kind of object, or of all for "".

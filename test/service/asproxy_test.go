@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -165,14 +164,8 @@ func proxyMetrics(t *testing.T, n *cluster.Node) map[string]float64 {
 	if err != nil || status != http.StatusOK {
 		t.Fatalf("metrics at port 10249: %d, %v", status, err)
 	}
-	values := map[string]float64{}
-	for line := range strings.Lines(text) {
-		if name, value, is := strings.Cut(strings.TrimSpace(line), " "); is && name[0] != '#' {
-			number, err := strconv.ParseFloat(value, 64)
-			must(t, err)
-			values[name] = number
-		}
-	}
+	values, err := cluster.Series(text)
+	must(t, err)
 	return values
 }
 
