@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +35,8 @@ type column struct {
 	Without string   // what the kernel lacks
 	Missing []string // programs
 	Suites  map[string]*outcome.Suite
-	Failure string // of the machine
+	Failure string   // of the machine
+	Hung    []string // suites during which a machine hung, and that another one has run again
 	Took    time.Duration
 }
 
@@ -79,22 +80,28 @@ type runner struct {
 // leaves out hardening, which emulation pays for with a third of its time.
 const fast = "rcupdate.rcu_expedited=1 init_on_alloc=0 randomize_kstack_offset=off nopti nokaslr audit=0 apparmor=0 transparent_hugepage=always"
 
-// start is how long a machine may take to come up, and to go down.
-const start = 3 * time.Minute
+// A machine may take start to come up. From then on it says something every
+// [plan.Heartbeat]: it hangs if it is silent.
+const (
+	start  = 3 * time.Minute
+	silent = 24 * plan.Heartbeat
+)
 
 // run boots a machine and runs the suites on it. What goes wrong is in the column.
 func (r *runner) run(ctx context.Context, m machine) *column {
 	begin := time.Now()
 	kernel := *m.kernel // machines of the same kernel run at the same time
 	c := &column{Kernel: &kernel, Without: m.without, Suites: map[string]*outcome.Suite{}}
-	if err := r.boot(ctx, c); err != nil {
+	if err := r.runAll(ctx, c); err != nil {
 		c.Failure = err.Error()
 	}
 	c.Took = time.Since(begin)
 	return c
 }
 
-func (r *runner) boot(ctx context.Context, c *column) error {
+// runAll boots a machine for the suites. If that hangs, another one is booted for the
+// suite during which it did and for those after it; a second time is a failure.
+func (r *runner) runAll(ctx context.Context, c *column) error {
 	if err := os.MkdirAll(r.logs, 0o755); err != nil {
 		return err
 	}
@@ -113,7 +120,26 @@ func (r *runner) boot(ctx context.Context, c *column) error {
 		Architecture: r.architecture, Kernel: c.Kernel.Image, Initrd: base + ".initramfs",
 		Parameters: strings.Join([]string{"quiet", fast, suite.Lacks[c.Without], r.parameters}, " "), CPUs: r.processors, Memory: r.memory, Accelerator: r.accelerator, Console: console,
 	}
-	todo := planOf(booted.Port(), r.suites, r.full, r.tests)
+	for left := r.suites; ; {
+		progress := &progress{column: c, log: log, out: r.out, verbose: r.verbose}
+		err := r.boot(ctx, booted, c, left, progress)
+		during := slices.IndexFunc(left, func(s suite.Suite) bool { return s.Name == progress.running })
+		if !errors.Is(err, errHangs) || during < 0 || slices.Contains(c.Hung, progress.running) {
+			progress.close(left)
+			return err
+		}
+		c.Hung = append(c.Hung, progress.running)
+		fmt.Fprintf(r.out, "%-8s %-18s %v\n%-8s another machine is booted for it\n", c.Name(), progress.running, err, c.Name())
+		left = left[during:]
+	}
+}
+
+// errHangs says that a machine does nothing any more.
+var errHangs = errors.New("the machine hangs")
+
+// boot runs suites on one machine.
+func (r *runner) boot(ctx context.Context, booted *boot.Machine, c *column, suites []suite.Suite, progress *progress) (err error) {
+	todo := planOf(booted.Port(), suites, r.full, r.tests)
 	for i := range todo.Run {
 		todo.Run[i].Variables = append(todo.Run[i].Variables, "FLATNET_WITHOUT="+c.Without)
 	}
@@ -122,69 +148,13 @@ func (r *runner) boot(ctx context.Context, c *column) error {
 		return err
 	}
 	defer os.Remove(booted.Initrd)
-	limit := start
-	for _, run := range todo.Run {
-		limit += run.Limit + start/6
-	}
-	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it has not ended within %s", limit))
-	defer cancel()
-	progress := &progress{runner: r, column: c, log: log, readers: map[string]*outcome.Reader{}}
-	err = booted.Run(limited, progress.event)
-	return errors.Join(err, progress.left())
-}
-
-// progress is what a machine has said so far.
-type progress struct {
-	runner  *runner
-	column  *column
-	log     io.Writer
-	readers map[string]*outcome.Reader
-}
-
-// event takes a line of the machine's results.
-func (p *progress) event(line string) (last bool) {
-	var e plan.Event
-	if err := json.Unmarshal([]byte(line), &e); err != nil {
-		fmt.Fprintf(p.log, "(not an event: %q)\n", line)
-		return false
-	}
-	name := p.column.Name()
-	switch {
-	case e.Kernel != "":
-		p.column.Kernel.Release = e.Kernel
-		fmt.Fprintf(p.runner.out, "%-8s Linux %s is up\n", name, e.Kernel)
-	case e.Ended:
-		ended := p.reader(e.Suite).End(e.Failure, e.Took)
-		delete(p.readers, e.Suite)
-		p.column.Suites[e.Suite] = ended
-		fmt.Fprintf(p.runner.out, "%-8s %-18s %s\n", name, e.Suite, cell(ended))
-	case e.Suite != "":
-		p.reader(e.Suite).Line(e.Line)
-		text := strings.ReplaceAll(e.Line, "\x16", "")
-		fmt.Fprintf(p.log, "%s: %s", e.Suite, text)
-		if p.runner.verbose {
-			fmt.Fprintf(p.runner.out, "%-8s %-18s %s", name, e.Suite, text)
-		}
-	}
-	return e.Done
-}
-
-func (p *progress) reader(name string) *outcome.Reader {
-	if p.readers[name] == nil {
-		p.readers[name] = &outcome.Reader{}
-	}
-	return p.readers[name]
-}
-
-// left takes what has no end as failed: the machine has ended before.
-func (p *progress) left() error {
-	for name, reader := range p.readers {
-		p.column.Suites[name] = reader.End("the machine ended before it", 0)
-	}
-	for _, s := range p.runner.suites {
-		if p.column.Suites[s.Name] == nil {
-			p.column.Suites[s.Name] = &outcome.Suite{Failure: "the machine ended before it began"}
-		}
-	}
-	return nil
+	awake, hangs := context.WithCancelCause(ctx)
+	defer hangs(nil)
+	watchdog := time.AfterFunc(start, func() { hangs(fmt.Errorf("%w: nothing has been heard of it for %s", errHangs, silent)) })
+	defer watchdog.Stop()
+	err = booted.Run(awake, func(line string) (last bool) {
+		watchdog.Reset(silent)
+		return progress.event(line)
+	})
+	return errors.Join(err, progress.hangs)
 }

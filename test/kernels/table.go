@@ -58,6 +58,9 @@ func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 		leftOut(w, suites)
 	}
 	for _, c := range columns {
+		for _, during := range c.Hung {
+			fmt.Fprintf(w, "\n%s: a machine hung during %s, and another one ran it again; the console's log has what the kernel said.\n", c.Name(), during)
+		}
 		if len(c.Missing) > 0 {
 			fmt.Fprintf(w, "\n%s was run without these programs: %s.\n", c.Name(), strings.Join(c.Missing, ", "))
 		}

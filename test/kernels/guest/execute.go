@@ -20,14 +20,39 @@ import (
 // what every goroutine was doing.
 const grace = 30 * time.Second
 
-// execute runs a test binary and sends its lines.
-func execute(run plan.Run, events *events) {
+// execute runs a test binary and sends its lines. It is not alive after that if the
+// binary's processes do not end when they are killed: then the kernel holds them, and
+// whatever else runs would wait for the same locks.
+func execute(run plan.Run, events *events) (alive bool) {
 	begin := time.Now()
-	failure := ""
-	if err := output(run, func(line string) { events.send(plan.Event{Suite: run.Suite, Line: line}) }); err != nil {
-		failure = err.Error()
+	done := make(chan error, 1)
+	go func() {
+		done <- output(run, func(line string) { events.send(plan.Event{Suite: run.Suite, Line: line}) })
+	}()
+	ended := plan.Event{Suite: run.Suite, Ended: true}
+	select {
+	case err := <-done:
+		if err != nil {
+			ended.Failure = err.Error()
+		}
+	case <-time.After(run.Limit + 4*grace): // all that output allows for, and as much again
+		ended.Hangs = true
+		ended.Failure = "the kernel hangs: processes do not end when they are killed"
+		showBlocked()
 	}
-	events.send(plan.Event{Suite: run.Suite, Ended: true, Failure: failure, Took: time.Since(begin)})
+	ended.Took = time.Since(begin)
+	events.send(ended)
+	return !ended.Hangs
+}
+
+// showBlocked makes the kernel print to its console where the tasks are that wait
+// for it, and what each processor does: sysrq w and l.
+func showBlocked() {
+	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("8"), 0)
+	for _, key := range []string{"w", "l"} {
+		_ = os.WriteFile("/proc/sysrq-trigger", []byte(key), 0)
+	}
+	time.Sleep(grace / 6) // the console is slower than this program
 }
 
 func output(run plan.Run, line func(string)) error {

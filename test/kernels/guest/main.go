@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,8 +82,15 @@ func work() error {
 		return err
 	}
 	events.send(plan.Event{Kernel: unix.ByteSliceToString(name.Release[:])})
+	go func() {
+		for range time.Tick(plan.Heartbeat) {
+			events.send(plan.Event{})
+		}
+	}()
 	for _, run := range p.Run {
-		execute(run, events)
+		if !execute(run, events) {
+			break
+		}
 	}
 	events.send(plan.Event{Done: true})
 	return events.drain()

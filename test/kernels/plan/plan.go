@@ -34,4 +34,11 @@ type Event struct {
 	Failure string        `json:",omitempty"`
 	Took    time.Duration `json:",omitempty"`
 	Done    bool          `json:",omitempty"` // nothing else follows
+	// Hangs says that the machine does no more: the suite's processes do not end
+	// when they are killed.
+	Hangs bool `json:",omitempty"`
 }
+
+// Heartbeat is how often a guest says something, an empty event if there is nothing
+// else: one that is silent for much longer does not run any more.
+const Heartbeat = 5 * time.Second
