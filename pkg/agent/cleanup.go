@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
@@ -19,6 +20,10 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
+
+// cleanupPatience is how long another flatnetd may take to end. What the cleanup itself
+// takes is for its caller to judge: half of one helps nobody.
+const cleanupPatience = 10 * time.Second
 
 // Cleanup removes everything that flatnet ever made on the node, pods'
 // interfaces included, and nothing else; it returns what it removed, a line
@@ -32,7 +37,9 @@ func Cleanup(ctx context.Context, c Config, log *slog.Logger) (removed []string,
 			own = append(own, path)
 		}
 	}
-	lock, err := lockNode(ctx, c.StateDir, log)
+	waiting, enough := context.WithTimeout(ctx, cleanupPatience)
+	lock, err := lockNode(waiting, c.StateDir, log)
+	enough()
 	if err != nil {
 		return nil, fmt.Errorf("%w: stop it first, or it would make everything anew", err)
 	}

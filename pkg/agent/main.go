@@ -174,12 +174,7 @@ func printStatus(ctx context.Context, c Config, about, output string, out io.Wri
 	return nil
 }
 
-// cleanupPatience is how long another flatnetd may take to end.
-const cleanupPatience = 10 * time.Second
-
 func cleanup(ctx context.Context, c Config, out, errOut io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, cleanupPatience)
-	defer cancel()
 	removed, err := Cleanup(ctx, c, c.Logger(errOut))
 	for _, what := range removed {
 		fmt.Fprintln(out, "removed", what)

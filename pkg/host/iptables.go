@@ -220,8 +220,12 @@ func shell(program string, arg []string) string {
 	return strings.Join(words, " ")
 }
 
+// patience is how long a program may take: iptables-nft reads the whole ruleset for
+// each rule, which on a busy node with the tables of a large cluster takes many seconds.
+const patience = time.Minute
+
 func (k *Keeper) run(ctx context.Context, program string, arg ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if k.Run != nil {
 		return k.Run(ctx, program, arg...)

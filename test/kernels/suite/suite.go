@@ -46,18 +46,18 @@ var All = []Suite{
 		Why: "allocation needs no kernel; locks, unnamed files and pods' namespaces do",
 	},
 	{
-		Name: "test/conformance", Run: "TestPlugin/(A3|A4|A5|A7|A8|B|C)", Limit: 10 * time.Minute,
+		Name: "test/conformance", Run: "TestPlugin/(A3|A4|A5|A7|A8|B|C)", Limit: 15 * time.Minute,
 		Why: "the protocol (environment, configuration, versions, errors, delegation), which is the same everywhere; what plugins of others do",
 	},
 	{
-		Name: "test/fabric", Limit: 10 * time.Minute,
+		Name: "test/fabric", Limit: 15 * time.Minute,
 		Run: "TestReach/two_subnets/.*/dual|TestKill/auto|TestRepair|TestForeignObjectsStay|TestSpoofing|TestMasquerade$/with$|TestForwardThatDrops|" +
 			"TestCollect|TestSecondFlatnetdWaits|TestFlowtable|TestAddressOnDummy|TestSegmentsFitTheRoute|TestRoutersAnswersReachPods|TestTunnelIsInTheWay",
 		Skip: "TestRepair/.*(configuration|plugin)$",
 		Why:  "one underlay instead of three, both families at once, kills in one mode; what flatnetd does with its input and with files, which is the same everywhere",
 	},
 	{
-		Name: "test/service", Limit: 10 * time.Minute,
+		Name: "test/service", Limit: 15 * time.Minute,
 		Run: "TestReach/direct/IPv4|TestReach/vxlan/IPv6|TestAffinity/direct/IPv4|TestSCTP/vxlan|TestStaleFlows|TestRepair|TestSwitchedOff",
 		Why: "each family in one mode; load, which emulation cannot carry",
 	},
