@@ -1,0 +1,105 @@
+package nft
+
+import (
+	"encoding/binary"
+	"iter"
+)
+
+// attribute is a netlink attribute: a value, or attributes inside of it.
+type attribute struct {
+	kind  uint16
+	value []byte
+	inner []attribute
+}
+
+func bytesOf(kind uint16, value []byte) attribute { return attribute{kind: kind, value: value} }
+
+// number is an attribute of 32 bits, which nftables has in network byte order.
+func number(kind uint16, n uint32) attribute {
+	return attribute{kind: kind, value: binary.BigEndian.AppendUint32(nil, n)}
+}
+
+func text(kind uint16, s string) attribute {
+	return attribute{kind: kind, value: append([]byte(s), 0)}
+}
+
+func nested(kind uint16, inner ...attribute) attribute {
+	if inner == nil {
+		inner = []attribute{}
+	}
+	return attribute{kind: kind, inner: inner}
+}
+
+const (
+	attributeHeader = 4      // struct nlattr
+	flagNested      = 0x8000 // NLA_F_NESTED
+	kindMask        = 0x3fff // NLA_TYPE_MASK
+)
+
+func aligned(n int) int { return (n + 3) &^ 3 }
+
+// append encodes the attribute behind b.
+func (a attribute) append(b []byte) []byte {
+	begin := len(b)
+	b = append(b, 0, 0, 0, 0)
+	kind := a.kind
+	if a.inner != nil {
+		kind |= flagNested
+		for _, i := range a.inner {
+			b = i.append(b)
+		}
+	} else {
+		b = append(b, a.value...)
+	}
+	binary.NativeEndian.PutUint16(b[begin:], uint16(len(b)-begin))
+	binary.NativeEndian.PutUint16(b[begin+2:], kind)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// attributesIn goes through encoded attributes, up to one that cannot be.
+func attributesIn(raw []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(kind uint16, value []byte) bool) {
+		for len(raw) >= attributeHeader {
+			length := int(binary.NativeEndian.Uint16(raw))
+			if length < attributeHeader || length > len(raw) ||
+				!yield(binary.NativeEndian.Uint16(raw[2:])&kindMask, raw[attributeHeader:length]) {
+				return
+			}
+			raw = raw[min(aligned(length), len(raw)):]
+		}
+	}
+}
+
+// attributes are encoded attributes by kind; none that matters here is beyond.
+type attributes [20][]byte
+
+func parse(raw []byte) (a attributes) {
+	for kind, value := range attributesIn(raw) {
+		if int(kind) < len(a) {
+			a[kind] = value
+		}
+	}
+	return a
+}
+
+func (a *attributes) has(kind uint16) bool { return a[kind] != nil }
+
+func (a *attributes) text(kind uint16) string {
+	raw := a[kind]
+	if n := len(raw); n > 0 && raw[n-1] == 0 {
+		raw = raw[:n-1]
+	}
+	return string(raw)
+}
+
+func (a *attributes) number(kind uint16) uint32 {
+	if len(a[kind]) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(a[kind])
+}
+
+func (a *attributes) nested(kind uint16) attributes { return parse(a[kind]) }
