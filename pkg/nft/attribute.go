@@ -59,6 +59,16 @@ func (a attribute) append(b []byte) []byte {
 	return b
 }
 
+// beginAttribute begins one that others follow inside of, and endAttribute ends it.
+func beginAttribute(b []byte, kind uint16) []byte {
+	b = binary.NativeEndian.AppendUint16(b, attributeHeader)
+	return binary.NativeEndian.AppendUint16(b, kind|flagNested)
+}
+
+func endAttribute(b []byte, begin int) {
+	binary.NativeEndian.PutUint16(b[begin:], uint16(len(b)-begin))
+}
+
 // attributesIn goes through encoded attributes, up to one that cannot be.
 func attributesIn(raw []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(kind uint16, value []byte) bool) {

@@ -103,11 +103,11 @@ func TestCompileIsWhatNftMakes(t *testing.T) {
 	}
 	nft(tables)
 	node.Test(t, func() {
-		s, err := open()
+		s, err := Open()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.close()
+		defer s.Close()
 		for _, r := range rules {
 			words := strings.Fields(r.chain)
 			nft("add rule " + r.chain + " " + r.text)

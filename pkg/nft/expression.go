@@ -3,6 +3,8 @@ package nft
 import (
 	"encoding/binary"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // expression is one step of a rule, as the kernel has it: it loads something into
@@ -182,6 +184,15 @@ func (e expression) append(b []byte) []byte {
 		name, data  = 1, 2
 	)
 	return nested(listElement, text(name, e.name), nested(data, e.with...)).append(b)
+}
+
+// expressions are those of a rule.
+func expressions(code []expression) attribute {
+	var raw []byte
+	for _, e := range code {
+		raw = e.append(raw)
+	}
+	return attribute{kind: unix.NFTA_RULE_EXPRESSIONS | flagNested, value: raw}
 }
 
 // is reports whether an expression of the kernel's, encoded, is this one: it has all
