@@ -1,6 +1,11 @@
 package masquerade
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
+)
 
 // arranged keeps the spans of a list by family and in order, from one list to the
 // next: what is new is put in its place among those that stay, and nothing is sorted
@@ -9,9 +14,9 @@ import "slices"
 //
 // The zero value is that of an empty list.
 type arranged[T comparable] struct {
-	list []T       // the one before, to which nobody may write
-	all  [2][]span // by family: of every element, in order
-	kept [2][]span // the same without those that lie in others
+	list []T           // the one before, to which nobody may write
+	all  [2]nft.Ranges // by family: of every element, in order
+	kept [2]nft.Ranges // the same without those that lie in others
 }
 
 // familyOf returns the place of an address family.
@@ -27,7 +32,7 @@ func familyOf(is6 bool) int {
 // so that the coming and going of one node touches one element. What spanOf knows no
 // span for is left out. A family in which nothing has changed is the same array as
 // before.
-func (a *arranged[T]) arrange(list []T, spanOf func(T) (span, bool)) (kept [2][]span) {
+func (a *arranged[T]) arrange(list []T, spanOf func(T) (nft.Range, bool)) (kept [2]nft.Ranges) {
 	gone, come := byFamily(spanOf)(changes(a.list, list))
 	a.list = list
 	for f := range a.all {
@@ -41,17 +46,17 @@ func (a *arranged[T]) arrange(list []T, spanOf func(T) (span, bool)) (kept [2][]
 }
 
 // byFamily makes spans of what is gone and has come.
-func byFamily[T comparable](spanOf func(T) (span, bool)) func(gone, come []T) (g, c [2][]span) {
-	split := func(list []T) (spans [2][]span) {
+func byFamily[T comparable](spanOf func(T) (nft.Range, bool)) func(gone, come []T) (g, c [2]nft.Ranges) {
+	split := func(list []T) (spans [2]nft.Ranges) {
 		for _, x := range list {
 			if s, is := spanOf(x); is {
-				f := familyOf(s.first.Is6())
+				f := familyOf(s.First.Is6())
 				spans[f] = append(spans[f], s)
 			}
 		}
 		return spans
 	}
-	return func(gone, come []T) (g, c [2][]span) { return split(gone), split(come) }
+	return func(gone, come []T) (g, c [2]nft.Ranges) { return split(gone), split(come) }
 }
 
 // reach is how far changes looks for where two lists are the same again. A node
@@ -90,20 +95,20 @@ func changes[T comparable](before, after []T) (gone, come []T) {
 }
 
 // order is that of spans in which the larger of two that begin alike comes first.
-func order(a, b span) int {
-	if c := a.first.Compare(b.first); c != 0 {
+func order(a, b nft.Range) int {
+	if c := a.First.Compare(b.First); c != 0 {
 		return c
 	}
-	return b.last.Compare(a.last)
+	return b.Last.Compare(a.Last)
 }
 
 // merged returns ordered spans without those that are gone, each once, and with
 // those that have come.
-func merged(all, gone, come []span) []span {
+func merged(all, gone, come nft.Ranges) nft.Ranges {
 	sort(gone, order)
 	sort(come, order)
-	next := make([]span, 0, len(all)-len(gone)+len(come))
-	upTo := func(s span) {
+	next := make(nft.Ranges, 0, len(all)-len(gone)+len(come))
+	upTo := func(s nft.Range) {
 		at, _ := slices.BinarySearchFunc(all, s, order)
 		next, all = append(next, all[:at]...), all[at:]
 	}
@@ -121,8 +126,8 @@ func merged(all, gone, come []span) []span {
 
 // outermost returns ordered spans without those that lie in others: all of them,
 // where none does. Two of prefixes nest or are disjoint.
-func outermost(all []span) []span {
-	inside := func(i int) bool { return !all[i-1].last.Less(all[i].last) }
+func outermost(all nft.Ranges) nft.Ranges {
+	inside := func(i int) bool { return !all[i-1].Last.Less(all[i].Last) }
 	first := 1
 	for first < len(all) && !inside(first) {
 		first++
@@ -132,14 +137,31 @@ func outermost(all []span) []span {
 	}
 	kept := slices.Clone(all[:first])
 	for _, s := range all[first:] {
-		if kept[len(kept)-1].last.Less(s.last) {
+		if kept[len(kept)-1].Last.Less(s.Last) {
 			kept = append(kept, s)
 		}
 	}
 	return kept
 }
 
-// same reports whether two lists are one array, and so need no comparison.
-func same(a, b []span) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+// rangesOf returns the prefixes of one family in order, without those that lie
+// in another one.
+func rangesOf(prefixes []netip.Prefix, is6 bool) nft.Ranges {
+	return new(arranged[netip.Prefix]).arrange(prefixes, prefixRange)[familyOf(is6)]
+}
+
+// prefixRange returns the addresses of a prefix, host bits or not.
+func prefixRange(p netip.Prefix) (nft.Range, bool) { return nft.RangeOf(p), p.IsValid() }
+
+// addressRange returns a single address.
+func addressRange(a netip.Addr) (nft.Range, bool) {
+	a = a.Unmap().WithZone("")
+	return nft.Range{First: a, Last: a}, a.IsValid()
+}
+
+// sort leaves alone what is in order, which what a caller sorted before is.
+func sort(all nft.Ranges, compare func(a, b nft.Range) int) {
+	if !slices.IsSortedFunc(all, compare) {
+		slices.SortFunc(all, compare)
+	}
 }

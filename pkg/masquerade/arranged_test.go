@@ -5,26 +5,28 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // plainly is what arrange returns for prefixes, without regard to speed.
-func plainly(list []netip.Prefix, is6 bool) []span {
-	var kept []span
+func plainly(list []netip.Prefix, is6 bool) nft.Ranges {
+	var kept nft.Ranges
 	for i, p := range list {
-		s, is := prefixSpan(p)
-		if !is || s.first.Is6() != is6 {
+		s, is := prefixRange(p)
+		if !is || s.First.Is6() != is6 {
 			continue
 		}
 		inOther := func(j int, q netip.Prefix) bool {
-			o, is := prefixSpan(q)
-			holds := is && o.first.Is6() == is6 && !s.first.Less(o.first) && !o.last.Less(s.last)
+			o, is := prefixRange(q)
+			holds := is && o.First.Is6() == is6 && !s.First.Less(o.First) && !o.Last.Less(s.Last)
 			return holds && (o != s || j < i) // of equal ones the first stays
 		}
 		if !slices.ContainsFunc(indices(list), func(j int) bool { return j != i && inOther(j, list[j]) }) {
 			kept = append(kept, s)
 		}
 	}
-	slices.SortFunc(kept, span.compare)
+	slices.SortFunc(kept, nft.Range.Compare)
 	return kept
 }
 
@@ -73,7 +75,7 @@ func TestArrangeRandom(t *testing.T) {
 				random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 			}
 			given := slices.Clone(list)
-			kept := a.arrange(list, prefixSpan)
+			kept := a.arrange(list, prefixRange)
 			for _, is6 := range []bool{false, true} {
 				if got, want := kept[familyOf(is6)], plainly(list, is6); !slices.Equal(got, want) {
 					t.Fatalf("seed %d, step %d: of %v\ngot  %v\nwant %v", seed, step, list, got, want)
@@ -89,13 +91,13 @@ func TestArrangeRandom(t *testing.T) {
 // What has been returned before stays what it was: a ruleset is a plain value.
 func TestArrangeLeavesWhatItReturned(t *testing.T) {
 	var a arranged[netip.Prefix]
-	first := a.arrange(prefixes("10.0.3.0/24", "10.0.1.0/24", "fd00:1::/64"), prefixSpan)
-	before := [2][]span{slices.Clone(first[0]), slices.Clone(first[1])}
-	second := a.arrange(prefixes("10.0.3.0/24", "10.0.2.0/24", "10.0.0.0/24", "fd00:1::/64"), prefixSpan)
+	first := a.arrange(prefixes("10.0.3.0/24", "10.0.1.0/24", "fd00:1::/64"), prefixRange)
+	before := [2]nft.Ranges{slices.Clone(first[0]), slices.Clone(first[1])}
+	second := a.arrange(prefixes("10.0.3.0/24", "10.0.2.0/24", "10.0.0.0/24", "fd00:1::/64"), prefixRange)
 	if !slices.Equal(first[0], before[0]) || !slices.Equal(first[1], before[1]) {
 		t.Errorf("it is %v now, and was %v", first, before)
 	}
-	if !same(first[1], second[1]) {
+	if &first[1][0] != &second[1][0] {
 		t.Error("a family in which nothing has changed is another array")
 	}
 }

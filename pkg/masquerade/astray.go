@@ -2,7 +2,6 @@ package masquerade
 
 import (
 	"errors"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -19,11 +18,7 @@ import (
 
 // forgetAstray forgets the connections that would be translated if they began
 // now, were not, and were never answered.
-func forgetAstray(want content) error {
-	sets := map[string][]span{}
-	for _, s := range want.sets {
-		sets[s.name] = s.elements
-	}
+func forgetAstray(want Ruleset) error {
 	astray := func(f kernel.Flow) bool {
 		if f.Answered || f.Seen != f.Source {
 			return false
@@ -32,11 +27,11 @@ func forgetAstray(want content) error {
 		if f.Source.Addr().Is6() {
 			suffix = "6"
 		}
-		if !within(sets["own"+suffix], f.Source.Addr()) {
+		if !want.elements("own" + suffix).Contains(f.Source.Addr()) {
 			return false
 		}
 		return !slices.ContainsFunc([]string{"pods", "nodes", "exempt"}, func(name string) bool {
-			return within(sets[name+suffix], f.Answering.Addr())
+			return want.elements(name + suffix).Contains(f.Answering.Addr())
 		})
 	}
 	var errs []error
@@ -45,27 +40,4 @@ func forgetAstray(want content) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// within reports whether one of the spans, which are in order and do not overlap,
-// holds the address.
-func within(spans []span, a netip.Addr) bool {
-	_, found := slices.BinarySearchFunc(spans, a, func(s span, a netip.Addr) int {
-		switch {
-		case s.last.Less(a):
-			return -1
-		case a.Less(s.first):
-			return 1
-		}
-		return 0
-	})
-	return found
-}
-
-// translatesAnew reports whether a repair makes rules that translate, where there
-// were none or others.
-func (r repair) translatesAnew(want content) bool {
-	translates := func(c chain) bool { return c.name == translating }
-	return r.remake && slices.ContainsFunc(want.chains, translates) ||
-		slices.ContainsFunc(r.addChains, translates) || slices.ContainsFunc(r.refill, translates)
 }

@@ -1,14 +1,11 @@
 package masquerade
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // Hold keeps the kernel translating the connections that it translates, whatever
@@ -36,7 +33,7 @@ import (
 // The zero value is ready for use. Its methods are not to be called at the same
 // time.
 type Hold struct {
-	conn     *connection
+	conn     *nft.Conn
 	noOwners bool // the kernel said so, and need not be asked again
 }
 
@@ -57,19 +54,19 @@ func (h *Hold) Take() error {
 	case h.noOwners:
 		return ErrNoOwners
 	}
-	c, err := connect()
+	c, err := nft.Open()
 	if err != nil {
 		return err
 	}
-	if err := c.hold(); err != nil {
-		c.close()
+	if err := c.Run(hold()); err != nil {
+		c.Close()
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 			// The other one is also what a table of that name is answered with that somebody
 			// else has made, and may remove.
 			h.noOwners = errors.Is(err, unix.EINVAL)
 			return ErrNoOwners
 		}
-		return fmt.Errorf("writing nftables table inet %s: %w", holdName, err)
+		return err
 	}
 	h.conn = c
 	return nil
@@ -81,51 +78,19 @@ func (h *Hold) Held() bool { return h.conn != nil }
 // Release lets the kernel remove the table.
 func (h *Hold) Release() {
 	if h.conn != nil {
-		h.conn.close()
+		go h.conn.Close() // which may wait
 		h.conn = nil
 	}
 }
 
-func (c *connection) hold() error {
-	if err := c.ownTable(holdName); err != nil {
-		return err
-	}
-	chain := c.AddChain(&nftables.Chain{
-		Table: &nftables.Table{Family: family, Name: holdName}, Name: translating, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityNATSource + 50),
-	})
+// hold is the table's making.
+func hold() *nft.Transaction {
+	id := nft.ID{Family: nft.INet, Name: holdName}
 	// The chain keeps translation on, and what is in it connection tracking.
-	c.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_RAW}},
-		&expr.Masq{},
-	}})
-	return c.Flush()
-}
-
-// ownTable makes a table that nobody else can change, and that ends with the
-// socket. The library makes only tables without flags. The error is that of netlink.
-func (c *connection) ownTable(name string) error {
-	const flagOwner = 2 // NFT_TABLE_F_OWNER
-	attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_TABLE_NAME, Data: []byte(name + "\x00")},
-		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, flagOwner)},
-	})
-	if err != nil {
-		return err
-	}
-	message := func(kind int, flags netlink.HeaderFlags, data ...byte) netlink.Message {
-		return netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | flags}, Data: data}
-	}
-	begin := []byte{0, 0, 0, unix.NFNL_SUBSYS_NFTABLES}
-	_, err = c.raw.SendMessages([]netlink.Message{
-		message(unix.NFNL_MSG_BATCH_BEGIN, 0, begin...),
-		message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Acknowledge, append([]byte{byte(family), 0, 0, 0}, attributes...)...),
-		message(unix.NFNL_MSG_BATCH_END, 0, begin...),
-	})
-	if err != nil {
-		return err
-	}
-	_, err = c.raw.Receive()
-	return err
+	chain := nft.Chain{Name: translating, Base: "type nat hook postrouting priority srcnat + 50; policy accept;"}
+	t := &nft.Transaction{}
+	t.AddOwnedTable(id)
+	t.AddChain(id, chain)
+	t.AddRules(id, chain.Name, []string{"meta l4proto 255 masquerade"})
+	return t
 }

@@ -1,91 +1,43 @@
 package masquerade
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
-// Keeper makes the kernel's table what a ruleset says. It works in the network
-// namespace in which its first method is called: it keeps a socket there, since
-// to close one that deleted something holds up every other transaction of the
-// node for tens of milliseconds. Its methods may be called at the same time.
-// The zero value is ready for use.
+// Keeper makes the kernel's table what a ruleset says, as an [nft.Keeper] does, and
+// sees to the connections that began while the table was not there. The zero value is
+// ready for use.
 type Keeper struct {
 	Log *slog.Logger // of what is repaired; nil for none
 
-	mu    sync.Mutex
-	conn  *connection
-	port  atomic.Uint32 // the socket's
-	known *content      // what the table holds, as far as the keeper knows; nil if it does not
+	once  sync.Once
+	table nft.Keeper
 }
 
 // Sync makes the table what is wanted, and returns how many objects and
-// elements differed. It goes by what the keeper left in the table: only what
-// differs is written, in one transaction, and nothing is read. Where the
-// keeper does not know, or the kernel contradicts, Sync is [Keeper.Verify].
+// elements differed. It goes by what the keeper left in the table, where it knows.
 func (k *Keeper) Sync(want Ruleset) (changes int, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.known == nil {
-		return k.verify(want.content)
+	r, compared, err := k.engine().Sync(context.Background(), want.wanted())
+	if compared {
+		k.translated(r, want)
 	}
-	// A table that is not there and one without content are the same wish.
-	have := k.known
-	if have.empty() {
-		have = nil
-	}
-	r := compare(have, want.content)
-	if r.count == 0 {
-		return 0, nil
-	}
-	if err := k.apply(r, have != nil, want.content); err != nil {
-		k.log().Warn("nftables table is not as it was left, comparing all of it", "table", "inet "+tableName, "error", err)
-		return k.verify(want.content)
-	}
-	return r.count, nil
+	return r.Count, err
 }
 
 // Verify reads the whole table, makes good what differs from what is wanted,
 // and returns how many objects and elements that were. What is right is not
-// touched. All is done in one transaction.
+// touched.
 func (k *Keeper) Verify(want Ruleset) (repairs int, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.verify(want.content)
-}
-
-// verify tries again with a new picture, and then with a new table, because
-// others may write between reading and writing.
-func (k *Keeper) verify(want content) (repairs int, err error) {
-	for attempt := range 3 {
-		var have *content
-		have, err = k.read()
-		if err != nil {
-			continue
-		}
-		r := compare(have, want)
-		repairs = max(repairs, r.count)
-		if r.count == 0 {
-			k.known = &want
-			return repairs, nil
-		}
-		r.remake = r.remake || attempt > 0
-		if err = k.apply(r, have != nil, want); err != nil {
-			k.log().Warn("nftables refused a repair, trying again", "table", "inet "+tableName, "found", strings.Join(r.found, "; "), "error", err)
-			continue
-		}
-		k.log().Info("nftables table written", "table", "inet "+tableName, "differences", r.count, "found", strings.Join(r.found, "; "))
-		if r.translatesAnew(want) {
-			if err := forgetAstray(want); err != nil {
-				k.log().Warn("connections that began without translation are not forgotten", "error", err)
-			}
-		}
-		return repairs, nil
-	}
-	return 0, err
+	r, err := k.engine().Verify(context.Background(), want.wanted())
+	k.translated(r, want)
+	return r.Count, err
 }
 
 // Remove deletes the table, and reports whether it was there. Established connections stay
@@ -93,73 +45,32 @@ func (k *Keeper) verify(want content) (repairs int, err error) {
 // are cut otherwise: the kernel tracks connections only while some rule needs it.
 // Equivalent to: `nft delete table inet flatnet`.
 func (k *Keeper) Remove() (removed bool, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	differences, err := k.verify(content{})
+	all, err := k.engine().Remove()
 	if err != nil {
-		return false, fmt.Errorf("removing nftables table inet %s: %w", tableName, err)
+		return false, fmt.Errorf("removing nftables table %s: %w", tableID, err)
 	}
-	return differences > 0, nil
+	return len(all) > 0, nil
 }
 
 // Close lets go of the keeper's socket and of what it knows. The table stays.
 // A later call of another method begins anew, in the namespace of its caller.
-func (k *Keeper) Close() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.forget()
+func (k *Keeper) Close() { k.table.Close() }
+
+func (k *Keeper) engine() *nft.Keeper {
+	k.once.Do(func() { k.table.Keeps, k.table.Log = []nft.ID{tableID}, k.Log })
+	return &k.table
 }
 
-func (k *Keeper) read() (*content, error) {
-	c, err := k.connected()
-	if err != nil {
-		return nil, err
+// translated follows a comparison: what began without rules that translate, where
+// these were missing or others, is to be translated.
+func (k *Keeper) translated(r nft.Result, want Ruleset) {
+	wrong := func(found string) bool {
+		return found == "table is missing" || strings.HasPrefix(found, "chain "+translating+" ")
 	}
-	found, err := c.read()
-	if err != nil {
-		k.forget()
+	if want.empty() || !slices.ContainsFunc(r.Found, wrong) {
+		return
 	}
-	return found, err
-}
-
-func (k *Keeper) apply(r repair, exists bool, want content) error {
-	c, err := k.connected()
-	if err != nil {
-		return err
+	if err := forgetAstray(want); err != nil && k.Log != nil {
+		k.Log.Warn("connections that began without translation are not forgotten", "error", err)
 	}
-	if err := c.apply(r, exists, want); err != nil {
-		k.forget()
-		return err
-	}
-	k.known = &want
-	return nil
-}
-
-func (k *Keeper) connected() (*connection, error) {
-	if k.conn == nil {
-		c, err := connect()
-		if err != nil {
-			return nil, err
-		}
-		k.conn = c
-		k.port.Store(c.port)
-	}
-	return k.conn, nil
-}
-
-// forget follows an error: answers of the failed transaction may still be
-// waiting in the socket.
-func (k *Keeper) forget() {
-	k.known = nil
-	if k.conn != nil {
-		k.conn.close()
-		k.conn = nil
-	}
-}
-
-func (k *Keeper) log() *slog.Logger {
-	if k.Log == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return k.Log
 }

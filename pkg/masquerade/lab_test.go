@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -43,7 +44,7 @@ func needNFT(t testing.TB) {
 }
 
 // nft runs a script in the namespace.
-func nft(t testing.TB, node *netlab.Node, script string) {
+func runNFT(t testing.TB, node *netlab.Node, script string) {
 	t.Helper()
 	cmd := exec.Command("nft", "-f", "-")
 	var errOut strings.Builder
@@ -53,33 +54,29 @@ func nft(t testing.TB, node *netlab.Node, script string) {
 	}
 }
 
-// stored reads the table as the kernel has it, in an order that is always the
-// same, or nil.
-func stored(t testing.TB) *content {
+// differences returns what of the kernel's table is not as wanted. It is mended.
+func differences(t testing.TB, want Ruleset) []string {
 	t.Helper()
-	c, err := connect()
+	k := &nft.Keeper{Keeps: []nft.ID{tableID}}
+	defer k.Close()
+	r, err := k.Verify(t.Context(), want.wanted())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
-	return storedBy(t, c)
-}
-
-func storedBy(t testing.TB, c *connection) *content {
-	t.Helper()
-	found, err := c.read()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
+	return r.Found
 }
 
 // expect fails where the kernel has anything but what is wanted.
 func expect(t testing.TB, want Ruleset) {
 	t.Helper()
-	if r := compare(stored(t), want.content); r.count != 0 {
-		t.Fatalf("the table is not as wanted: %s", strings.Join(r.found, "; "))
+	if found := differences(t, want); len(found) > 0 {
+		t.Fatalf("the table is not as wanted: %s", strings.Join(found, "; "))
 	}
+}
+
+// table is the agent's, for transactions of somebody else.
+func table() *nftables.Table {
+	return &nftables.Table{Family: nftables.TableFamilyINet, Name: tableID.Name}
 }
 
 // apply calls Sync, and compares the number of changes where it is not negative.
@@ -111,9 +108,11 @@ func write(t testing.TB, f func(c *nftables.Conn)) {
 // own makes the table one that the kernel lets nobody else change as long as
 // the socket lives.
 // Equivalent to: `nft -i` with "add table inet flatnet { flags owner; }".
-func own(t testing.TB, c *connection) {
+func own(t testing.TB, c *nft.Conn) {
 	t.Helper()
-	switch err := c.ownTable(tableName); {
+	owned := &nft.Transaction{}
+	owned.AddOwnedTable(tableID)
+	switch err := c.Run(owned); {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
 		t.Skip("this kernel has no nftables tables with an owner: they are there from Linux 5.12 on")
 	case err != nil:
@@ -157,7 +156,7 @@ func child(what string) {
 	if err != nil {
 		os.Exit(2)
 	}
-	plugins := &nftables.Table{Family: nftables.TableFamilyIPv6, Name: tableName}
+	plugins := &nftables.Table{Family: nftables.TableFamilyIPv6, Name: tableID.Name}
 	switch what {
 	case "flush ruleset":
 		c.FlushRuleset()
@@ -166,7 +165,7 @@ func child(what string) {
 	case "add plugin's table":
 		c.AddTable(plugins)
 	case "unrelated":
-		other := c.AddTable(&nftables.Table{Family: family, Name: "other"})
+		other := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "other"})
 		for i := range 200 {
 			c.AddChain(&nftables.Chain{Table: other, Name: fmt.Sprint("chain", i)})
 		}

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/nftables"
 )
 
 func prefixes(texts ...string) []netip.Prefix {
@@ -192,49 +190,6 @@ func TestSizes(t *testing.T) {
 	}
 	if len(got) != 8 {
 		t.Errorf("%v", got)
-	}
-}
-
-func TestSpanText(t *testing.T) {
-	for _, c := range []struct{ first, last, want string }{
-		{"10.0.0.1", "10.0.0.1", "10.0.0.1"},
-		{"10.0.0.0", "10.0.0.255", "10.0.0.0/24"},
-		{"10.0.0.1", "10.0.0.255", "10.0.0.1-10.0.0.255"},
-		{"10.0.1.0", "10.0.2.255", "10.0.1.0-10.0.2.255"},
-		{"0.0.0.0", "255.255.255.255", "0.0.0.0/0"},
-		{"fd00::", "fd00::ffff", "fd00::/112"},
-		{"::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::/0"},
-	} {
-		got := span{netip.MustParseAddr(c.first), netip.MustParseAddr(c.last)}.String()
-		if got != c.want {
-			t.Errorf("%s to %s: %s, want %s", c.first, c.last, got, c.want)
-		}
-	}
-}
-
-// What the kernel is given must be read back the same, in whatever order.
-func TestIntervals(t *testing.T) {
-	s := set{interval: true}
-	for _, c := range [][]netip.Prefix{
-		nil,
-		prefixes("10.0.0.0/24"),
-		prefixes("10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.4.0/24"), // one ends where the next begins
-		prefixes("0.0.0.0/0"),
-		prefixes("0.0.0.0/32", "255.255.255.255/32"),
-		prefixes("10.0.0.0/8", "224.0.0.0/3"),
-	} {
-		want := spansOf(c, false)
-		elements := s.elementsOf(want)
-		slices.Reverse(elements)
-		if got := intervals(elements); !slices.Equal(got, want) {
-			t.Errorf("%v: read back as %v", want, got)
-		}
-	}
-	// The end that nft puts before everything means nothing.
-	zero := nftables.SetElement{Key: make([]byte, 4), IntervalEnd: true}
-	want := spansOf(prefixes("10.0.0.0/24"), false)
-	if got := intervals(append(s.elementsOf(want), zero)); !slices.Equal(got, want) {
-		t.Errorf("read back as %v", got)
 	}
 }
 

@@ -40,51 +40,20 @@ package masquerade
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
+
+// tableID is the agent's table; the plugin's have the same name in other families.
+var tableID = nft.ID{Family: nft.INet, Name: "flatnet"}
 
 // Ruleset is the wanted content of the table. It is a plain value, and the zero
 // value means that there is to be no table.
-type Ruleset struct{ content content }
-
-// content is what the table holds, as it is wanted or as it was found.
-type content struct {
-	dormant bool    // the table is switched off; nothing else sets a flag
-	sets    []set   // in no given order, their elements in order
-	chains  []chain // in no given order
-}
-
-// set is one set of addresses.
-type set struct {
-	name     string
-	is6      bool
-	interval bool // of prefixes, not of single addresses
-	elements []span
-	odd      bool // found to be something else, a map for example
-}
-
-// chain is a base chain with all its rules.
-type chain struct {
-	name     string
-	kind     nftables.ChainType
-	hook     nftables.ChainHook
-	priority nftables.ChainPriority
-	head     string // the chain's properties as nft writes them
-	rules    []rule
-	drops    bool // by its policy, which never is ours
-}
+type Ruleset struct{ table nft.Table }
 
 // translating is the name of the chain that gives packets the node's address.
 const translating = "postrouting"
-
-// rule is the same thing for people and for the kernel.
-type rule struct {
-	text string
-	code []expr.Any
-}
 
 // alwaysExempt are destinations that are not outside of the cluster, because no
 // router takes a packet to them any further. 169.254.0.0/16 is not among them:
@@ -112,55 +81,71 @@ type Planner struct {
 
 // Plan computes the table, as the function of that name does.
 func (p *Planner) Plan(c Config) Ruleset {
-	var t content
-	pods, nodes := p.pods.arrange(c.Pods, prefixSpan), p.nodes.arrange(c.Nodes, addressSpan)
+	t := nft.Table{ID: tableID}
+	pods, nodes := p.pods.arrange(c.Pods, prefixRange), p.nodes.arrange(c.Nodes, addressRange)
 	exempt := append(c.Exempt[:len(c.Exempt):len(c.Exempt)], alwaysExempt...)
-	var rules []rule
+	var rules []string
 	for _, f := range []struct {
-		on, is6 bool
-		suffix  string
-	}{{c.IPv4, false, "4"}, {c.IPv6, true, "6"}} {
+		on, is6            bool
+		suffix, kind, word string
+	}{{c.IPv4, false, "4", "type ipv4_addr", "ip"}, {c.IPv6, true, "6", "type ipv6_addr", "ip6"}} {
 		if !f.on {
 			continue
 		}
-		t.sets = append(t.sets,
-			set{name: "own" + f.suffix, is6: f.is6, interval: true, elements: spansOf(c.Own, f.is6)},
-			set{name: "pods" + f.suffix, is6: f.is6, interval: true, elements: pods[familyOf(f.is6)]},
-			set{name: "nodes" + f.suffix, is6: f.is6, interval: false, elements: nodes[familyOf(f.is6)]},
-			set{name: "exempt" + f.suffix, is6: f.is6, interval: true, elements: spansOf(exempt, f.is6)},
+		t.Sets = append(t.Sets,
+			nft.Set{Name: "own" + f.suffix, Type: f.kind, Flags: "interval", Elements: rangesOf(c.Own, f.is6)},
+			nft.Set{Name: "pods" + f.suffix, Type: f.kind, Flags: "interval", Elements: pods[familyOf(f.is6)]},
+			nft.Set{Name: "nodes" + f.suffix, Type: f.kind, Elements: nodes[familyOf(f.is6)]},
+			nft.Set{Name: "exempt" + f.suffix, Type: f.kind, Flags: "interval", Elements: rangesOf(exempt, f.is6)},
 		)
-		rules = append(rules, masqueradeRule(f.is6, "own"+f.suffix, "pods"+f.suffix, "nodes"+f.suffix, "exempt"+f.suffix))
+		rules = append(rules, masqueradeRule(f.word, f.suffix))
 	}
 	if len(rules) > 0 {
-		t.chains = append(t.chains, chain{
-			name: translating, kind: nftables.ChainTypeNAT,
-			hook: *nftables.ChainHookPostrouting, priority: *nftables.ChainPriorityNATSource,
-			head: "type nat hook postrouting priority srcnat; policy accept;", rules: rules,
-		})
+		t.Chains = append(t.Chains, nft.Chain{Name: translating, Base: "type nat hook postrouting priority srcnat; policy accept;", Rules: rules})
 	}
 	if c.GuardIPv4 {
-		t.chains = append(t.chains, chain{
-			name: "guard", kind: nftables.ChainTypeFilter,
-			hook: *nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityRaw,
-			head: "type filter hook prerouting priority raw; policy accept;", rules: []rule{guardRule()},
-		})
+		t.Chains = append(t.Chains, nft.Chain{Name: "guard", Base: "type filter hook prerouting priority raw; policy accept;", Rules: []string{guardRule}})
 	}
 	if c.ClampMSS {
-		t.chains = append(t.chains, chain{
-			name: "clamp", kind: nftables.ChainTypeFilter,
-			hook: *nftables.ChainHookForward, priority: *nftables.ChainPriorityMangle,
-			head: "type filter hook forward priority mangle; policy accept;", rules: []rule{clampRule()},
-		})
+		t.Chains = append(t.Chains, nft.Chain{Name: "clamp", Base: "type filter hook forward priority mangle; policy accept;", Rules: []string{clampRule}})
 	}
 	return Ruleset{t}
 }
+
+// masqueradeRule gives what leaves the cluster the node's address. The first
+// lookup is the own podCIDRs, because most packets that are asked about have
+// another source. What goes to another pod of the node keeps its source, also where
+// that pod has an address that is in none of the sets: the podCIDRs may have been
+// changed since it was started.
+//
+// Fully random: two pods that use one source port to one server at the same time
+// must not get the same translated one, or the kernel drops the second packet.
+func masqueradeRule(ip, suffix string) string {
+	return fmt.Sprintf("%s saddr @own%s oifgroup != %d %[1]s daddr != @pods%[2]s %[1]s daddr != @nodes%[2]s %[1]s daddr != @exempt%[2]s masquerade fully-random",
+		ip, suffix, kernel.Group)
+}
+
+// guardRule drops what comes from a pod's interface with a source address that
+// is not routed to it. 0.0.0.0 needs no exception: the kernel's fib expression
+// lets it pass to broadcast and link-local multicast, as rp_filter does, and it
+// has no business elsewhere.
+var guardRule = fmt.Sprintf("iifgroup %d meta nfproto ipv4 fib saddr . iif oif 0 drop", kernel.Group)
+
+// clampRule lowers the maximum segment size of both families: the option in a SYN
+// says how much its sender takes, so the one in the first packet limits one
+// direction of the data, and the one in the answer the other. `rt mtu` is the
+// smaller one of the routes to where the packet goes and where it came from, less
+// the headers; a size is never raised. Packets without the flag end at the second
+// comparison. It may be asked of any connection that the node forwards: one through
+// these routes cannot have larger segments.
+const clampRule = "tcp flags syn tcp option maxseg size set rt mtu"
 
 // Sizes returns the number of addresses or prefixes in each set, by the set's
 // name (own4, pods4, nodes4, exempt4, own6, …).
 func (r Ruleset) Sizes() map[string]int {
 	sizes := map[string]int{}
-	for _, s := range r.content.sets {
-		sizes[s.name] = len(s.elements)
+	for _, s := range r.table.Sets {
+		sizes[s.Name] = s.Elements.Len()
 	}
 	return sizes
 }
@@ -168,47 +153,24 @@ func (r Ruleset) Sizes() map[string]int {
 // String returns the table as `nft -f` reads it; the text is empty where there
 // is to be no table. The same content is always the same text.
 func (r Ruleset) String() string {
-	if r.content.empty() {
+	if r.empty() {
 		return ""
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s {\n", tableName)
-	for _, s := range r.content.sets {
-		fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.name, s.keyType().Name)
-		if s.interval {
-			b.WriteString("\t\tflags interval\n")
-		}
-		for i, e := range s.elements {
-			opening, end := "\t\t             ", ",\n"
-			if i == 0 {
-				opening = "\t\telements = { "
-			}
-			if i == len(s.elements)-1 {
-				end = " }\n"
-			}
-			b.WriteString(opening + e.String() + end)
-		}
-		b.WriteString("\t}\n\n")
-	}
-	for i, c := range r.content.chains {
-		if i > 0 {
-			b.WriteString("\n")
-		}
-		fmt.Fprintf(&b, "\tchain %s {\n\t\t%s\n", c.name, c.head)
-		for _, rule := range c.rules {
-			fmt.Fprintf(&b, "\t\t%s\n", rule.text)
-		}
-		b.WriteString("\t}\n")
-	}
-	b.WriteString("}\n")
-	return b.String()
+	return r.table.String()
 }
 
-func (c content) empty() bool { return len(c.sets) == 0 && len(c.chains) == 0 }
+func (r Ruleset) empty() bool { return len(r.table.Sets)+len(r.table.Chains) == 0 }
 
-func (s set) keyType() nftables.SetDatatype {
-	if s.is6 {
-		return nftables.TypeIP6Addr
+// wanted are the tables that there are to be.
+func (r Ruleset) wanted() []nft.Table {
+	if r.empty() {
+		return nil
 	}
-	return nftables.TypeIPAddr
+	return []nft.Table{r.table}
+}
+
+// elements returns the addresses in one of the sets.
+func (r Ruleset) elements(set string) nft.Ranges {
+	all, _ := r.table.Elements(set).(nft.Ranges)
+	return all
 }

@@ -283,7 +283,7 @@ func TestConnectionsSurvive(t *testing.T) {
 				return err
 			}
 			defer c.CloseLasting()
-			c.DelTable(&nftables.Table{Family: family, Name: holdName})
+			c.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: holdName})
 			if err := c.Flush(); !errors.Is(err, unix.EPERM) {
 				return fmt.Errorf("deleting table %s: %v, want %w", holdName, err, unix.EPERM)
 			}
@@ -292,7 +292,7 @@ func TestConnectionsSurvive(t *testing.T) {
 		{"remove where others translate too", func() error {
 			write(t, func(c *nftables.Conn) {
 				chain := c.AddChain(&nftables.Chain{
-					Table: c.AddTable(&nftables.Table{Family: family, Name: "other"}), Name: "nat", Type: nftables.ChainTypeNAT,
+					Table: c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "other"}), Name: "nat", Type: nftables.ChainTypeNAT,
 					Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 				})
 				// The chain alone does not keep connection tracking on: what is in
@@ -336,7 +336,7 @@ func TestWhatBeganWithoutRulesIsTranslatedLater(t *testing.T) {
 			write(t, func(c *nftables.Conn) {
 				c.FlushRuleset()
 				chain := c.AddChain(&nftables.Chain{
-					Table: c.AddTable(&nftables.Table{Family: family, Name: "other"}), Name: "forward", Type: nftables.ChainTypeFilter,
+					Table: c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "other"}), Name: "forward", Type: nftables.ChainTypeFilter,
 					Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
 				})
 				c.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: []expr.Any{&expr.Ct{Register: 1, Key: expr.CtKeySTATE}}})

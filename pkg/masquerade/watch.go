@@ -49,7 +49,7 @@ func (w *Watcher) Missed() {
 // Change implements [kernel.NftablesListener].
 func (w *Watcher) Change(c kernel.NftablesChange) {
 	switch {
-	case !c.InTable(tableName):
+	case !c.InTable(tableID.Name):
 	case c.Family == unix.NFPROTO_INET:
 		w.touched.agents = true
 	default:
@@ -67,7 +67,7 @@ func (w *Watcher) Commit(c kernel.NftablesCommit) {
 
 // own reports whether the transaction that ends is this process's.
 func (w *Watcher) own(c kernel.NftablesCommit) bool {
-	if slices.ContainsFunc(w.keepers, func(k *Keeper) bool { return k.port.Load() == c.Port }) {
+	if slices.ContainsFunc(w.keepers, func(k *Keeper) bool { return k.table.Port() == c.Port }) {
 		return true
 	}
 	if w.touched.agents && len(w.keepers) > 0 {

@@ -8,13 +8,14 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 // ear is a watcher that knows up to which generation it has been told.
 type ear struct {
 	*Watcher
-	ask *connection
+	ask *nft.Conn
 
 	mu    sync.Mutex
 	last  uint32
@@ -30,10 +31,10 @@ func newEar(t *testing.T, keepers ...*Keeper) *ear {
 	if e.Watcher, err = NewWatcher(func() { e.calls++ }, keepers...); err != nil {
 		t.Fatal(err)
 	}
-	if e.ask, err = connect(); err != nil {
+	if e.ask, err = nft.Open(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(e.ask.close)
+	t.Cleanup(e.ask.Close)
 	m, err := kernel.NewNftablesMonitor(e)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +60,7 @@ func newEar(t *testing.T, keepers ...*Keeper) *ear {
 
 func (e *ear) generation(t *testing.T) uint32 {
 	t.Helper()
-	now, err := e.ask.generation()
+	now, err := e.ask.Generation()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +101,7 @@ func TestWatchTellsWhoseTransactionItWas(t *testing.T) {
 		keeper, second := &Keeper{}, &Keeper{}
 		exact, byName := newEar(t, keeper, second), newEar(t)
 		c := full()
-		plugins := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName}
+		plugins := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableID.Name}
 		const otherName = "somebody"
 		for _, step := range []struct {
 			what          string

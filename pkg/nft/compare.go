@@ -23,6 +23,8 @@ type view interface {
 	chainState(Chain) state
 	setNames() []string
 	chainNames() (bases, others []string)
+	// left reports whether the keeper has needed the chain before, and left it there.
+	left(chain string) bool
 }
 
 // remembered is a table as it was left.
@@ -70,11 +72,16 @@ func (t remembered) chainNames() (bases, others []string) {
 	return bases, others
 }
 
-// read is a table as it was found.
+func (t remembered) left(string) bool { return true }
+
+// present is a table as it was found.
 type present struct {
 	*found
 	family Family
+	before map[string]bool // chains that the keeper has left there
 }
+
+func (p present) left(chain string) bool { return p.before[chain] }
 
 func (p present) setState(want Set) state {
 	have, known := p.sets[want.Name]
@@ -90,8 +97,9 @@ func (p present) setState(want Set) state {
 
 // is reports whether a set is as it was declared. The length of a verdict says nothing.
 func (s foundSet) is(made shape, size uint32) bool {
-	return s.flags == made.flags() && s.keyLength == uint32(made.key.size()) && s.size == size && !s.timeout &&
-		(made.verdict || s.valueLength == uint32(made.value.size()))
+	return s.flags == made.flags() && s.size == size && !s.timeout &&
+		s.keyType == made.key.number() && s.keyLength == uint32(made.key.size()) &&
+		(made.verdict || s.valueType == made.value.number() && s.valueLength == uint32(made.value.size()))
 }
 
 func (p present) chainState(want Chain) state {
@@ -145,7 +153,7 @@ type elementChange struct {
 }
 
 func (e *edit) note(count int, format string, arg ...any) {
-	e.found = append(e.found, fmt.Sprintf("table %s: ", e.want.ID)+fmt.Sprintf(format, arg...))
+	e.found = append(e.found, fmt.Sprintf(format, arg...))
 	e.count += count
 }
 
@@ -204,7 +212,12 @@ func compareObjects(have view, want *Table, elements func(Set) (extra, missing [
 		e.note(1, "chain %s is not wanted", name)
 		e.dropBases = append(e.dropBases, name)
 	}
-	e.unused = unwanted(others)
+	for _, name := range unwanted(others) {
+		if !have.left(name) {
+			e.note(1, "chain %s is not wanted", name)
+		}
+		e.unused = append(e.unused, name)
+	}
 	return e, nil
 }
 

@@ -50,7 +50,7 @@ type origin struct {
 }
 
 const (
-	ofMeta, ofPayload, ofCT, ofConcat, ofNumgen = 4, 7, 12, 13, 23
+	ofPayload, ofMeta, ofCT, ofConcat, ofNumgen = 7, 9, 12, 13, 23
 
 	udp, tcp, sctp, ip, ip6 = 6, 8, 10, 12, 13 // enum proto_desc_id
 	anyDirection            = 0xffffffff

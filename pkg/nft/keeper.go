@@ -22,10 +22,11 @@ type Keeper struct {
 
 	mu       sync.Mutex
 	conn     *Conn
-	port     atomic.Uint32  // the socket's
-	known    map[ID]*Table  // what the tables hold, as far as the keeper knows; nil if it does not
-	began    bool           // something was known once
-	refusals map[ID]refusal // as of the last comparison
+	port     atomic.Uint32          // the socket's
+	known    map[ID]*Table          // what the tables hold, as far as the keeper knows; nil if it does not
+	began    bool                   // something was known once
+	left     map[ID]map[string]bool // chains that were needed once
+	refusals map[ID]refusal         // as of the last comparison
 }
 
 // Delta is what has changed of a set whose elements are asked for.
@@ -44,9 +45,18 @@ type Result struct {
 }
 
 func (r *Result) add(e *edit) {
-	r.Found = append(r.Found, e.found...)
 	r.Count += e.count
 	r.Objects += e.objects()
+}
+
+// note adds what was found; it names the table where the keeper keeps several.
+func (k *Keeper) note(r *Result, id ID, found ...string) {
+	for _, what := range found {
+		if len(k.Keeps) > 1 {
+			what = fmt.Sprintf("table %s: %s", id, what)
+		}
+		r.Found = append(r.Found, what)
+	}
 }
 
 // Sync makes the tables what is wanted. It goes by what the keeper left in them: only
@@ -94,7 +104,6 @@ func (k *Keeper) Sync(ctx context.Context, want []Table, deltas ...Delta) (r Res
 			r.add(e)
 		}
 	}
-	r.Found = nil // it is what was to be changed
 	if err := k.run(t); err != nil {
 		return k.contradicted(ctx, want, err)
 	}
@@ -105,7 +114,7 @@ func (k *Keeper) Sync(ctx context.Context, want []Table, deltas ...Delta) (r Res
 
 // contradicted follows a refusal of what should have been possible.
 func (k *Keeper) contradicted(ctx context.Context, want []Table, err error) (Result, bool, error) {
-	k.log().Warn("nftables tables are not as they were left, comparing all of them", "tables", k.names(), "error", err)
+	k.log().Warn("nftables table is not as it was left, comparing all of it", "table", k.names(), "error", err)
 	r, err := k.verify(ctx, want)
 	return r, true, err
 }
@@ -141,7 +150,7 @@ func (k *Keeper) verify(ctx context.Context, want []Table) (Result, error) {
 			k.remember(want)
 			k.began = true
 			if one.Count > 0 {
-				k.log().Info("nftables tables written", "tables", k.names(), "differences", r.Count, "found", strings.Join(r.Found, "; "))
+				k.log().Info("nftables table written", "table", k.names(), "differences", r.Count, "found", strings.Join(r.Found, "; "))
 			}
 			return r, nil
 		}
@@ -154,7 +163,7 @@ func (k *Keeper) verify(ctx context.Context, want []Table) (Result, error) {
 				continue // nothing new to be said
 			}
 		}
-		k.log().Warn("nftables tables could not be compared or written, trying again", "tables", k.names(), "error", err)
+		k.log().Warn("nftables table could not be compared or written, trying again", "table", k.names(), "error", err)
 	}
 	return r, last
 }
@@ -205,16 +214,16 @@ func (k *Keeper) compare(c *Conn, id ID, want *Table, first, anew bool, t *Trans
 		return nil, nil
 	case want == nil:
 		t.DeleteTable(id)
-		r.Found = append(r.Found, fmt.Sprintf("table %s: is not wanted", id))
+		k.note(r, id, "table is not wanted")
 		r.Objects, r.Count = r.Objects+1, r.Count+1
 		return nil, nil
 	}
 	want = k.permitted(want)
 	if have == nil {
-		r.Found = append(r.Found, fmt.Sprintf("table %s: is missing", id))
+		k.note(r, id, "table is missing")
 		return nil, k.build(want, t, r)
 	}
-	e, err := compareObjects(present{have, id.Family}, want, func(s Set) (extra, missing []Element, err error) {
+	e, err := compareObjects(present{have, id.Family, k.left[id]}, want, func(s Set) (extra, missing []Element, err error) {
 		return c.compareElements(id, s, first)
 	})
 	if err != nil {
@@ -222,9 +231,10 @@ func (k *Keeper) compare(c *Conn, id ID, want *Table, first, anew bool, t *Trans
 	}
 	if have.flags&^tableFlagOwner != 0 {
 		e.wake = true
-		e.note(1, "it has flags")
+		e.note(1, "table has flags")
 	}
 	r.add(e)
+	k.note(r, id, e.found...)
 	// The kernel wakes a table and changes its chains, but not at once.
 	if anew && e.count > 0 || e.wake && len(e.addChains)+len(e.dropBases) > 0 {
 		// The kernel hooks a new chain in before the old one, so a packet that is between
@@ -428,9 +438,19 @@ func (k *Keeper) run(t *Transaction) error {
 // remember notes that the tables hold what is wanted.
 func (k *Keeper) remember(want []Table) {
 	k.known = map[ID]*Table{}
+	if k.left == nil {
+		k.left = map[ID]map[string]bool{}
+	}
 	for i := range want {
-		if slices.Contains(k.Keeps, want[i].ID) {
-			k.known[want[i].ID] = k.permitted(&want[i])
+		id := want[i].ID
+		k.known[id] = k.permitted(&want[i])
+		if k.left[id] == nil {
+			k.left[id] = map[string]bool{}
+		}
+		for _, c := range want[i].Chains {
+			if c.Base == "" {
+				k.left[id][c.Name] = true
+			}
 		}
 	}
 }

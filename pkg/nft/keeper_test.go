@@ -180,9 +180,9 @@ func TestDamage(t *testing.T) {
 		{"add chain ip flatnet-test prerouting { policy drop; }", "table ip flatnet-test: chain prerouting is not type nat hook prerouting priority dstnat; policy accept;"},
 		{"delete chain ip6 flatnet-test guard", "table ip6 flatnet-test: chain guard is missing"},
 		{"add set ip flatnet-test more { type ipv4_addr; }", "table ip flatnet-test: set more is not wanted"},
-		{"delete table ip6 flatnet-test", "table ip6 flatnet-test: is missing"},
-		{"add table ip flatnet-test { flags dormant; }", "table ip flatnet-test: it has flags"},
-		{"flush ruleset", "table ip flatnet-test: is missing\ntable ip6 flatnet-test: is missing"},
+		{"delete table ip6 flatnet-test", "table ip6 flatnet-test: table is missing"},
+		{"add table ip flatnet-test { flags dormant; }", "table ip flatnet-test: table has flags"},
+		{"flush ruleset", "table ip flatnet-test: table is missing\ntable ip6 flatnet-test: table is missing"},
 		{"delete chain ip6 flatnet-test guard; delete set ip6 flatnet-test verified; add set ip6 flatnet-test verified { type ipv6_addr; }",
 			"table ip6 flatnet-test: set verified is of another type\ntable ip6 flatnet-test: chain guard is missing"},
 	} {

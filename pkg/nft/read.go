@@ -18,8 +18,9 @@ type found struct {
 
 // foundSet is a set's declaration.
 type foundSet struct {
-	flags, keyLength, valueLength, size uint32
-	timeout                             bool // elements have one without being given it
+	flags, size                                uint32
+	keyType, keyLength, valueType, valueLength uint32
+	timeout                                    bool // elements have one without being given it
 }
 
 // foundChain is a chain with the expressions of its rules, as the kernel encodes them.
@@ -96,7 +97,8 @@ func (c *Conn) read(id ID) (*found, error) {
 			}
 			description := a.nested(unix.NFTA_SET_DESC)
 			t.sets[a.text(unix.NFTA_SET_NAME)] = foundSet{
-				flags: flags, keyLength: a.number(unix.NFTA_SET_KEY_LEN), valueLength: a.number(unix.NFTA_SET_DATA_LEN),
+				flags: flags, keyType: a.number(unix.NFTA_SET_KEY_TYPE), keyLength: a.number(unix.NFTA_SET_KEY_LEN),
+				valueType: a.number(unix.NFTA_SET_DATA_TYPE), valueLength: a.number(unix.NFTA_SET_DATA_LEN),
 				size: description.number(unix.NFTA_SET_DESC_SIZE), timeout: a.has(setTimeout),
 			}
 		}, in(unix.NFTA_SET_TABLE)),
