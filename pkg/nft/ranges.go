@@ -18,6 +18,16 @@ func RangeOf(p netip.Prefix) Range {
 	return Range{p.Masked().Addr(), lastOf(p)}
 }
 
+// RangeIn returns the addresses that an element of a set of addresses is.
+func RangeIn(e Element) Range {
+	first, _ := netip.AddrFromSlice([]byte(e.Key))
+	last, is := netip.AddrFromSlice([]byte(e.End))
+	if !is {
+		last = first
+	}
+	return Range{first, last}
+}
+
 // String is how nft writes a run: an address, a prefix or a range.
 func (r Range) String() string {
 	if r.First == r.Last {

@@ -66,3 +66,29 @@ func TestEdges(t *testing.T) {
 		}
 	}
 }
+
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, t := range texts {
+		all = append(all, netip.MustParsePrefix(t))
+	}
+	return all
+}
+
+func TestUnion(t *testing.T) {
+	for _, c := range []struct {
+		in   []netip.Prefix
+		want Ranges
+	}{
+		{prefixes("10.1.0.0/16", "10.0.0.0/8", "10.2.0.0/16"), Ranges{{netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.255.255.255")}}},
+		{prefixes("10.0.1.0/24", "10.0.0.0/24"), Ranges{{netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.1.255")}}},
+		{prefixes("10.0.0.0/24", "10.0.2.0/24"), Ranges{
+			{netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.0.255")}, {netip.MustParseAddr("10.0.2.0"), netip.MustParseAddr("10.0.2.255")}}},
+		{prefixes("0.0.0.0/0", "224.0.0.0/4"), Ranges{{netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("255.255.255.255")}}},
+		{prefixes("ff00::/8"), Ranges{{netip.MustParseAddr("ff00::"), netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")}}},
+	} {
+		got := Ranges(nil).With(c.in...)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%v: got %v, want %v", c.in, got, c.want)
+		}
+	}
+}

@@ -47,30 +47,20 @@ func (c *Conn) Tables() ([]ID, error) {
 // Generation returns the number of the present ruleset: every transaction in the
 // namespace increases it.
 func (c *Conn) Generation() (n uint32, err error) {
-	c.sequence++
-	request := message(nil, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, 0, c.sequence)
-	if err := c.send(request); err != nil {
-		return 0, fmt.Errorf("asking nftables: %w", err)
+	a, err := c.get(unix.AF_UNSPEC, unix.NFT_MSG_GETGEN)
+	if err != nil {
+		return 0, fmt.Errorf("reading the generation of nftables: %w", err)
 	}
-	for answered := false; !answered; {
-		err := c.receive(0, func(h *unix.NlMsghdr, payload []byte) error {
-			if h.Seq != c.sequence {
-				return nil
-			}
-			answered = true
-			if h.Type == unix.NLMSG_ERROR {
-				err, _ := errorIn(h, payload)
-				return err
-			}
-			a := parse(payload[min(generic, len(payload)):])
-			n = a.number(unix.NFTA_GEN_ID)
-			return nil
-		})
-		if err != nil {
-			return 0, fmt.Errorf("reading the generation of nftables: %w", err)
-		}
+	return a.number(unix.NFTA_GEN_ID), nil
+}
+
+// HasChain reports whether a chain is there, whatever it holds.
+func (c *Conn) HasChain(id ID, name string) (bool, error) {
+	_, err := c.get(byte(id.Family), unix.NFT_MSG_GETCHAIN, text(unix.NFTA_CHAIN_TABLE, id.Name), text(unix.NFTA_CHAIN_NAME, name))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
 	}
-	return n, nil
+	return err == nil, err
 }
 
 // read returns a table; nil where there is none.
@@ -129,17 +119,10 @@ func (c *Conn) read(id ID) (*found, error) {
 // Chain reports whether a chain is there, and holds just these rules.
 // Equivalent to: `nft list chain FAMILY TABLE NAME`.
 func (c *Conn) Chain(id ID, want Chain) (there, right bool, err error) {
-	wanted, err := want.base()
-	if err != nil {
+	if there, err = c.HasChain(id, want.Name); err != nil || !there {
 		return false, false, err
 	}
-	err = c.dump(byte(id.Family), unix.NFT_MSG_GETCHAIN, func(a attributes) {
-		there = there || a.text(unix.NFTA_CHAIN_TABLE) == id.Name && a.text(unix.NFTA_CHAIN_NAME) == want.Name
-	})
-	if err != nil || !there {
-		return false, false, err
-	}
-	ch := foundChain{base: wanted}
+	var ch foundChain
 	err = c.dump(byte(id.Family), unix.NFT_MSG_GETRULE, func(a attributes) {
 		if a.text(unix.NFTA_RULE_TABLE) == id.Name && a.text(unix.NFTA_RULE_CHAIN) == want.Name {
 			ch.rules = append(ch.rules, slices.Clone(a[unix.NFTA_RULE_EXPRESSIONS]))

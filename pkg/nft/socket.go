@@ -123,6 +123,33 @@ func (c *Conn) dump(family byte, kind uint16, yield func(attributes), about ...a
 	}
 }
 
+// get asks for one object. The error is that of netlink: [unix.ENOENT] where there is
+// none.
+func (c *Conn) get(family byte, kind uint16, about ...attribute) (found attributes, err error) {
+	c.sequence++
+	if err := c.send(message(nil, unix.NFNL_SUBSYS_NFTABLES<<8|kind, 0, family, 0, c.sequence, about...)); err != nil {
+		return found, err
+	}
+	for answered := false; !answered; {
+		err := c.receive(0, func(h *unix.NlMsghdr, payload []byte) error {
+			if h.Seq != c.sequence {
+				return nil
+			}
+			answered = true
+			if h.Type == unix.NLMSG_ERROR {
+				err, _ := errorIn(h, payload)
+				return err
+			}
+			found = parse(payload[min(generic, len(payload)):])
+			return nil
+		})
+		if err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
 // receive reads one datagram of the kernel's and calls yield for each message in it.
 func (c *Conn) receive(flags int, yield func(h *unix.NlMsghdr, payload []byte) error) error {
 	n, from, err := unix.Recvfrom(c.fd, c.buffer, flags)

@@ -65,7 +65,7 @@ func TestRestoreMendsWhatSomebodyTook(t *testing.T) {
 		{"sysctl -qw net.ipv4.ip_forward=0", "ip_forward=1"},
 		{"nft flush ruleset", "nft:"},
 		{"nft 'delete element ip flatnet masqueraded { 10.1.2.2 }'", "lacks 10.1.2.2"},
-		{"nft flush chain ip6 flatnet guard", "guard has 0 rules"},
+		{"nft flush chain ip6 flatnet guard", "guard has other rules"},
 	} {
 		s.damage(c.damage)
 		repairs := strings.Join(s.restore(), "\n")

@@ -6,8 +6,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // ExemptMore makes sure that what the plugin masquerades keeps its address on
@@ -22,15 +23,15 @@ import (
 // the table has changed.
 // Equivalent to: `nft add element ip flatnet exempt { PREFIXES }`.
 func (r *Rules) ExemptMore(prefixes []netip.Prefix) (present, changed bool, err error) {
-	c, err := connect()
+	c, err := nft.Open()
 	if err != nil {
 		return false, false, err
 	}
-	defer c.CloseLasting()
+	defer c.Close()
 	for _, f := range families {
 		wider, err := r.widenExemptions(c, f, Need{Exempt: prefixes}.exemptions(f))
-		if err != nil && !isMissing(err) {
-			return present, changed, fmt.Errorf("adding to nftables set %s %s %s: %w", familyName(f), tableName, exemptName, err)
+		if ignoreMissing(err) != nil {
+			return present, changed, fmt.Errorf("adding to nftables set %s %s: %w", id(f), exemptName, err)
 		}
 		present = present || err == nil
 		changed = changed || wider
@@ -40,32 +41,26 @@ func (r *Rules) ExemptMore(prefixes []netip.Prefix) (present, changed bool, err 
 
 // widenExemptions adds what the set lacks, and takes out what that comprises.
 // It asks again where the set was not as it had been a moment before.
-func (r *Rules) widenExemptions(c *nftables.Conn, f nftables.TableFamily, prefixes []netip.Prefix) (changed bool, err error) {
+func (r *Rules) widenExemptions(c *nft.Conn, f nft.Family, prefixes []netip.Prefix) (changed bool, err error) {
 	const attempts = 10
 	for range attempts {
-		var present []nftables.SetElement
-		present, err = c.GetSetElements(exemptSet(f))
-		if err != nil {
-			return false, err
-		}
-		have := rangesOf(present)
-		want := have.with(prefixes)
-		if want.equal(have) {
-			return false, nil
-		}
-		if err := r.step("add element"); err != nil {
-			return false, err
-		}
-		if err := c.SetDeleteElements(exemptSet(f), have.without(want).elements()); err != nil {
-			return false, err
-		}
-		if err := c.SetAddElements(exemptSet(f), want.without(have).elements()); err != nil {
-			return false, err
-		}
-		if err = c.Flush(); err == nil {
-			return true, nil
-		}
-		if !isMissing(err) && !errors.Is(err, unix.EEXIST) {
+		var have nft.Ranges
+		err = c.Elements(id(f), exemptSet(f), func(e nft.Element) { have = append(have, nft.RangeIn(e)) })
+		if err == nil {
+			want := have.With(prefixes...)
+			if slices.Equal(want, have) {
+				return false, nil
+			}
+			t := &nft.Transaction{}
+			t.DeleteElements(id(f), exemptSet(f), without(have, want).All)
+			t.AddElements(id(f), exemptSet(f), without(want, have).All)
+			if err = r.run(c, "add element", t); err == nil {
+				return true, nil
+			}
+			if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) {
+				return false, err
+			}
+		} else if !errors.Is(err, nft.ErrInterrupted) {
 			return false, err
 		}
 	}
@@ -73,7 +68,7 @@ func (r *Rules) widenExemptions(c *nftables.Conn, f nftables.TableFamily, prefix
 	return false, fmt.Errorf("%v, %d times in a row: others change the set all the time", err, attempts)
 }
 
-// without returns those of the spans that the others have not.
-func (r ranges) without(others ranges) ranges {
-	return slices.DeleteFunc(slices.Clone(r), func(s span) bool { return slices.Contains(others, s) })
+// without returns those of the ranges that the others have not.
+func without(all, others nft.Ranges) nft.Ranges {
+	return slices.DeleteFunc(slices.Clone(all), func(r nft.Range) bool { return slices.Contains(others, r) })
 }

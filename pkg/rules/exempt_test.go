@@ -7,24 +7,17 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/google/nftables"
-
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 // exempted lists a family's exempt set.
-func exempted(t *testing.T, f nftables.TableFamily) ranges {
+func exempted(t *testing.T, f nft.Family) (all nft.Ranges) {
 	t.Helper()
-	c, err := connect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.CloseLasting()
-	elements, err := c.GetSetElements(exemptSet(f))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rangesOf(elements)
+	run(t, func(c *nft.Conn) error {
+		return c.Elements(id(f), exemptSet(f), func(e nft.Element) { all = append(all, nft.RangeIn(e)) })
+	})
+	return all
 }
 
 func TestExemptMore(t *testing.T) {
@@ -52,12 +45,12 @@ func TestExemptMore(t *testing.T) {
 			if _, changed, err := r.ExemptMore(more); changed != want || err != nil || (steps > 0) != want {
 				t.Errorf("%t, %v, %d steps; want %t", changed, err, steps, want)
 			}
-			want4 := ranges(nil).with(prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/4"))
-			want6 := ranges(nil).with(prefixes("fd00::/16", "fd12::/16", "ff00::/8"))
-			if got := exempted(t, nftables.TableFamilyIPv4); !slices.Equal(got, want4) {
+			want4 := nft.Ranges(nil).With(prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/4")...)
+			want6 := nft.Ranges(nil).With(prefixes("fd00::/16", "fd12::/16", "ff00::/8")...)
+			if got := exempted(t, nft.IPv4); !slices.Equal(got, want4) {
 				t.Errorf("IPv4: %v, want %v", got, want4)
 			}
-			if got := exempted(t, nftables.TableFamilyIPv6); !slices.Equal(got, want6) {
+			if got := exempted(t, nft.IPv6); !slices.Equal(got, want6) {
 				t.Errorf("IPv6: %v, want %v", got, want6)
 			}
 		}
@@ -104,8 +97,8 @@ func TestExemptMoreBesideAnADD(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		want := ranges(nil).with(prefixes("10.0.0.0/7", "192.168.0.0/16", "198.51.100.0/24", "224.0.0.0/4"))
-		if got := exempted(t, nftables.TableFamilyIPv4); !slices.Equal(got, want) {
+		want := nft.Ranges(nil).With(prefixes("10.0.0.0/7", "192.168.0.0/16", "198.51.100.0/24", "224.0.0.0/4")...)
+		if got := exempted(t, nft.IPv4); !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
 	})
@@ -150,8 +143,8 @@ func TestJoinsAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 		for _, f := range families {
-			if got, want := exempted(t, f), ranges(nil).with(all.exemptions(f)); !slices.Equal(got, want) {
-				t.Errorf("%s: %v, want %v", familyName(f), got, want)
+			if got, want := exempted(t, f), nft.Ranges(nil).With(all.exemptions(f)...); !slices.Equal(got, want) {
+				t.Errorf("%s: %v, want %v", f, got, want)
 			}
 		}
 	})

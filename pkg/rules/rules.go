@@ -36,22 +36,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
-	"time"
 
-	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
-)
-
-const (
-	tableName      = "flatnet"
-	masqueradeName = "masqueraded" // without the d it is a word of nft's, and could not be loaded again
-	exemptName     = "exempt"
-	natChain       = "postrouting"
-	guardChain     = "guard"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // Rules works in the caller's network namespace. Any number of processes may join
@@ -75,13 +63,13 @@ type Need struct {
 }
 
 // Guarded reports whether the need includes the guard.
-func (n Need) Guarded() bool { return n.has(nftables.TableFamilyIPv6) && !n.Unguarded }
+func (n Need) Guarded() bool { return n.has(nft.IPv6) && !n.Unguarded }
 
-func (n Need) has(f nftables.TableFamily) bool { return len(n.ofFamily(f)) > 0 }
+func (n Need) has(f nft.Family) bool { return len(n.ofFamily(f)) > 0 }
 
 // masqueraded returns the families in which something is to be masqueraded.
-func (n Need) masqueraded() []nftables.TableFamily {
-	var all []nftables.TableFamily
+func (n Need) masqueraded() []nft.Family {
+	var all []nft.Family
 	for _, f := range families {
 		if n.Masquerade && n.has(f) {
 			all = append(all, f)
@@ -90,17 +78,17 @@ func (n Need) masqueraded() []nftables.TableFamily {
 	return all
 }
 
-func (n Need) ofFamily(f nftables.TableFamily) []netip.Addr {
+func (n Need) ofFamily(f nft.Family) []netip.Addr {
 	var addresses []netip.Addr
 	for _, a := range n.Addresses {
-		if a.Is6() == (f == nftables.TableFamilyIPv6) {
+		if a.Is6() == (f == nft.IPv6) {
 			addresses = append(addresses, a)
 		}
 	}
 	return addresses
 }
 
-var families = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
+var families = []nft.Family{nft.IPv4, nft.IPv6}
 
 // Join adds the attachment to what others share already. It reports false, and may
 // have added a part, where something that is shared is missing: that is for
@@ -120,15 +108,15 @@ func (r *Rules) add(need Need, build bool) (complete bool, err error) {
 	if !need.Masquerade && !need.Guarded() {
 		return true, nil
 	}
-	c, err := connect()
+	c, err := nft.Open()
 	if err != nil {
 		return false, err
 	}
-	defer c.CloseLasting()
+	defer c.Close()
 	if need.Guarded() {
-		present, err := r.hasGuard(c)
+		present, err := c.HasChain(id(nft.IPv6), guardName)
 		if err == nil && !present && build {
-			present, err = true, r.buildGuard(c)
+			present, err = true, r.run(c, "add guard", buildGuard())
 		}
 		if err != nil {
 			return false, fmt.Errorf("adding nftables guard of IPv6 source addresses: %w", err)
@@ -140,10 +128,10 @@ func (r *Rules) add(need Need, build bool) (complete bool, err error) {
 	for _, f := range need.masqueraded() {
 		joined, err := r.joinMasquerade(c, f, need)
 		if err == nil && !joined && build {
-			joined, err = true, r.buildMasquerade(c, f, need)
+			joined, err = true, r.run(c, "add masquerade", buildMasquerade(f, need))
 		}
 		if err != nil {
-			return false, fmt.Errorf("adding %v to nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+			return false, fmt.Errorf("adding %v to nftables set %s %s: %w", need.ofFamily(f), id(f), masqueradeName, err)
 		}
 		if !joined {
 			return false, nil
@@ -152,23 +140,35 @@ func (r *Rules) add(need Need, build bool) (complete bool, err error) {
 	return true, nil
 }
 
+// joinMasquerade adds the need's exempt networks and addresses. It reports false
+// where that shows that table, sets or rule are missing.
+func (r *Rules) joinMasquerade(c *nft.Conn, f nft.Family, need Need) (joined bool, err error) {
+	if _, err := r.widenExemptions(c, f, need.exemptions(f)); err != nil {
+		return false, ignoreMissing(err)
+	}
+	t := &nft.Transaction{}
+	t.AddElements(id(f), masqueradeSet(f), addressesIn(need.ofFamily(f)).All)
+	err = r.run(c, "add element", t)
+	return err == nil, ignoreMissing(err)
+}
+
 // Rebuild makes all that the attachments together need, whatever is there: for
 // when [Rules.Check] has found something wrong, which Add, going by what an ADD
 // can meet, would not look for.
 func (r *Rules) Rebuild(need Need) error {
-	c, err := connect()
+	c, err := nft.Open()
 	if err != nil {
 		return err
 	}
-	defer c.CloseLasting()
+	defer c.Close()
 	if need.Guarded() {
-		if err := r.buildGuard(c); err != nil {
+		if err := r.run(c, "add guard", buildGuard()); err != nil {
 			return fmt.Errorf("making nftables guard of IPv6 source addresses anew: %w", err)
 		}
 	}
 	for _, f := range need.masqueraded() {
-		if err := r.buildMasquerade(c, f, need); err != nil {
-			return fmt.Errorf("making nftables chain %s %s %s anew: %w", familyName(f), tableName, natChain, err)
+		if err := r.run(c, "add masquerade", buildMasquerade(f, need)); err != nil {
+			return fmt.Errorf("making nftables chain %s %s anew: %w", id(f), natName, err)
 		}
 	}
 	return nil
@@ -179,19 +179,46 @@ func (r *Rules) Check(need Need) error {
 	if !need.Masquerade && !need.Guarded() {
 		return nil
 	}
-	c, err := connect()
+	c, err := nft.Open()
 	if err != nil {
 		return err
 	}
-	defer c.CloseLasting()
+	defer c.Close()
 	var missing []error
 	if need.Guarded() {
-		missing = append(missing, checkRules(c, nftables.TableFamilyIPv6, guardChain, numberOfGuardRules))
+		missing = append(missing, checkChain(c, nft.IPv6, guardChain()))
 	}
 	for _, f := range need.masqueraded() {
-		missing = append(missing, checkRules(c, f, natChain, 1), checkElements(c, f, need))
+		missing = append(missing, checkChain(c, f, masqueradeChain(f)), checkElements(c, f, need))
 	}
 	return errors.Join(missing...)
+}
+
+func checkChain(c *nft.Conn, f nft.Family, want nft.Chain) error {
+	there, right, err := c.Chain(id(f), want)
+	switch {
+	case err != nil:
+		return fmt.Errorf("reading nftables chain %s %s: %w", id(f), want.Name, err)
+	case !there:
+		return fmt.Errorf("nftables chain %s %s is missing", id(f), want.Name)
+	case !right:
+		return fmt.Errorf("nftables chain %s %s has other rules than flatnet's", id(f), want.Name)
+	}
+	return nil
+}
+
+func checkElements(c *nft.Conn, f nft.Family, need Need) error {
+	have := map[string]bool{}
+	err := c.Elements(id(f), masqueradeSet(f), func(e nft.Element) { have[e.Key] = true })
+	if err := ignoreMissing(err); err != nil {
+		return fmt.Errorf("reading nftables set %s %s: %w", id(f), masqueradeName, err)
+	}
+	for _, a := range need.ofFamily(f) {
+		if !have[string(a.AsSlice())] {
+			return fmt.Errorf("nftables set %s %s lacks %s: the pod is not masqueraded", id(f), masqueradeName, a)
+		}
+	}
+	return nil
 }
 
 // Remove takes the addresses out of the masqueraded ones. The kernel then waits
@@ -202,131 +229,81 @@ func (r *Rules) Remove(need Need) (settle func(), err error) {
 	if len(need.masqueraded()) == 0 {
 		return func() {}, nil
 	}
-	c, err := connect()
+	c, err := nft.Open()
 	if err != nil {
 		return func() {}, err
 	}
-	// What waits is the closing of the socket.
-	settle = func() { _ = c.CloseLasting() }
 	for _, f := range need.masqueraded() {
-		if err := r.removeMasquerade(c, f, need); err != nil {
-			return settle, fmt.Errorf("removing %v from nftables set %s %s %s: %w", need.ofFamily(f), familyName(f), tableName, masqueradeName, err)
+		// One transaction an address: an address that is missing must not keep
+		// the others from being removed.
+		for _, a := range need.ofFamily(f) {
+			t := &nft.Transaction{}
+			t.DeleteElements(id(f), masqueradeSet(f), addressesIn([]netip.Addr{a}).All)
+			if err := ignoreMissing(r.run(c, "delete element", t)); err != nil {
+				return c.Close, fmt.Errorf("removing %v from nftables set %s %s: %w", need.ofFamily(f), id(f), masqueradeName, err)
+			}
 		}
 	}
-	return settle, nil
+	return c.Close, nil // what waits is the closing of the socket
 }
 
 // Clear removes the tables, when no attachment is left on the node. Where there
-// are none it costs one question.
+// are none it costs one question. A table stays where a set shows that somebody
+// whose records are elsewhere still uses it.
 func (r *Rules) Clear() error {
-	c, err := connect()
-	if err != nil {
-		return err
-	}
-	defer c.CloseLasting()
-	tables, err := c.ListTables()
-	if err != nil {
-		return fmt.Errorf("listing nftables tables: %w", err)
-	}
-	for _, t := range tables {
-		if t.Name != tableName || !slices.Contains(families, t.Family) {
-			continue
-		}
-		if err := r.removeTable(c, t.Family); err != nil {
-			return fmt.Errorf("removing nftables table %s %s: %w", familyName(t.Family), tableName, err)
-		}
-	}
-	return nil
-}
-
-// removeTable deletes a family's table, unless a set shows that somebody whose
-// records are elsewhere still uses it.
-func (r *Rules) removeTable(c *nftables.Conn, f nftables.TableFamily) error {
-	elements, err := c.GetSetElements(masqueradeSet(f))
-	if err == nil && len(elements) > 0 {
-		return nil
-	}
-	if err := r.step("delete table " + familyName(f)); err != nil {
-		return err
-	}
-	c.DelTable(table(f))
-	return ignoreMissing(c.Flush())
-}
-
-// answerTimeout bounds how long a connection is used. Nothing may wait for ever for
-// a kernel that does not answer.
-const answerTimeout = 20 * time.Second
-
-func connect() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(raw *netlink.Conn) error {
-		// Longer than any transaction takes: ADD undoes what it made then.
-		return raw.SetDeadline(time.Now().Add(answerTimeout))
-	}))
-	if err != nil {
-		return nil, fmt.Errorf("opening nftables: %w", err)
-	}
-	return c, nil
-}
-
-func (r *Rules) step(operation string) error {
-	if r.Step == nil {
-		return nil
-	}
-	return r.Step("nft " + operation)
-}
-
-func table(f nftables.TableFamily) *nftables.Table {
-	return &nftables.Table{Family: f, Name: tableName}
-}
-
-func familyName(f nftables.TableFamily) string {
-	if f == nftables.TableFamilyIPv6 {
-		return "ip6"
-	}
-	return "ip"
-}
-
-// group is the interface group of pods, as nftables compares it.
-var group = nativeUint32(kernel.Group)
-
-// isMissing reports whether the kernel said that there is no such table, set,
-// chain or element. Half of the library's questions pass the error on as text
-// only.
-func isMissing(err error) bool {
-	return err != nil && (errors.Is(err, unix.ENOENT) || strings.HasSuffix(err.Error(), unix.ENOENT.Error()))
-}
-
-// ignoreMissing makes a deletion of what is not there no error.
-func ignoreMissing(err error) error {
-	if isMissing(err) {
-		return nil
-	}
+	_, err := r.remove(func(c *nft.Conn, f nft.Family) bool {
+		used := false
+		err := c.Elements(id(f), masqueradeSet(f), func(nft.Element) { used = true })
+		return err == nil && used
+	})
 	return err
 }
 
 // RemoveAll removes the tables, whoever uses them, and returns their names.
 func (r *Rules) RemoveAll() (removed []string, err error) {
-	c, err := connect()
+	return r.remove(func(*nft.Conn, nft.Family) bool { return false })
+}
+
+func (r *Rules) remove(used func(*nft.Conn, nft.Family) bool) (removed []string, err error) {
+	c, err := nft.Open()
 	if err != nil {
 		return nil, err
 	}
-	defer c.CloseLasting()
-	tables, err := c.ListTables()
+	defer c.Close()
+	there, err := c.Tables()
 	if err != nil {
-		return nil, fmt.Errorf("listing nftables tables: %w", err)
+		return nil, err
 	}
 	var errs []error
-	for _, t := range tables {
-		if t.Name != tableName || !slices.Contains(families, t.Family) {
+	for _, f := range families {
+		if !slices.Contains(there, id(f)) || used(c, f) {
 			continue
 		}
-		name := "nftables table " + familyName(t.Family) + " " + tableName
-		c.DelTable(table(t.Family))
-		if err := ignoreMissing(c.Flush()); err != nil {
-			errs = append(errs, fmt.Errorf("removing %s: %w", name, err))
+		t := &nft.Transaction{}
+		t.DeleteTable(id(f))
+		if err := ignoreMissing(r.run(c, "delete table "+f.String(), t)); err != nil {
+			errs = append(errs, fmt.Errorf("removing nftables table %s: %w", id(f), err))
 			continue
 		}
-		removed = append(removed, name)
+		removed = append(removed, "nftables table "+id(f).String())
 	}
 	return removed, errors.Join(errs...)
+}
+
+// run runs a transaction, unless a test's step takes its place.
+func (r *Rules) run(c *nft.Conn, operation string, t *nft.Transaction) error {
+	if r.Step != nil {
+		if err := r.Step("nft " + operation); err != nil {
+			return err
+		}
+	}
+	return c.Run(t)
+}
+
+// ignoreMissing makes a deletion of what is not there no error.
+func ignoreMissing(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
 }

@@ -8,8 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/nftables"
-
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -40,21 +39,28 @@ func inNode(t *testing.T, f func(node *netlab.Node)) {
 
 func tables(t *testing.T) []string {
 	t.Helper()
-	c, err := connect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.CloseLasting()
-	found, err := c.ListTables()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var names []string
-	for _, f := range found {
-		names = append(names, familyName(f.Family)+" "+f.Name)
-	}
-	slices.Sort(names)
+	run(t, func(c *nft.Conn) error {
+		found, err := c.Tables()
+		for _, f := range found {
+			names = append(names, f.String())
+		}
+		return err
+	})
 	return names
+}
+
+// run does something with a socket of its own.
+func run(t *testing.T, f func(c *nft.Conn) error) {
+	t.Helper()
+	c, err := nft.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := f(c); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func remove(r *Rules, need Need) error {
@@ -130,23 +136,19 @@ func TestRepairsWhatOthersRemoved(t *testing.T) {
 	inNode(t, func(*netlab.Node) {
 		r := &Rules{}
 		need := Need{Addresses: addresses("10.1.0.2", "fd00::2"), Masquerade: true}
-		for _, damage := range []func(c *nftables.Conn){
-			func(c *nftables.Conn) { c.FlushRuleset() },
-			func(c *nftables.Conn) { c.DelTable(table(nftables.TableFamilyIPv4)) },
-			func(c *nftables.Conn) { c.DelTable(table(nftables.TableFamilyIPv6)) },
+		for _, damage := range []func(t *nft.Transaction){
+			func(t *nft.Transaction) { t.DeleteTable(id(nft.IPv4)); t.DeleteTable(id(nft.IPv6)) },
+			func(t *nft.Transaction) { t.DeleteTable(id(nft.IPv4)) },
+			func(t *nft.Transaction) { t.DeleteTable(id(nft.IPv6)) },
 		} {
 			if err := r.Add(need); err != nil {
 				t.Fatal(err)
 			}
-			c, err := connect()
-			if err != nil {
-				t.Fatal(err)
-			}
-			damage(c)
-			if err := c.Flush(); err != nil {
-				t.Fatal(err)
-			}
-			c.CloseLasting()
+			run(t, func(c *nft.Conn) error {
+				tx := &nft.Transaction{}
+				damage(tx)
+				return c.Run(tx)
+			})
 			if err := r.Check(need); err == nil {
 				t.Error("damage was not noticed")
 			}
@@ -158,28 +160,6 @@ func TestRepairsWhatOthersRemoved(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestRanges(t *testing.T) {
-	for _, c := range []struct {
-		in   []netip.Prefix
-		want []span
-	}{
-		{prefixes("10.1.0.0/16", "10.0.0.0/8", "10.2.0.0/16"), []span{{netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.255.255.255")}}},
-		{prefixes("10.0.1.0/24", "10.0.0.0/24"), []span{{netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.1.255")}}},
-		{prefixes("10.0.0.0/24", "10.0.2.0/24"), []span{
-			{netip.MustParseAddr("10.0.0.0"), netip.MustParseAddr("10.0.0.255")}, {netip.MustParseAddr("10.0.2.0"), netip.MustParseAddr("10.0.2.255")}}},
-		{prefixes("0.0.0.0/0", "224.0.0.0/4"), []span{{netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("255.255.255.255")}}},
-		{prefixes("ff00::/8"), []span{{netip.MustParseAddr("ff00::"), netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")}}},
-	} {
-		got := ranges(nil).with(c.in)
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%v: got %v, want %v", c.in, got, c.want)
-		}
-		if back := rangesOf(got.elements()); !slices.Equal(back, c.want) {
-			t.Errorf("%v: read back as %v", c.in, back)
-		}
-	}
 }
 
 func TestExemptionsOfTheWholeFamily(t *testing.T) {
