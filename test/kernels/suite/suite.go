@@ -18,6 +18,7 @@ type Suite struct {
 var All = []Suite{
 	{Name: "pkg/kernel"},
 	{Name: "pkg/wire"},
+	{Name: "pkg/nft"},
 	{
 		Name: "pkg/plugin", Skip: "IsKilledAnywhere",
 		Why: "a process for each of some forty places to be killed at; TestAddThatFailsAnywhereLeavesNothing stops at the same places",
