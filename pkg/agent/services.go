@@ -40,10 +40,7 @@ const resyncsPerComparison = 5
 
 // newServices prepares the balancing, in the caller's network namespace.
 func (a *Agent) newServices(client *apiwatch.Client) (*services, error) {
-	keeper, err := service.NewKeeper(a.log)
-	if err != nil {
-		return nil, fmt.Errorf("%w: --services needs it", err)
-	}
+	keeper := service.NewKeeper(a.log)
 	source := service.NewKubernetes(client, a.log)
 	s := &services{Controller: service.NewController(source, keeper, a.log), config: a.config, log: a.log, source: source}
 	s.Resync = resyncsPerComparison * a.config.Resync

@@ -40,6 +40,7 @@ table inet t {
 	set own4 { type ipv4_addr; flags interval; }
 	set own6 { type ipv6_addr; flags interval; }
 	chain rules { type filter hook forward priority 0; }
+	chain entering { type filter hook prerouting priority 0; }
 	chain leaving { type nat hook postrouting priority 0; }
 }
 `
@@ -75,7 +76,7 @@ var rules = []struct{ chain, text string }{
 	{"ip6 t rules", "ct status dnat meta l4proto udp ct original ip6 daddr . meta l4proto . ct original proto-dst @external accept"},
 	{"inet t leaving", "ip saddr @own4 oifgroup != 70 ip daddr != @own4 masquerade fully-random"},
 	{"inet t leaving", "ip6 saddr @own6 ip6 daddr != @own6 masquerade fully-random"},
-	{"inet t rules", "iifgroup 70 meta nfproto ipv4 fib saddr . iif oif 0 drop"},
+	{"inet t entering", "iifgroup 70 meta nfproto ipv4 fib saddr . iif oif 0 drop"},
 	{"inet t rules", "tcp flags syn tcp option maxseg size set rt mtu"},
 	{"inet t leaving", "meta l4proto 255 masquerade"},
 	{"inet t rules", "ct state established,related accept"},

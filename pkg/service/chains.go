@@ -3,8 +3,11 @@ package service
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
-	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // TableName is the name of the two tables, `ip flatnet-services` and `ip6
@@ -23,28 +26,11 @@ const (
 // The priorities of the base chains, all of which are of type nat: the kernel asks
 // them for the first packet of a connection and no other.
 const (
-	// priorityTranslate is that of dstnat.
-	priorityTranslate = -100
+	priorityTranslate = "dstnat"
 	// priorityLeave is just before srcnat: what is translated here is not to be
 	// translated by somebody else, like package masquerade, before it is seen.
-	priorityLeave = 95
+	priorityLeave = "95"
 )
-
-// chain is a chain with all its rules.
-type chain struct {
-	name     string
-	hook     string // of a base chain: prerouting, …; else empty
-	priority int    // of a base chain
-	rules    []rule
-	spare    spare
-}
-
-// rule is one rule as nft reads it. One that nft cannot write is made by a
-// function as well.
-type rule struct {
-	text   string
-	native *remembering
-}
 
 // chainKind is what a chain that exists for a number does.
 type chainKind uint8
@@ -109,15 +95,9 @@ func (f family) in(text string) string { return strings.ReplaceAll(text, "$ip", 
 const keyFront = "$ip daddr . meta l4proto . th dport"
 
 // chain returns the chain with its rules.
-//
-// Chains and maps of endpoints are for one protocol. With one map for all, whose
-// data had to be declared with `tcp dport`, nft 1.0.6 adds `meta l4proto tcp` to
-// the first rule of every run that names the map, without a word; with `th dport`
-// it refuses such rules in any later run than the map's own ("conflicting
-// protocols specified: ip vs. th").
-func (c chainRef) chain(f family) chain {
-	var rules []rule
-	add := func(format string, a ...any) { rules = append(rules, rule{text: f.in(fmt.Sprintf(format, a...))}) }
+func (c chainRef) chain(f family) nft.Chain {
+	made := nft.Chain{Name: c.name()}
+	add := func(format string, a ...any) { made.Rules = append(made.Rules, f.in(fmt.Sprintf(format, a...))) }
 	switch c.kind {
 	case balanceChain:
 		random := fmt.Sprintf("numgen random mod %d", c.n)
@@ -130,34 +110,31 @@ func (c chainRef) chain(f family) chain {
 		// Who is not in the map goes on to the next rule.
 		add("meta l4proto %s dnat $ip to $ip saddr . ct mark map @affinity-%s", c.protocol, c.protocol)
 		add("%s", c.needs()[0].verdict())
+		made.Feature, made.Spare = sessionAffinity, made.Rules[2:]
 	case rememberChain:
 		for _, p := range protocols {
 			add("meta l4proto %s update @affinity-%s { $ip saddr . ct mark timeout %ds : $ip daddr . %s dport }", p, p, c.n, p)
-			// nft 1.0.6 has room for 16 bytes of key in this statement.
-			if f == ipv6 {
-				rules[len(rules)-1].native = &remembering{p, time.Duration(c.n) * time.Second}
-			}
 		}
-	}
-	made := chain{name: c.name(), rules: rules}
-	switch c.kind {
-	case stickyChain:
-		made.spare = spare{feature: sessionAffinity, rules: rules[len(rules)-1:]}
-	case rememberChain:
-		made.spare = spare{feature: sessionAffinity}
+		made.Feature = sessionAffinity
 	}
 	return made
 }
 
-// remembering is the rule that notes the endpoint of a client, for one protocol.
-type remembering struct {
-	protocol Protocol
-	timeout  time.Duration
+// wantedChains are all chains of a table.
+func (r *Ruleset) wantedChains(f family) []nft.Chain {
+	all := slices.Clone(skeletons[f])
+	for _, c := range slices.SortedFunc(maps.Keys(r.chains), func(a, b tableChain) int { return a.compare(b.chainRef) }) {
+		if c.family == f {
+			all = append(all, c.chain(f))
+		}
+	}
+	return all
 }
 
-// skeleton are the chains that are always there, what is gone to before what
-// goes there.
-func (f family) skeleton() []chain {
+// skeletons are the chains that are always there. Nobody writes to them.
+var skeletons = [len(families)][]nft.Chain{ipv4.skeleton(), ipv6.skeleton()}
+
+func (f family) skeleton() []nft.Chain {
 	translated := func(rest string) []string {
 		var all []string
 		for _, p := range protocols {
@@ -173,16 +150,16 @@ func (f family) skeleton() []chain {
 		// one, and newer kernels (Debian's 6.12.117 and 7.2) refuse that.
 		sources = append(sources, fmt.Sprintf("meta l4proto %s $ip daddr . %s dport . $ip saddr != @sources-%s drop", p, p, p))
 	}
-	return []chain{
-		f.chain("refuse",
+	return []nft.Chain{
+		orElse(f.chain("refuse",
 			// As if nobody listened: clients learn it at once.
 			"meta l4proto tcp reject with tcp reset",
-			"reject").orElse(refusing, "drop"),
-		f.chain("policy-local",
+			"reject"), refusing, "drop"),
+		orElse(f.chain("policy-local",
 			"$ip saddr @own "+keyFront+" vmap @inside",
 			"fib saddr type local "+keyFront+" vmap @inside",
-			keyFront+" vmap @outside").orElse(policyLocal, "drop"),
-		f.chain("by-source", append(sources, keyFront+" vmap @filtered")...).orElse(sourceRanges, "drop"),
+			keyFront+" vmap @outside"), policyLocal, "drop"),
+		orElse(f.chain("by-source", append(sources, keyFront+" vmap @filtered")...), sourceRanges, "drop"),
 		f.chain("dispatch",
 			keyFront+" vmap @services",
 			// A port that the Service does not have.
@@ -206,16 +183,22 @@ func (f family) skeleton() []chain {
 	}
 }
 
-func (f family) chain(name string, texts ...string) chain {
-	c := chain{name: name}
-	for _, t := range texts {
-		c.rules = append(c.rules, rule{text: f.in(t)})
+func (f family) chain(name string, rules ...string) nft.Chain {
+	c := nft.Chain{Name: name}
+	for _, rule := range rules {
+		c.Rules = append(c.Rules, f.in(rule))
 	}
 	return c
 }
 
-func (f family) base(hook string, priority int, texts ...string) chain {
-	c := f.chain(hook, texts...)
-	c.hook, c.priority = hook, priority
+func (f family) base(hook, priority string, rules ...string) nft.Chain {
+	c := f.chain(hook, rules...)
+	c.Base = fmt.Sprintf("type nat hook %s priority %s; policy accept;", hook, priority)
+	return c
+}
+
+// orElse makes a chain's rules a feature's, with what is there in their place.
+func orElse(c nft.Chain, feature string, spare ...string) nft.Chain {
+	c.Feature, c.Spare = feature, spare
 	return c
 }

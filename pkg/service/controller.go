@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
 // Controller balances the Services of a source on one node: it is all that an agent
@@ -126,8 +128,8 @@ const (
 
 // Watcher returns what has to be told of nftables' transactions, so that what others
 // change is made right at once and not at the next resync.
-func (c *Controller) Watcher() *Watcher {
-	return NewWatcher(c.Keeper, func() {
+func (c *Controller) Watcher() kernel.NftablesListener {
+	return c.Keeper.Watcher(func() {
 		c.noteAsked()
 		select {
 		case c.touched <- struct{}{}:

@@ -1,217 +1,122 @@
 package service
 
 import (
-	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
-	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // setID identifies a set or map of a table.
 type setID uint8
 
 const (
-	setServices     setID = iota // front : verdict
-	setInside                    // front : verdict, for policy Local and sources inside
-	setOutside                   // front : verdict, for policy Local and sources outside
-	setFiltered                  // front : verdict, for sources that are allowed
-	setExternal                  // front that is not a ClusterIP
-	setIDs                       // front : mark of connections with affinity
-	setRemember                  // mark : verdict
-	setClusterIPs                // address
-	setHairpin                   // address . the same address
-	setOwn                       // prefix
-	setServiceCIDRs              // prefix
-	setEndpointsTCP              // address . port . index : address . port
-	setEndpointsUDP
-	setEndpointsSCTP
-	setSourcesTCP // address . port . prefix
+	setServices   setID = iota // front : verdict
+	setInside                  // front : verdict, for policy Local and sources inside
+	setOutside                 // front : verdict, for policy Local and sources outside
+	setFiltered                // front : verdict, for sources that are allowed
+	setExternal                // front that is not a ClusterIP
+	setIDs                     // front : mark of connections with affinity
+	setSourcesTCP              // address . port . prefix
 	setSourcesUDP
 	setSourcesSCTP
-	setAffinityTCP // address . mark : address . port; the kernel fills it
+	setEndpointsTCP // address . port . index : address . port
+	setEndpointsUDP
+	setEndpointsSCTP
+	setRemember     // mark : verdict
+	setClusterIPs   // address
+	setHairpin      // address . the same address
+	setOwn          // prefix
+	setServiceCIDRs // prefix
+	setAffinityTCP  // address . mark : address . port; the kernel fills it
 	setAffinityUDP
 	setAffinitySCTP
-	setStamps // number of a transaction; see [Watcher]
 	numberOfSets
 )
-
-// shape is what the elements of a set look like.
-type shape uint8
-
-const (
-	shapeFront    shape = iota // key: a front
-	shapeSource                // key: a front without protocol, and a prefix
-	shapeMark                  // key: a mark; the address says the family
-	shapeAddress               // key: an address
-	shapeTwice                 // key: an address, twice
-	shapePrefix                // key: a prefix
-	shapeEndpoint              // key: a front without protocol, and an index
-	shapeAffinity              // key: an address and a mark
-)
-
-// schema is how a set is declared. In texts $addr is the family's address type
-// and $ip its header.
-type schema struct {
-	name     string
-	shape    shape
-	kind     string // type or typeof
-	key      string
-	value    string        // empty for a set
-	flags    string        // empty for none
-	size     uint64        // 0: without limit
-	timeout  time.Duration // of elements that do not have their own; 0: for ever
-	protocol Protocol
-}
 
 // affinitySize is how many pairs of a client and a Service are remembered at
 // most, for each family and protocol. Beyond it new clients are not remembered.
 const affinitySize = 1 << 20
 
-// stampTimeout is more than enough for a stamp to be seen by who waits for it.
-const stampTimeout = time.Second
+// declared are the declarations of all sets, in the words of each family. Nobody
+// writes to them.
+var declared = declarations()
 
-const typeFront = "$addr . inet_proto . inet_service"
-
-func schemas() [numberOfSets]schema {
-	s := [numberOfSets]schema{
-		setServices:     {name: "services", shape: shapeFront, kind: "type", key: typeFront, value: "verdict"},
-		setInside:       {name: "inside", shape: shapeFront, kind: "type", key: typeFront, value: "verdict"},
-		setOutside:      {name: "outside", shape: shapeFront, kind: "type", key: typeFront, value: "verdict"},
-		setFiltered:     {name: "filtered", shape: shapeFront, kind: "type", key: typeFront, value: "verdict"},
-		setExternal:     {name: "external", shape: shapeFront, kind: "type", key: typeFront},
-		setIDs:          {name: "ids", shape: shapeFront, kind: "type", key: typeFront, value: "mark"},
-		setRemember:     {name: "remember", shape: shapeMark, kind: "type", key: "mark", value: "verdict"},
-		setClusterIPs:   {name: "cluster-ips", shape: shapeAddress, kind: "type", key: "$addr"},
-		setHairpin:      {name: "hairpin", shape: shapeTwice, kind: "type", key: "$addr . $addr"},
-		setOwn:          {name: "own", shape: shapePrefix, kind: "type", key: "$addr", flags: "interval"},
-		setServiceCIDRs: {name: "service-cidrs", shape: shapePrefix, kind: "type", key: "$addr", flags: "interval"},
-		setStamps:       {name: "stamps", shape: shapeMark, kind: "type", key: "mark", flags: "timeout", timeout: stampTimeout},
-	}
-	for i, p := range protocols {
-		s[setEndpointsTCP+setID(i)] = schema{
-			name: "endpoints-" + p.String(), shape: shapeEndpoint, protocol: p, kind: "typeof",
-			key: "$ip daddr . " + p.String() + " dport . numgen random mod 65536", value: "$ip daddr . " + p.String() + " dport",
+func declarations() (all [len(families)][numberOfSets]nft.Set) {
+	const front = "type $addr . inet_proto . inet_service"
+	for _, f := range families {
+		sets := &all[f]
+		*sets = [numberOfSets]nft.Set{
+			setServices:     {Name: "services", Type: front + " : verdict"},
+			setInside:       {Name: "inside", Type: front + " : verdict"},
+			setOutside:      {Name: "outside", Type: front + " : verdict"},
+			setFiltered:     {Name: "filtered", Type: front + " : verdict"},
+			setExternal:     {Name: "external", Type: front},
+			setIDs:          {Name: "ids", Type: front + " : mark"},
+			setRemember:     {Name: "remember", Type: "type mark : verdict"},
+			setClusterIPs:   {Name: "cluster-ips", Type: "type $addr"},
+			setHairpin:      {Name: "hairpin", Type: "type $addr . $addr"},
+			setOwn:          {Name: "own", Type: "type $addr", Flags: "interval"},
+			setServiceCIDRs: {Name: "service-cidrs", Type: "type $addr", Flags: "interval"},
 		}
-		s[setSourcesTCP+setID(i)] = schema{
-			name: "sources-" + p.String(), shape: shapeSource, protocol: p, kind: "type",
-			key: "$addr . inet_service . $addr", flags: "interval",
+		for i, p := range protocols {
+			at := " " + p.String() + " dport"
+			sets[setSourcesTCP+setID(i)] = nft.Set{Name: "sources-" + p.String(), Type: "type $addr . inet_service . $addr", Flags: "interval"}
+			sets[setEndpointsTCP+setID(i)] = nft.Set{Name: "endpoints-" + p.String(), Type: "typeof $ip daddr ." + at + " . numgen random mod 65536 : $ip daddr ." + at}
+			sets[setAffinityTCP+setID(i)] = nft.Set{
+				Name: "affinity-" + p.String(), Type: "typeof $ip saddr . ct mark : $ip daddr ." + at, Flags: "dynamic,timeout", Size: affinitySize,
+			}
 		}
-		s[setAffinityTCP+setID(i)] = schema{
-			name: "affinity-" + p.String(), shape: shapeAffinity, protocol: p, kind: "typeof",
-			key: "$ip saddr . ct mark", value: "$ip daddr . " + p.String() + " dport", flags: "dynamic,timeout", size: affinitySize,
+		for i := range sets {
+			sets[i].Type = strings.ReplaceAll(f.in(sets[i].Type), "$addr", [...]string{"ipv4_addr", "ipv6_addr"}[f])
 		}
 	}
-	return s
+	return all
 }
 
-// sets are the declarations of all sets. Nobody writes to them.
-var sets = schemas()
-
-// schema returns the set's declaration.
-func (s setID) schema() *schema { return &sets[s] }
-
-// dynamic reports whether elements come and go by themselves.
-func (s setID) dynamic() bool { return s >= setAffinityTCP }
+// declared returns the set's declaration in a family's table.
+func (id setID) declared(f family) nft.Set { return declared[f][id] }
 
 // ofEndpoints reports whether it is one of the maps of endpoints.
-func (s setID) ofEndpoints() bool { return s >= setEndpointsTCP && s <= setEndpointsSCTP }
+func (id setID) ofEndpoints() bool { return id >= setEndpointsTCP && id <= setEndpointsSCTP }
+
+// ofSources reports whether it is one of the sets of allowed sources.
+func (id setID) ofSources() bool { return id >= setSourcesTCP && id <= setSourcesSCTP }
 
 // byProtocol returns the set of a protocol, of those that follow the one of TCP.
-func (s setID) byProtocol(p Protocol) setID {
+func (id setID) byProtocol(p Protocol) setID {
 	switch p {
 	case UDP:
-		return s + 1
+		return id + 1
 	case SCTP:
-		return s + 2
+		return id + 2
 	}
-	return s
+	return id
 }
 
-func (s *schema) isMap() bool { return s.value != "" }
-
-// declared returns a type of the schema in a family's words.
-func (f family) declared(text string) string {
-	return strings.ReplaceAll(f.in(text), "$addr", [...]string{"ipv4_addr", "ipv6_addr"}[f])
-}
-
-// key is the key of an element of any set; what its shape does not have is zero.
-type key struct {
-	front  Front        // or its address only
-	index  uint32       // or a mark
-	prefix netip.Prefix // of a source, or all there is
-}
-
-// value is the value of an element of any map.
-type value struct {
-	verdict string
-	at      netip.AddrPort
-	mark    uint32
-}
-
-// element is an element of a set or map.
-type element struct {
-	set     setID
-	key     key
-	value   value
-	comment string // for people
-}
-
-// text returns the fields of the key as nft reads them.
-func (s shape) text(k key) []string {
-	switch s {
-	case shapeFront:
-		return k.front.fields()
-	case shapeSource:
-		return []string{k.front.Address.String(), strconv.Itoa(int(k.front.Port)), prefixText(k.prefix)}
-	case shapeMark:
-		return []string{markText(k.index)}
-	case shapeAddress:
-		return []string{k.front.Address.String()}
-	case shapeTwice:
-		return []string{k.front.Address.String(), k.front.Address.String()}
-	case shapePrefix:
-		return []string{prefixText(k.prefix)}
-	case shapeEndpoint:
-		return []string{k.front.Address.String(), strconv.Itoa(int(k.front.Port)), strconv.FormatUint(uint64(k.index), 10)}
+// protocol returns the protocol of one of endpoints or sources.
+func (id setID) protocol() Protocol {
+	first := setSourcesTCP
+	if id.ofEndpoints() {
+		first = setEndpointsTCP
 	}
-	return []string{k.front.Address.String(), markText(k.index)}
+	return protocols[id-first]
 }
 
-func (f Front) fields() []string {
-	return []string{f.Address.String(), f.Protocol.String(), strconv.Itoa(int(f.Port))}
+// holds reports whether a front may have elements in the set.
+func (id setID) holds(f Front) bool {
+	return !id.ofEndpoints() && !id.ofSources() || id.protocol() == f.Protocol
 }
 
-// text returns the fields of the value as nft reads them; none for a set.
-func (v value) text() []string {
-	switch {
-	case v.verdict != "":
-		return []string{v.verdict}
-	case v.at.IsValid():
-		return []string{v.at.Addr().String(), strconv.Itoa(int(v.at.Port()))}
-	case v.mark != 0:
-		return []string{markText(v.mark)}
-	}
-	return nil
+// key is the front's in the maps of fronts.
+func (f Front) key() nft.Key {
+	return make(nft.Key, 0, 24).Address(f.Address).Protocol(uint8(f.Protocol)).Port(f.Port)
 }
 
-func markText(mark uint32) string { return fmt.Sprintf("0x%08x", mark) }
+// place is the front's in the sets of its protocol; something follows.
+func (f Front) place() nft.Key { return make(nft.Key, 0, 36).Address(f.Address).Port(f.Port) }
 
-// prefixText is a prefix, or the address where it is only one.
-func prefixText(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
-}
-
-func (e element) String() string {
-	text := e.set.schema().name + " { " + strings.Join(e.set.schema().shape.text(e.key), " . ")
-	if v := e.value.text(); v != nil {
-		text += " : " + strings.Join(v, " . ")
-	}
-	return text + " }"
-}
+func (f family) bytes() int { return [...]int{4, 16}[f] }
 
 // commentLength is the most that nft takes.
 const commentLength = 127
@@ -222,55 +127,129 @@ func (t *Target) comment() string {
 	return name[:min(len(name), commentLength)]
 }
 
-// elements calls yield for every element that leads from a front to its target,
-// and that no other front needs.
-func (t *Target) elements(f Front, yield func(element)) {
-	t.verdicts(f, yield)
-	var none *Target
-	none.differ(t, f, func(_, after element) { yield(after) })
+// has returns the element of a front in one of the maps of fronts.
+func (t *Target) has(id setID, f Front) (e nft.Element, is bool) {
+	switch id {
+	case setServices:
+		e.Value, e.Comment, is = t.dispatch(), t.comment(), true
+	case setInside:
+		e.Value, is = t.inside(), t.split()
+	case setOutside:
+		e.Value, is = t.outside(), t.split()
+	case setFiltered:
+		e.Value, is = t.admitted(), len(t.sources) > 0
+	case setExternal:
+		is = t.Kind != ClusterIP
+	case setIDs:
+		e.Value, is = string(nft.Key(nil).Number(t.id)), t.affinity > 0
+	}
+	if is {
+		e.Key = string(f.key())
+	}
+	return e, is
 }
 
-// verdicts calls yield for those of the elements that are not of an endpoint.
-func (t *Target) verdicts(f Front, yield func(element)) {
-	at := key{front: f}
-	yield(element{set: setServices, key: at, value: value{verdict: t.dispatch()}, comment: t.comment()})
-	if len(t.sources) > 0 {
-		yield(element{set: setFiltered, key: at, value: value{verdict: t.admitted()}})
+// source is the element for a prefix of those that may use a front.
+func (f Front) source(p netip.Prefix) nft.Element {
+	r := nft.RangeOf(p)
+	return nft.Element{Key: string(f.place().Address(r.First)), End: string(f.place().Address(r.Last))}
+}
+
+// endpoint is the element for one of a front's endpoints, by its index.
+func (f Front) endpoint(index uint32, at netip.AddrPort) nft.Element {
+	return nft.Element{Key: string(f.place().Number(index)), Value: string(make(nft.Key, 0, 20).Address(at.Addr()).Port(at.Port()))}
+}
+
+// count returns how many elements a front has in one of the sets that it may have some in.
+func (t *Target) count(id setID, f Front) int {
+	switch {
+	case id.ofEndpoints():
+		return t.clusterUsed().size() + t.localUsed().size()
+	case id.ofSources():
+		return len(t.sources)
+	}
+	if _, is := t.has(id, f); is {
+		return 1
+	}
+	return 0
+}
+
+// in calls yield for the elements that a front has in one of these sets, until that
+// says false.
+func (t *Target) in(id setID, f Front, yield func(nft.Element) bool) bool {
+	switch {
+	case id.ofEndpoints():
+		for offset, list := range map[uint32]*roster{0: t.clusterUsed(), localOffset: t.localUsed()} {
+			for number := range list.size() {
+				if !yield(f.endpoint(offset+uint32(number), list.at(uint16(number)))) {
+					return false
+				}
+			}
+		}
+	case id.ofSources():
 		for _, p := range t.sources {
-			yield(element{set: setSourcesTCP.byProtocol(f.Protocol), key: key{front: f, prefix: p}})
+			if !yield(f.source(p)) {
+				return false
+			}
+		}
+	default:
+		if e, is := t.has(id, f); is {
+			return yield(e)
 		}
 	}
-	if t.split() {
-		yield(element{set: setInside, key: at, value: value{verdict: t.inside()}})
-		yield(element{set: setOutside, key: at, value: value{verdict: t.outside()}})
-	}
-	if t.Kind != ClusterIP {
-		yield(element{set: setExternal, key: at})
-	}
-	if t.affinity > 0 {
-		yield(element{set: setIDs, key: at, value: value{mark: t.id}})
-	}
+	return true
 }
 
-// differ calls yield for every element of an endpoint that is another one where the
-// front has another target; either may be nil. One that is not there has no endpoint.
-func (t *Target) differ(o *Target, f Front, yield func(before, after element)) {
+// differ calls yield for every element that is another one where a front has another
+// target, as it was and as it is; either target may be nil. It costs no more than that
+// for endpoints that are the same.
+func (t *Target) differ(o *Target, f Front, yield func(id setID, before, after nft.Element)) {
+	for id := setServices; id < setEndpointsTCP; id++ {
+		if !id.holds(f) {
+			continue
+		}
+		have := map[string]nft.Element{}
+		if t != nil {
+			t.in(id, f, func(e nft.Element) bool { have[e.Key] = e; return true })
+		}
+		if o != nil {
+			o.in(id, f, func(e nft.Element) bool {
+				if have[e.Key] != e {
+					yield(id, have[e.Key], e)
+				}
+				delete(have, e.Key)
+				return true
+			})
+		}
+		for _, e := range have {
+			yield(id, e, nft.Element{})
+		}
+	}
 	list := func(offset uint32) func(int, netip.AddrPort, netip.AddrPort) {
-		one := element{set: setEndpointsTCP.byProtocol(f.Protocol), key: key{front: f}}
+		element := func(number int, at netip.AddrPort) (e nft.Element) {
+			if at.IsValid() {
+				e = f.endpoint(offset+uint32(number), at)
+			}
+			return e
+		}
 		return func(number int, before, after netip.AddrPort) {
-			one.key.index = offset + uint32(number)
-			was, is := one, one
-			was.value.at, is.value.at = before, after
-			yield(was, is)
+			yield(setEndpointsTCP.byProtocol(f.Protocol), element(number, before), element(number, after))
 		}
 	}
 	t.clusterUsed().differ(o.clusterUsed(), list(0))
 	t.localUsed().differ(o.localUsed(), list(localOffset))
 }
 
+// element is one that several fronts may need, in a family's table.
+type element struct {
+	family family
+	set    setID
+	nft.Element
+}
+
 // hairpin is the element for a pod of this node that may reach itself.
 func hairpin(a netip.Addr) element {
-	return element{set: setHairpin, key: key{front: Front{Address: a}}}
+	return element{familyOf(a), setHairpin, nft.Element{Key: string(nft.Key(nil).Address(a).Address(a))}}
 }
 
 // owned returns the pods of this node that the target leads to.
@@ -285,10 +264,10 @@ func (t *Target) owned() []netip.Addr {
 // need too, but for those of [hairpin].
 func (t *Target) shared(f Front, yield func(element)) {
 	if t.Kind == ClusterIP {
-		yield(element{set: setClusterIPs, key: key{front: Front{Address: f.Address}}})
+		yield(element{familyOf(f.Address), setClusterIPs, nft.Element{Key: string(nft.Key(nil).Address(f.Address))}})
 	}
 	if t.affinity > 0 {
-		yield(element{set: setRemember, key: key{index: t.id, front: Front{Address: familyOf(f.Address).zero()}}, value: value{verdict: "jump " + t.remember().name()}})
+		yield(element{familyOf(f.Address), setRemember, nft.Element{Key: string(nft.Key(nil).Number(t.id)), Value: "jump " + t.remember().name()}})
 	}
 }
 

@@ -5,9 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
-
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // kubeProxyChain is of table nat of iptables, where kube-proxy balances in its modes
@@ -18,13 +17,14 @@ const kubeProxyChain = "KUBE-SERVICES"
 // the calling thread too, or did and left its rules: its nftables tables, and its chain
 // KUBE-SERVICES of iptables-nft and of iptables-legacy.
 func KubeProxy() (traces []string, err error) {
-	conn, err := nftables.New()
+	conn, err := nft.Open()
 	if err != nil {
-		return nil, fmt.Errorf("opening nftables: %w", err)
+		return nil, err
 	}
-	all, err := conn.ListTables()
+	defer conn.Close()
+	all, err := conn.Tables()
 	if err != nil {
-		return nil, fmt.Errorf("listing nftables tables: %w", err)
+		return nil, err
 	}
 	for _, t := range all {
 		f := slices.IndexFunc(families[:], func(f family) bool { return f.table().Family == t.Family })
@@ -35,7 +35,7 @@ func KubeProxy() (traces []string, err error) {
 		case t.Name == "nat":
 			// There are thousands of chains where kube-proxy has many Services,
 			// so one is asked for.
-			if _, err := conn.ListChain(t, kubeProxyChain); err == nil {
+			if is, err := conn.HasChain(t, kubeProxyChain); err == nil && is {
 				traces = append(traces, families[f].chainOfKubeProxy(""))
 			}
 		}

@@ -65,7 +65,6 @@ func (p *Planner) SetNode(n Node) {
 	}
 	p.node = n
 	p.ruleset.node = n
-	p.ruleset.changed.node = true
 	for _, s := range p.services {
 		p.choose(s)
 		p.claim(s)

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // Ruleset is the wanted content of the two tables, as [Plan] or a [Planner]
@@ -30,17 +32,13 @@ type tableChain struct {
 	chainRef
 }
 
-// changes are what may differ since they were last taken.
+// changes are what may differ since they were last taken, and how it was then.
 type changes struct {
-	node   bool
-	fronts map[Front]struct{}
-	shared map[element]struct{}
-	chains map[tableChain]struct{}
+	fronts map[Front]*Target // nil: it was none
+	shared map[element]bool  // whether it was needed
 }
 
-func newChanges() changes {
-	return changes{fronts: map[Front]struct{}{}, shared: map[element]struct{}{}, chains: map[tableChain]struct{}{}}
-}
+func newChanges() changes { return changes{map[Front]*Target{}, map[element]bool{}} }
 
 func newRuleset(n Node) *Ruleset {
 	return &Ruleset{
@@ -62,7 +60,9 @@ func (r *Ruleset) set(f Front, t *Target) {
 	if before == t {
 		return
 	}
-	r.changed.fronts[f] = struct{}{}
+	if _, known := r.changed.fronts[f]; !known {
+		r.changed.fronts[f] = before
+	}
 	// What both need is not given up in between.
 	if t != nil {
 		r.fronts[f] = t
@@ -85,7 +85,9 @@ func (r *Ruleset) set(f Front, t *Target) {
 
 // need notes that one more, or with -1 one less, needs an element.
 func (r *Ruleset) need(e element, by int) {
-	r.changed.shared[e] = struct{}{}
+	if _, known := r.changed.shared[e]; !known {
+		r.changed.shared[e] = r.shared[e] > 0
+	}
 	if r.shared[e] += by; r.shared[e] == 0 {
 		delete(r.shared, e)
 	}
@@ -96,7 +98,6 @@ func (r *Ruleset) count(f Front, t *Target, by int) {
 	t.shared(f, func(e element) { r.need(e, by) })
 	t.chains(func(c chainRef) {
 		at := tableChain{familyOf(f.Address), c}
-		r.changed.chains[at] = struct{}{}
 		if r.chains[at] += by; r.chains[at] == 0 {
 			delete(r.chains, at)
 		}
@@ -128,119 +129,188 @@ func (r *Ruleset) families() []family {
 	return slices.DeleteFunc(slices.Clone(families[:]), func(f family) bool { return !r.node.has(f) })
 }
 
-// constant are the elements that only the node decides.
-func (n Node) constant(f family, yield func(element)) {
-	for _, p := range n.own(f) {
-		yield(element{set: setOwn, key: key{prefix: p}})
+// tables are what is wanted. Their elements are looked up when somebody asks for them,
+// as they are then.
+func (r *Ruleset) tables() []nft.Table {
+	var all []nft.Table
+	for _, f := range r.families() {
+		t := nft.Table{ID: f.table(), Comment: "flatnet balances Services here", Chains: r.wantedChains(f)}
+		for id := range numberOfSets {
+			s := id.declared(f)
+			switch {
+			case id == setOwn:
+				s.Elements = rangesOf(r.node.own(f))
+			case id == setServiceCIDRs:
+				s.Elements = rangesOf(r.node.serviceCIDRs(f))
+			case id.ofEndpoints():
+				s.Elements = endpointsOf{wanted{r, f, id}}
+			case id < setAffinityTCP:
+				s.Elements = wanted{r, f, id}
+			}
+			t.Sets = append(t.Sets, s)
+		}
+		all = append(all, t)
 	}
+	return all
+}
+
+// rangesOf are sorted prefixes, of which none is in another one.
+func rangesOf(prefixes []netip.Prefix) nft.Ranges {
+	all := make(nft.Ranges, 0, len(prefixes))
+	for _, p := range prefixes {
+		all = append(all, nft.RangeOf(p))
+	}
+	return all
+}
+
+// serviceCIDRs are those of one family.
+func (n Node) serviceCIDRs(f family) []netip.Prefix {
 	var cidrs []netip.Prefix
 	for _, p := range n.ServiceCIDRs {
 		if f.owns(p.Addr()) {
 			cidrs = append(cidrs, p.Masked())
 		}
 	}
-	for _, p := range disjoint(cidrs) {
-		yield(element{set: setServiceCIDRs, key: key{prefix: p}})
-	}
+	return disjoint(cidrs)
 }
 
-// family returns the table that an element is in.
-func (e element) family() family {
-	if e.set.schema().shape == shapePrefix {
-		return familyOf(e.key.prefix.Addr())
-	}
-	return familyOf(e.key.front.Address)
-}
-
-// lookup answers which elements are wanted.
-type lookup struct {
+// wanted are the elements of a set.
+type wanted struct {
 	*Ruleset
-	sharedValues map[setKey]value
+	family family
+	set    setID
 }
 
-// setKey is an element without its value.
-type setKey struct {
-	set setID
-	key key
-}
+// isShared reports whether several fronts may need one of the elements.
+func (w wanted) isShared() bool { return w.set >= setRemember }
 
-func (r *Ruleset) lookup() lookup {
-	l := lookup{r, make(map[setKey]value, len(r.shared))}
-	for e := range r.shared {
-		l.sharedValues[setKey{e.set, e.key}] = e.value
+// Len implements [nft.Elements].
+func (w wanted) Len() (n int) {
+	if w.isShared() {
+		for e := range w.shared {
+			if e.family == w.family && e.set == w.set {
+				n++
+			}
+		}
+		return n
 	}
-	return l
+	for f, t := range w.fronts {
+		if w.family.owns(f.Address) && w.set.holds(f) {
+			n += t.count(w.set, f)
+		}
+	}
+	return n
 }
 
-// want returns the value that an element with a key is to have, and whether there
-// is to be one. Sets of prefixes are not asked for.
-func (l lookup) want(s setID, k key) (v value, wanted bool) {
-	switch s {
-	case setClusterIPs, setHairpin, setRemember:
-		v, wanted = l.sharedValues[setKey{s, k}]
-		return v, wanted
+// All implements [nft.Elements].
+func (w wanted) All(yield func(nft.Element) bool) {
+	if w.isShared() {
+		for e := range w.shared {
+			if e.family == w.family && e.set == w.set && !yield(e.Element) {
+				return
+			}
+		}
+		return
 	}
-	t := l.fronts[k.front]
+	for f, t := range w.fronts {
+		if w.family.owns(f.Address) && w.set.holds(f) && !t.in(w.set, f, yield) {
+			return
+		}
+	}
+}
+
+// Find implements [nft.Elements].
+func (w wanted) Find(key string) (nft.Element, bool) {
+	rest := nft.Fields(key)
+	switch {
+	case w.set == setRemember:
+		for _, p := range protocols {
+			for t := range w.sticky[stickyPort{w.family, p, rest.Number()}] {
+				return nft.Element{Key: key, Value: "jump " + t.remember().name()}, true
+			}
+			rest = nft.Fields(key)
+		}
+		return nft.Element{}, false
+	case w.isShared():
+		e := nft.Element{Key: key}
+		return e, w.shared[element{w.family, w.set, e}] > 0
+	case w.set.ofEndpoints():
+		t, f, index := w.endpoint(key)
+		if t == nil {
+			return nft.Element{}, false
+		}
+		at, is := t.endpoint(index)
+		if !is {
+			return nft.Element{}, false
+		}
+		return f.endpoint(index, at), true
+	case w.set.ofSources():
+		f := Front{rest.Address(w.family.bytes()), w.set.protocol(), rest.Port()}
+		first := rest.Address(w.family.bytes())
+		if t := w.fronts[f]; t != nil {
+			if i := slices.IndexFunc(t.sources, func(p netip.Prefix) bool { return p.Masked().Addr() == first }); i >= 0 {
+				return f.source(t.sources[i]), true
+			}
+		}
+		return nft.Element{}, false
+	}
+	f := Front{rest.Address(w.family.bytes()), Protocol(rest.Protocol()), rest.Port()}
+	t := w.fronts[f]
 	if t == nil {
-		return v, false
+		return nft.Element{}, false
 	}
-	switch s {
-	case setServices:
-		return value{verdict: t.dispatch()}, true
-	case setInside:
-		return value{verdict: t.inside()}, t.split()
-	case setOutside:
-		return value{verdict: t.outside()}, t.split()
-	case setFiltered:
-		return value{verdict: t.admitted()}, len(t.sources) > 0
-	case setSourcesTCP, setSourcesUDP, setSourcesSCTP:
-		return v, slices.Contains(t.sources, k.prefix)
-	case setExternal:
-		return v, t.Kind != ClusterIP
-	case setIDs:
-		return value{mark: t.id}, t.affinity > 0
-	}
-	v.at, wanted = t.endpoint(k.index)
-	return v, wanted
+	return t.has(w.set, f)
 }
 
-// element is a wanted element with what people are told about it.
-func (l lookup) element(s setID, k key, v value) element {
-	e := element{set: s, key: k, value: v}
-	if s == setServices {
-		e.comment = l.fronts[k.front].comment()
-	}
-	return e
+// endpoint reads the key of a map of endpoints; the target is nil where there is no such
+// front.
+func (w wanted) endpoint(key string) (t *Target, f Front, index uint32) {
+	rest := nft.Fields(key)
+	f = Front{rest.Address(w.family.bytes()), w.set.protocol(), rest.Port()}
+	return w.fronts[f], f, rest.Number()
 }
 
-// each calls yield for every element of one table.
-func (r *Ruleset) each(f family, yield func(element)) {
-	r.node.constant(f, yield)
-	for e := range r.shared {
-		if e.family() == f {
-			yield(e)
+// endpointsOf are the elements of a map of endpoints, whose numbers are as good as they
+// were found.
+type endpointsOf struct{ wanted }
+
+// Adopt implements [nft.Adopter]: endpoints get the numbers that an earlier process has
+// given them. To it they came in another order, and else a start would write again what
+// is as good as it is.
+func (w endpointsOf) Adopt(wrong []nft.Element) bool {
+	found := map[*roster]map[uint32]netip.AddrPort{} // all fronts of a port are to have the same
+	for _, e := range wrong {
+		t, _, index := w.endpoint(e.Key)
+		if t == nil {
+			continue
+		}
+		if r, number := t.numbered(index); r != nil {
+			if found[r] == nil {
+				found[r] = map[uint32]netip.AddrPort{}
+			}
+			value := nft.Fields(e.Value)
+			found[r][number] = netip.AddrPortFrom(value.Address(w.family.bytes()), value.Port())
 		}
 	}
-	for front, t := range r.fronts {
-		if f.owns(front.Address) {
-			t.elements(front, yield)
-		}
+	for r, have := range found {
+		r.adopt(have)
 	}
+	return len(found) > 0
 }
 
 // Counts returns how many elements each set is to have, both families together,
 // by the set's name, and how many rules there are.
 func (r *Ruleset) Counts() (elements map[string]int, rules int) {
 	elements = map[string]int{}
-	note := func(e element) { elements[e.set.schema().name]++ }
-	for _, f := range r.families() {
-		r.each(f, note)
-		for _, c := range f.skeleton() {
-			rules += len(c.rules)
+	for _, t := range r.tables() {
+		for _, s := range t.Sets {
+			if s.Elements != nil {
+				elements[s.Name] += s.Elements.Len()
+			}
 		}
-	}
-	for c := range r.chains {
-		rules += len(c.chain(c.family).rules)
+		for _, c := range t.Chains {
+			rules += len(c.Rules)
+		}
 	}
 	return elements, rules
 }

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
@@ -176,33 +178,26 @@ func (r *Ruleset) remains(s stickyPort, at netip.AddrPort) bool {
 }
 
 func (k *Keeper) deleteClients(f family, p Protocol, stale func(id uint32, at netip.AddrPort) bool) error {
-	if k.writer == nil {
-		return nil
-	}
-	id := setAffinityTCP.byProtocol(p)
+	set := setAffinityTCP.byProtocol(p).declared(f)
 	// One that has expired meanwhile fails the deletion of all.
-	for attempt := range 10 {
-		var keys [][]byte
-		err := k.reader.elements(f, id, func(e foundElement) {
-			if at, v, ok := id.decode(f, e); !ok || stale(at.index, v.at) {
-				keys = append(keys, slices.Clone(e.key))
+	for attempt := 1; ; attempt++ {
+		const most = 10
+		var gone []nft.Element
+		err := k.tables.Elements(f.table(), set, func(e nft.Element) {
+			key, value := nft.Fields(e.Key), nft.Fields(e.Value)
+			key.Address(f.bytes())
+			if stale(key.Number(), netip.AddrPortFrom(value.Address(f.bytes()), value.Port())) {
+				gone = append(gone, e)
 			}
 		})
-		if errors.Is(err, errInterrupted) && attempt < 9 {
-			continue
+		if err == nil && len(gone) > 0 {
+			err = k.tables.Delete(f.table(), set, gone)
 		}
-		if err != nil {
-			return fmt.Errorf("reading clients of %s: %w", id.schema().name, err)
-		}
-		if len(keys) == 0 {
+		if err == nil {
 			return nil
 		}
-		if err = k.writer.deleteElements(f, id, keys, k.stamps.issue()); err == nil {
-			return nil
-		}
-		if attempt == 9 {
-			return fmt.Errorf("forgetting clients of %s: %w", id.schema().name, err)
+		if attempt == most || !errors.Is(err, nft.ErrInterrupted) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("forgetting clients of %s: %w", set.Name, err)
 		}
 	}
-	return nil
 }

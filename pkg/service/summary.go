@@ -46,7 +46,7 @@ func (c *Controller) summarize() {
 	o := c.last
 	s := Summary{Services: o.Services, Fronts: o.Fronts, Conflicts: o.Conflicts, Synced: o.Err == nil}
 	if o.Err != nil {
-		s.Failure = oneLine(o.Err)
+		s.Failure = o.Err.Error()
 	}
 	for _, r := range o.Refused {
 		s.Refused = append(s.Refused, r.String())
