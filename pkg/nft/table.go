@@ -152,7 +152,15 @@ func (s Set) declares(o Set) bool {
 	return s.Type == o.Type && s.Flags == o.Flags && s.Size == o.Size
 }
 
-// text returns an element as nft writes it.
+// Text returns an element of the set as nft writes it.
+func (s Set) Text(e Element) string {
+	made, err := s.shape()
+	if err != nil {
+		return err.Error()
+	}
+	return made.text(e)
+}
+
 func (s shape) text(e Element) string {
 	end := e.End
 	if !s.intervals {

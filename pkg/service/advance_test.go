@@ -205,11 +205,15 @@ func TestChangeIsSmall(t *testing.T) {
 				p := NewPlanner(nodeN(1))
 				s := sliced(size)
 				p.Set(s)
-				k := nullKeeper(t, p.Ruleset())
+				p.Ruleset().take()
 				p.Set(test.change(s))
-				d := k.difference(p.Ruleset(), p.Ruleset().take())
-				if got := len(d.deleted) + len(d.added); got != test.elements {
-					t.Errorf("%d elements are written, want %d: without %v, with %v", got, test.elements, d.deleted, d.added)
+				got := 0
+				deltas := p.Ruleset().take().since(p.Ruleset()).tables
+				for _, d := range deltas {
+					got += len(d.Deleted) + len(d.Added)
+				}
+				if got != test.elements {
+					t.Errorf("%d elements are written, want %d: %v", got, test.elements, deltas)
 				}
 			})
 		}

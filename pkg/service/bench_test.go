@@ -38,14 +38,6 @@ func BenchmarkPlanMemory(b *testing.B) {
 	runtime.KeepAlive(services)
 }
 
-// nullKeeper is a keeper of tables that hold what is wanted, and that are nowhere.
-func nullKeeper(t testing.TB, want *Ruleset) *Keeper {
-	k, _ := newFakeKeeper(t)
-	want.take()
-	k.noteAll(want)
-	return k
-}
-
 // BenchmarkChange is one endpoint that is replaced by another, without nft: in one of
 // 10,000 Services, and in one that has more and more endpoints.
 func BenchmarkChange(b *testing.B) {
@@ -65,17 +57,14 @@ func benchmarkChange(b *testing.B, services []Service, changing Service) {
 	for _, s := range services {
 		p.Set(s)
 	}
-	k := nullKeeper(b, p.Ruleset())
+	p.Ruleset().take()
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
 		changing = replaced(changing, n)
 		p.Set(changing)
-		changed := p.Ruleset().take()
-		d := k.difference(p.Ruleset(), changed)
-		if len(d.added)+len(d.deleted) == 0 {
+		if d := p.Ruleset().take().since(p.Ruleset()); len(d.tables) == 0 {
 			b.Fatal("nothing changed")
 		}
-		k.note(p.Ruleset(), changed)
 	}
 }
 
@@ -97,7 +86,7 @@ func BenchmarkKernel(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			must(b, ns.Do(func() error {
-				k.known = nil
+				k.tables.Forget()
 				_, err := Remove()
 				return err
 			}))

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -14,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"sigs.k8s.io/knftables"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 var update = flag.Bool("update", false, "write what the golden files are compared with")
@@ -80,20 +79,10 @@ func renumbered(t testing.TB, text string) string {
 	return strings.Join(lines, "")
 }
 
-// freshDump is the content of tables that are made from nothing.
-func freshDump(t testing.TB, want *Ruleset) string {
-	t.Helper()
-	k, fake := newFakeKeeper(t)
-	if _, err := k.Verify(t.Context(), want); err != nil {
-		t.Fatal(err)
-	}
-	return dump(fake)
-}
-
 func TestGoldenRuleset(t *testing.T) {
 	n := nodeN(1)
 	n.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00:96::/108")}
-	golden(t, "ruleset.nft", freshDump(t, Plan(n, world(t, `
+	golden(t, "ruleset.nft", text(Plan(n, world(t, `
 web cluster=10.96.0.1,fd00:96::1 http:80@30080 metrics:9090
   http:8080,metrics:9090 10.244.1.5@n1 10.244.2.6@n2 10.244.3.7@n3
   http:8080,metrics:9090 fd00:244:1::5@n1 fd00:244:2::6@n2
@@ -144,30 +133,30 @@ func many(services, endpoints int) []Service {
 	return all
 }
 
-// TestLookup: what is looked up is what is listed.
+// TestLookup: what is looked up is what is listed, and as many.
 func TestLookup(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
-		r := Plan(nodeN(1), randomServices(random, 12))
-		l := r.lookup()
-		for _, f := range families {
-			seen := map[setKey]bool{}
-			r.each(f, func(e element) {
-				if e.family() != f {
-					t.Fatalf("%s is listed in %s", e, f)
+		for _, table := range Plan(nodeN(1), randomServices(random, 12)).tables() {
+			for _, s := range table.Sets {
+				if s.Elements == nil {
+					continue
 				}
-				at := setKey{e.set, e.key}
-				if seen[at] {
-					t.Fatalf("%s is listed twice", e)
+				seen := map[string]bool{}
+				s.Elements.All(func(e nft.Element) bool {
+					if seen[e.Key] {
+						t.Errorf("%s is listed twice in %s", s.Text(e), s.Name)
+					}
+					seen[e.Key] = true
+					if found, is := s.Elements.Find(e.Key); !is || found != e {
+						t.Errorf("%s of %s is looked up as %s, %t", s.Text(e), s.Name, s.Text(found), is)
+					}
+					return true
+				})
+				if n := s.Elements.Len(); n != len(seen) {
+					t.Errorf("%s has %d elements and lists %d", s.Name, n, len(seen))
 				}
-				seen[at] = true
-				if e.set.schema().shape == shapePrefix {
-					return
-				}
-				if v, ok := l.want(e.set, e.key); !ok || v != e.value || l.element(e.set, e.key, v) != e {
-					t.Fatalf("%s is looked up as %v, %t", e, v, ok)
-				}
-			})
+			}
 		}
 	}
 }
@@ -249,8 +238,8 @@ func randomSlice(r *rand.Rand, s *Service, name string) Slice {
 	return slice
 }
 
-// TestRandomChanges goes through random changes, and some damage, and compares with
-// a fresh start.
+// TestRandomChanges goes through random changes, with what the keeper is told of each,
+// and compares with a fresh start.
 func TestRandomChanges(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -264,7 +253,8 @@ func testRandomChanges(t *testing.T, r *rand.Rand, steps int) {
 	node := nodeN(1)
 	services := map[Name]Service{}
 	p := NewPlanner(node)
-	k, fake := newFakeKeeper(t)
+	p.Ruleset().take()
+	held := contentOfTables(p.Ruleset().tables())
 	for step := range steps {
 		for range 1 + r.IntN(3) {
 			s := randomService(r, r.IntN(10))
@@ -285,28 +275,20 @@ func testRandomChanges(t *testing.T, r *rand.Rand, steps int) {
 		case 0:
 			node = nodeN(1 + r.IntN(2))
 			p.SetNode(node)
-		case 1:
-			damage(t, r, fake)
-			k.known = nil // somebody noticed
 		case 2:
 			node.PodCIDRs = node.PodCIDRs[:1] // IPv4 only
 			node.Addresses = node.Addresses[:1]
 			node.NodePortAddresses = node.Addresses
 			p.SetNode(node)
 		}
-		if _, err := k.Sync(t.Context(), p.Ruleset()); err != nil {
-			t.Fatalf("step %d: %v", step, err)
+		d := p.Ruleset().take().since(p.Ruleset())
+		now := contentOfTables(p.Ruleset().tables())
+		held.apply(t, d.tables, now)
+		if got, want := held.lines(), now.lines(); got != want {
+			t.Fatalf("step %d: what is told leads to what is not wanted:\n%s", step, differences(got, want))
 		}
 		if step%5 != 4 {
 			continue
-		}
-		// What is not needed stays until then.
-		result, err := k.Verify(t.Context(), p.Ruleset())
-		if err != nil {
-			t.Fatalf("step %d: %v", step, err)
-		}
-		if result.Elements > 0 {
-			t.Fatalf("step %d: Sync had left what Verify found: %v", step, result.Found)
 		}
 		anew := NewPlanner(node)
 		for _, s := range services {
@@ -315,17 +297,49 @@ func testRandomChanges(t *testing.T, r *rand.Rand, steps int) {
 		if got, want := plannedText(p), plannedText(anew); got != want {
 			t.Fatalf("step %d: planned is what a fresh start would not:\n%s", step, differences(got, want))
 		}
-		fresh := anew.Ruleset()
-		if got, want := renumbered(t, dump(fake)), renumbered(t, freshDump(t, fresh)); got != want {
+		fresh := contentOfTables(anew.Ruleset().tables())
+		if got, want := renumbered(t, held.lines()), renumbered(t, fresh.lines()); got != want {
 			t.Fatalf("step %d: got what a fresh start would not:\n%s", step, differences(got, want))
 		}
-		before := dump(fake)
-		again := &Keeper{nft: fake, reader: fakeReader{fake}}
-		if result, err := again.Verify(t.Context(), fresh); err != nil || result.Elements > 0 || dump(fake) != before {
-			t.Fatalf("step %d: another process begins with writing %d elements, %v: %s", step, result.Elements, err, differences(dump(fake), before))
+	}
+}
+
+// apply makes the changes that a keeper would, as strictly as the kernel; of tables that
+// come and go, chains, and sets of prefixes it takes what is wanted now.
+func (c content) apply(t *testing.T, deltas []nft.Delta, now content) {
+	t.Helper()
+	for id, table := range now {
+		if c[id] == nil {
+			c[id] = table
+			deltas = slices.DeleteFunc(slices.Clone(deltas), func(d nft.Delta) bool { return d.Table == id })
 		}
-		if result, err := k.Verify(t.Context(), p.Ruleset()); err != nil || result.Elements+result.Objects > 0 {
-			t.Fatalf("step %d: a second Verify: %v, %v", step, result, err)
+		c[id].chains, c[id].shapes = table.chains, table.shapes
+		for _, prefixes := range []setID{setOwn, setServiceCIDRs} {
+			name := prefixes.declared(ipv4).Name
+			c[id].sets[name] = table.sets[name]
+		}
+	}
+	for id := range c {
+		if now[id] == nil {
+			delete(c, id)
+		}
+	}
+	for _, d := range deltas {
+		if c[d.Table] == nil {
+			continue
+		}
+		set := c[d.Table].sets[d.Set]
+		for _, e := range d.Deleted {
+			if set[e.Key] != e {
+				t.Fatalf("%s of %s is to be deleted, and is not there", c[d.Table].shapes[d.Set].Text(e), d.Set)
+			}
+			delete(set, e.Key)
+		}
+		for _, e := range d.Added {
+			if _, is := set[e.Key]; is {
+				t.Fatalf("%s of %s is to be added, and is there", c[d.Table].shapes[d.Set].Text(e), d.Set)
+			}
+			set[e.Key] = e
 		}
 	}
 }
@@ -344,49 +358,6 @@ func differences(got, want string) string {
 		}
 	}
 	return b.String()
-}
-
-// damage does something to the tables behind the keeper's back.
-func damage(t *testing.T, r *rand.Rand, fake *knftables.Fake) {
-	t.Helper()
-	tx := fake.NewTransaction()
-	family := knftables.IPv4Family
-	if r.IntN(2) == 0 && fake.Tables[knftables.IPv6Family][TableName] != nil {
-		family = knftables.IPv6Family
-	}
-	table := fake.Tables[family][TableName]
-	if table == nil {
-		return
-	}
-	switch r.IntN(6) {
-	case 0:
-		tx.Delete(&knftables.Table{Family: family, Name: TableName})
-	case 1:
-		for _, m := range table.Maps {
-			tx.Flush(&knftables.Map{Family: family, Table: TableName, Name: m.Name})
-		}
-	case 2:
-		for _, m := range table.Maps {
-			if len(m.Elements) > 0 {
-				e := *m.Elements[r.IntN(len(m.Elements))]
-				e.Family, e.Table = family, TableName
-				tx.Delete(&e)
-			}
-		}
-	case 3:
-		tx.Add(&knftables.Chain{Family: family, Table: TableName, Name: "stranger"})
-		tx.Flush(&knftables.Chain{Family: family, Table: TableName, Name: "dispatch"})
-	case 4:
-		if family == knftables.IPv4Family {
-			tx.Add(&knftables.Element{Family: family, Table: TableName, Map: "services", Key: []string{"10.9.9.9", "tcp", "80"}, Value: []string{"drop"}})
-			tx.Add(&knftables.Element{Family: family, Table: TableName, Set: "own", Key: []string{"10.9.9.0/24"}})
-		}
-	case 5:
-		tx.Add(&knftables.Set{Family: family, Table: TableName, Name: "stranger", Type: "mark"})
-	}
-	if err := fake.Run(context.Background(), tx); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestConflicts: who has a front that several claim, in whatever order they come.
@@ -484,30 +455,29 @@ func TestSmallTransaction(t *testing.T) {
 	for _, s := range many(200, 3) {
 		p.Set(s)
 	}
-	k, fake := newFakeKeeper(t)
-	if _, err := k.Sync(t.Context(), p.Ruleset()); err != nil {
-		t.Fatal(err)
-	}
+	p.Ruleset().take()
 	s := many(200, 3)[7]
 	s.Slices[0].Endpoints = append(s.Slices[0].Endpoints, Endpoint{Address: netip.MustParseAddr("10.250.0.1"), Ready: true})
 	p.Set(s)
-	if _, err := k.Sync(t.Context(), p.Ruleset()); err != nil {
-		t.Fatal(err)
+	var got []string
+	for _, d := range p.Ruleset().take().since(p.Ruleset()).tables {
+		tables := p.Ruleset().tables()
+		set := tables[0].Sets[slices.IndexFunc(tables[0].Sets, func(s nft.Set) bool { return s.Name == d.Set })]
+		for _, e := range d.Deleted {
+			got = append(got, fmt.Sprintf("- %s %s { %s }", d.Table, d.Set, set.Text(e)))
+		}
+		for _, e := range d.Added {
+			got = append(got, fmt.Sprintf("+ %s %s { %s }", d.Table, d.Set, set.Text(e)))
+		}
 	}
-	const want = `add chain ip flatnet-services lb-tcp-4
-flush chain ip flatnet-services lb-tcp-4
-add rule ip flatnet-services lb-tcp-4 meta l4proto tcp dnat ip to ip daddr . tcp dport . numgen random mod 4 map @endpoints-tcp
-delete element ip flatnet-services services { 10.96.0.7 . tcp . 80 }
-add element ip flatnet-services endpoints-tcp { 10.96.0.7 . 80 . 3 : 10.250.0.1 . 8080 }
-add element ip flatnet-services services { 10.96.0.7 . tcp . 80 comment "default/s00007:http" : goto lb-tcp-4 }
-`
-	lines := slices.Collect(strings.Lines(fake.LastTransaction.String()))
-	slices.SortFunc(lines[3:], strings.Compare)
-	slices.SortFunc(lines[3:], func(a, b string) int { return -strings.Compare(a[:3], b[:3]) })
-	if got := strings.Join(lines, ""); got != want {
-		t.Errorf("transaction is\n%s", got)
+	slices.Sort(got)
+	const want = `+ ip flatnet-services endpoints-tcp { 10.96.0.7 . 80 . 3 : 10.250.0.1 . 8080 }
++ ip flatnet-services services { 10.96.0.7 . tcp . 80 comment "default/s00007:http" : goto lb-tcp-4 }
+- ip flatnet-services services { 10.96.0.7 . tcp . 80 comment "default/s00007:http" : goto lb-tcp-3 }`
+	if strings.Join(got, "\n") != want {
+		t.Errorf("changes are\n%s", strings.Join(got, "\n"))
 	}
-	if result, err := k.Sync(t.Context(), p.Ruleset()); err != nil || result.Elements+result.Objects > 0 {
-		t.Errorf("without a change: %v, %v", result, err)
+	if d := p.Ruleset().take().since(p.Ruleset()); len(d.tables) > 0 {
+		t.Errorf("without a change: %v", d)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // rule changes with that, and again where it failed.
 func TestForgottenFlows(t *testing.T) {
 	p := NewPlanner(nodeN(1))
-	k, _ := newFakeKeeper(t)
+	k, ns := labKeeper(t)
 	flow := func(endpoint string) kernel.Flow {
 		return kernel.Flow{Destination: netip.MustParseAddrPort("10.96.0.1:53"), Answering: netip.MustParseAddrPort(endpoint)}
 	}
@@ -35,7 +35,8 @@ func TestForgottenFlows(t *testing.T) {
 		t.Helper()
 		forgotten = nil
 		p.Set(worldOf(t, "dns cluster=10.96.0.1 53/udp\n  53/udp "+endpoints))
-		_, err := k.Sync(t.Context(), p.Ruleset())
+		var err error
+		must(t, ns.Do(func() error { _, err = k.Sync(t.Context(), p.Ruleset()); return nil }))
 		if (err == nil) != (fail == nil) {
 			t.Errorf("%s: %v", endpoints, err)
 		}
@@ -53,8 +54,8 @@ func TestForgottenFlows(t *testing.T) {
 	sync("10.244.1.5@n1", "")
 }
 
-// endpointsOf are the endpoints that something is true of, among all that tests know.
-func endpointsOf(is func(netip.AddrPort) bool) (all []netip.AddrPort) {
+// endpointsWhere are the endpoints that something is true of, among all that tests know.
+func endpointsWhere(is func(netip.AddrPort) bool) (all []netip.AddrPort) {
 	for node := range 4 {
 		for host := range 6 {
 			for port := range 2 {
@@ -91,13 +92,13 @@ func TestStaleIsWhatIsGone(t *testing.T) {
 					continue
 				}
 				if f.Protocol == UDP && before.serving.size() > 0 {
-					want := gone(endpointsOf(before.serving.has), endpointsOf(after.serving.has))
+					want := gone(endpointsWhere(before.serving.has), endpointsWhere(after.serving.has))
 					if got := staleFlows(before, after); got != want {
 						t.Fatalf("flows to %s are looked at: %t, want %t", f, got, want)
 					}
 					seen[fmt.Sprint("flows ", want)]++
 				}
-				want := gone(endpointsOf(before.valid), endpointsOf(after.valid))
+				want := gone(endpointsWhere(before.valid), endpointsWhere(after.valid))
 				if _, got := staleClients(f, before, after); got != want {
 					t.Fatalf("clients of %s are looked at: %t, want %t", f, got, want)
 				}

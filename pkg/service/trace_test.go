@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -10,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/knftables"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // tracer follows the first packet of a connection through the text of the rules, as
@@ -18,18 +17,13 @@ import (
 type tracer struct {
 	t       testing.TB
 	node    Node
-	tables  map[knftables.Family]map[string]*knftables.FakeTable
+	tables  content
 	clients map[string]string // what maps of affinity remember
 }
 
 // newTracer is for a ruleset that was made from nothing.
 func newTracer(t testing.TB, want *Ruleset) *tracer {
-	t.Helper()
-	k, fake := newFakeKeeper(t)
-	if _, err := k.Verify(context.Background(), want); err != nil {
-		t.Fatal(err)
-	}
-	return &tracer{t: t, node: want.node, tables: fake.Tables, clients: map[string]string{}}
+	return &tracer{t: t, node: want.node, tables: contentOfTables(want.tables()), clients: map[string]string{}}
 }
 
 // packet is what the rules look at.
@@ -96,9 +90,9 @@ func (tr *tracer) follow(p *packet, local bool) {
 	}
 }
 
-func (tr *tracer) table(p *packet) (*knftables.FakeTable, string) {
+func (tr *tracer) table(p *packet) (*contentOf, string) {
 	f := familyOf(p.destination.Addr())
-	return tr.tables[f.knftables()][TableName], f.name()
+	return tr.tables[f.table()], f.name()
 }
 
 // chain follows a packet through a chain. It is true where the packet is done with
@@ -108,12 +102,12 @@ func (tr *tracer) chain(p *packet, name string, local bool) bool {
 	if table == nil {
 		return false
 	}
-	c := table.Chains[name]
-	if c == nil {
+	i := slices.IndexFunc(table.chains, func(c nft.Chain) bool { return c.Name == name })
+	if i < 0 {
 		tr.t.Fatalf("there is no chain %s", name)
 	}
-	for _, r := range c.Rules {
-		done, leave := tr.rule(p, r.Rule, local)
+	for _, rule := range table.chains[i].Rules {
+		done, leave := tr.rule(p, rule, local)
 		if done {
 			return true
 		}
@@ -301,20 +295,15 @@ func (tr *tracer) element(p *packet, name string, key []string) (string, bool) {
 		return v, true
 	}
 	name = strings.TrimPrefix(name, "@")
-	if m := table.Maps[name]; m != nil {
-		if e := m.FindElement(key...); e != nil {
-			return strings.Join(e.Value, " . "), true
-		}
-		return "", false
-	}
-	s := table.Sets[name]
-	if s == nil {
+	if table.sets[name] == nil {
 		tr.t.Fatalf("there is no set %s", name)
 	}
-	for _, e := range s.Elements {
-		last := len(key) - 1
-		if len(e.Key) == len(key) && slices.Equal(e.Key[:last], key[:last]) && within(e.Key[last], key[last]) {
-			return "", true
+	for _, e := range table.elements(name) {
+		at, value, _ := strings.Cut(e, " : ")
+		at, _, _ = strings.Cut(at, " comment ")
+		fields, last := strings.Split(at, " . "), len(key)-1
+		if len(fields) == len(key) && slices.Equal(fields[:last], key[:last]) && within(fields[last], key[last]) {
+			return value, true
 		}
 	}
 	return "", false

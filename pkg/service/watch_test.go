@@ -2,13 +2,10 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"sigs.k8s.io/knftables"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
@@ -53,7 +50,7 @@ func TestWatch(t *testing.T) {
 	sync()
 	var told atomic.Int64
 	signal := make(chan struct{}, 100)
-	ended := monitor(t, ns, NewWatcher(k, func() {
+	ended := monitor(t, ns, k.Watcher(func() {
 		told.Add(1)
 		signal <- struct{}{}
 	}))
@@ -109,28 +106,9 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// meddling is an nft that has something done before it runs, or instead of it.
-type meddling struct {
-	knftables.Interface
-	before func() error
-	run    bool
-}
-
-func (m *meddling) Run(ctx context.Context, tx *knftables.Transaction) error {
-	if err := m.before(); err != nil {
-		return err
-	}
-	if !m.run {
-		return errors.New("refused")
-	}
-	return m.Interface.Run(ctx, tx)
-}
-
-// TestWatchWhileTheKeeperIsAtWork: what others do is told, whatever the keeper is
-// doing meanwhile: a transaction that fails, one that changes nothing and so is not
-// told, one that is told; and so is what restores a former state, with the keeper's
-// own marks.
-func TestWatchWhileTheKeeperIsAtWork(t *testing.T) {
+// TestWatchRestored: who restores a former state, with all that the keeper had made, is
+// told, too.
+func TestWatchRestored(t *testing.T) {
 	k, ns := labKeeper(t)
 	p := NewPlanner(nodeN(1))
 	for _, s := range many(5, 3) {
@@ -139,7 +117,7 @@ func TestWatchWhileTheKeeperIsAtWork(t *testing.T) {
 	sync := func() (err error) { _, err = k.Sync(t.Context(), p.Ruleset()); return err }
 	must(t, ns.Do(sync))
 	signal := make(chan struct{}, 100)
-	defer monitor(t, ns, NewWatcher(k, func() { signal <- struct{}{} }))()
+	defer monitor(t, ns, k.Watcher(func() { signal <- struct{}{} }))()
 	await := func(what string) {
 		t.Helper()
 		select {
@@ -149,41 +127,6 @@ func TestWatchWhileTheKeeperIsAtWork(t *testing.T) {
 		}
 	}
 	await("the beginning")
-	nft := k.nft
-	damage := func() error {
-		_, err := ns.Output("nft", "insert rule ip flatnet-services dispatch drop")
-		return err
-	}
-	for _, c := range []struct {
-		what string
-		tx   func(tx *transaction)
-		run  bool
-	}{
-		{"while a transaction fails", func(tx *transaction) {
-			tx.addElement(ipv4, element{set: setClusterIPs, key: key{front: Front{Address: addresses([]string{"10.96.9.1"})[0]}}})
-		}, false},
-		{"while a transaction changes nothing", func(tx *transaction) { tx.flushSet(ipv4, setServiceCIDRs) }, true},
-		{"while a transaction changes something", func(tx *transaction) {
-			tx.addElement(ipv4, element{set: setClusterIPs, key: key{front: Front{Address: addresses([]string{"10.96.9.2"})[0]}}})
-		}, true},
-	} {
-		k.nft = &meddling{nft, damage, c.run}
-		must(t, ns.Do(func() error {
-			tx := k.begin()
-			c.tx(tx)
-			if err := k.run(t.Context(), tx); (err == nil) != c.run {
-				return fmt.Errorf("%s: %w", c.what, err)
-			}
-			return nil
-		}))
-		await(c.what)
-		k.nft = nft
-		must(t, ns.Do(func() error {
-			_, err := k.Verify(t.Context(), p.Ruleset())
-			return err
-		}))
-	}
-	// Restored as it was, stamps and all.
 	p.Set(many(5, 4)[0])
 	must(t, ns.Do(sync))
 	if _, err := ns.Output("sh", "-c", "(echo flush ruleset; nft list ruleset) | nft -f -"); err != nil {
