@@ -17,7 +17,6 @@ require (
 	k8s.io/apimachinery v0.35.4
 	k8s.io/client-go v0.35.4
 	k8s.io/klog/v2 v2.140.0
-	sigs.k8s.io/knftables v0.0.22
 )
 
 require (

@@ -9,15 +9,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
@@ -81,6 +81,34 @@ func (r *reports) String() string {
 	return strings.Join(r.all, "; ")
 }
 
+// gated are tables that something has to be done before they are written, or in the
+// place of it.
+type gated struct {
+	tables
+	before atomic.Pointer[func() error]
+}
+
+func (g *gated) gate() error {
+	if f := g.before.Load(); f != nil {
+		return (*f)()
+	}
+	return nil
+}
+
+func (g *gated) Sync(ctx context.Context, want []nft.Table, deltas ...nft.Delta) (nft.Result, bool, error) {
+	if err := g.gate(); err != nil {
+		return nft.Result{}, false, err
+	}
+	return g.tables.Sync(ctx, want, deltas...)
+}
+
+func (g *gated) Verify(ctx context.Context, want []nft.Table) (nft.Result, error) {
+	if err := g.gate(); err != nil {
+		return nft.Result{}, err
+	}
+	return g.tables.Verify(ctx, want)
+}
+
 // running is a controller at work in a namespace of its own.
 type running struct {
 	*Controller
@@ -90,6 +118,7 @@ type running struct {
 	ns       *netlab.Namespace
 	observed chan Observation
 	log      bytes.Buffer
+	gate     *gated
 }
 
 func run(t *testing.T) *running {
@@ -97,6 +126,8 @@ func run(t *testing.T) *running {
 	r := &running{memory: newMemory(), reports: &reports{}, t: t, observed: make(chan Observation, 1000)}
 	var k *Keeper
 	k, r.ns = labKeeper(t)
+	r.gate = &gated{tables: k.tables}
+	k.tables = r.gate
 	log := slog.New(slog.NewTextHandler(&r.log, nil))
 	r.Controller = NewController(r.memory, k, log)
 	r.Reporter = r.reports
@@ -202,25 +233,17 @@ func TestController(t *testing.T) {
 
 // TestControllerRetries: what fails is tried again, with all that came meanwhile.
 func TestControllerRetries(t *testing.T) {
-	directory := t.TempDir()
-	nft := filepath.Join(directory, "nft")
-	write := func(text string) {
-		must(t, os.WriteFile(nft+".new", []byte(text), 0o755))
-		must(t, os.Rename(nft+".new", nft))
-	}
-	write("#!/bin/sh\nexec /usr/sbin/nft \"$@\"\n")
-	path := os.Getenv("PATH")
-	t.Setenv("PATH", directory+":"+path)
 	r := run(t)
-	write("#!/bin/sh\necho 'it is broken' >&2\nexit 1\n")
+	broken := func() error { return errors.New("it is broken") }
+	r.gate.before.Store(&broken)
 	r.SetNode(nodeN(1))
 	r.tell(Batch{Set: []Service{worldOf(t, "web cluster=10.96.0.1 80")}})
 	r.await("a failure", func(o Observation) bool { return o.Err != nil && strings.Contains(o.Err.Error(), "it is broken") })
 	if r.Controller.Check() == nil {
-		t.Error("synced though nft fails")
+		t.Error("synced though writing fails")
 	}
 	r.tell(Batch{Set: []Service{worldOf(t, "other cluster=10.96.0.2 80")}})
-	write("#!/bin/sh\nexec /usr/sbin/nft \"$@\"\n")
+	r.gate.before.Store(nil)
 	r.await("success", func(o Observation) bool { return o.Err == nil && o.Services == 2 })
 	if !r.has("10.96.0.1 . tcp . 80") || !r.has("10.96.0.2 . tcp . 80") {
 		t.Error("the Services are not there")
@@ -228,38 +251,32 @@ func TestControllerRetries(t *testing.T) {
 }
 
 // TestControllerCoalesces: all changes that come while one is written are one sync,
-// and the last one counts. However slow nft is, it is not asked once for each.
+// and the last one counts. However slow the kernel is, it is not asked once for each.
 func TestControllerCoalesces(t *testing.T) {
-	directory := t.TempDir()
-	hold, held := filepath.Join(directory, "hold"), filepath.Join(directory, "held")
-	must(t, os.WriteFile(filepath.Join(directory, "nft"), fmt.Appendf(nil, `#!/bin/sh
-if test -e %[1]s; then
-	: > %[2]s
-	while test -e %[1]s; do sleep 0.01; done
-fi
-exec /usr/sbin/nft "$@"
-`, hold, held), 0o755))
-	t.Setenv("PATH", directory+":"+os.Getenv("PATH"))
 	r := run(t)
 	r.SetNode(nodeN(1))
 	r.tell(Batch{Set: many(20, 3)})
 	r.await("the first sync", func(o Observation) bool { return o.Services == 20 })
 	const rounds, changes = 3, 500
 	for round := range rounds {
-		must(t, os.WriteFile(hold, nil, 0o644))
+		held, hold := make(chan struct{}), make(chan struct{})
+		once := sync.OnceFunc(func() { close(held) })
+		wait := func() error { once(); <-hold; return nil }
+		r.gate.before.Store(&wait)
 		for i := range changes {
 			s := many(20, 3)[i%20]
 			s.Slices[0].Endpoints[2].Address = netip.AddrFrom4([4]byte{10, byte(250 + round), byte(i >> 8), byte(i)})
 			r.tell(Batch{Set: []Service{s}})
 			if i == 0 {
-				_, err := pace.Await(pace.Far(), func() error {
-					_, err := os.Stat(held)
-					return err
-				})
-				must(t, err)
+				select {
+				case <-held:
+				case <-time.After(pace.Far()):
+					t.Fatal("nothing is written")
+				}
 			}
 		}
-		must(t, errors.Join(os.Remove(hold), os.Remove(held)))
+		r.gate.before.Store(nil)
+		close(hold)
 		syncs := 0
 		last := fmt.Sprintf("10.%d.%d.%d . 8080", 250+round, (changes-1)>>8, (changes-1)&0xff)
 		r.await("the last change", func(Observation) bool {
