@@ -120,7 +120,6 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 		}
 	}
 	a, err := New(c, client, log)
-	// The program nft says it in words.
 	if err != nil && strings.Contains(err.Error(), syscall.EPERM.Error()) {
 		return fmt.Errorf("%w: flatnetd needs CAP_NET_ADMIN in the node's network namespace", err)
 	}

@@ -174,17 +174,28 @@ func (k *Keeper) verifyOnce(want []Table, first, anew bool) (r Result, err error
 	if err != nil {
 		return r, err
 	}
-	t := &Transaction{}
-	unused := map[ID][]string{}
+	var t *Transaction
+	var missing []*Table
+	var unused map[ID][]string
 	err = c.steady(func() error {
-		r, t = Result{}, &Transaction{}
+		r, t, missing, unused = Result{}, &Transaction{}, nil, map[ID][]string{}
 		for _, id := range k.Keeps {
-			e, err := k.compare(c, id, tableOf(want, id), first, anew, t, &r)
-			if err != nil {
-				return err
-			}
-			if e != nil {
-				unused[id] = e.unused
+			want := tableOf(want, id)
+			have, err := c.read(id)
+			switch {
+			case err != nil:
+				return fmt.Errorf("reading nftables table %s: %w", id, err)
+			case have == nil && want != nil:
+				k.note(&r, id, "table is missing")
+				missing = append(missing, k.permitted(want))
+			case have != nil && want == nil:
+				k.note(&r, id, "table is not wanted")
+				t.DeleteTable(id)
+				r.Objects, r.Count = r.Objects+1, r.Count+1
+			case have != nil:
+				if unused[id], err = k.compare(c, have, k.permitted(want), first, anew, t, &r); err != nil {
+					return fmt.Errorf("reading nftables table %s: %w", id, err)
+				}
 			}
 		}
 		return nil
@@ -192,6 +203,11 @@ func (k *Keeper) verifyOnce(want []Table, first, anew bool) (r Result, err error
 	if err != nil {
 		k.forget()
 		return r, err
+	}
+	for _, want := range missing {
+		if err := k.build(want, t, &r); err != nil {
+			return r, err
+		}
 	}
 	if err := k.run(t); err != nil {
 		return r, err
@@ -203,33 +219,17 @@ func (k *Keeper) verifyOnce(want []Table, first, anew bool) (r Result, err error
 	return r, nil
 }
 
-// compare compares one table, and adds what makes it right to the transaction.
-func (k *Keeper) compare(c *Conn, id ID, want *Table, first, anew bool, t *Transaction, r *Result) (*edit, error) {
-	have, err := c.read(id)
-	if err != nil {
-		return nil, fmt.Errorf("reading nftables table %s: %w", id, err)
-	}
-	switch {
-	case have == nil && want == nil:
-		return nil, nil
-	case want == nil:
-		t.DeleteTable(id)
-		k.note(r, id, "table is not wanted")
-		r.Objects, r.Count = r.Objects+1, r.Count+1
-		return nil, nil
-	}
-	want = k.permitted(want)
-	if have == nil {
-		k.note(r, id, "table is missing")
-		return nil, k.build(want, t, r)
-	}
+// compare compares a table that is there, adds what makes it right to the transaction,
+// and returns the chains that are not needed.
+func (k *Keeper) compare(c *Conn, have *found, want *Table, first, anew bool, t *Transaction, r *Result) (unused []string, err error) {
+	id := want.ID
 	e, err := compareObjects(present{have, id.Family, k.left[id]}, want, func(s Set) (extra, missing []Element, err error) {
 		return c.compareElements(id, s, first)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading nftables table %s: %w", id, err)
+		return nil, err
 	}
-	if have.flags&^tableFlagOwner != 0 {
+	if have.flags != 0 {
 		e.wake = true
 		e.note(1, "table has flags")
 	}
@@ -245,7 +245,7 @@ func (k *Keeper) compare(c *Conn, id ID, want *Table, first, anew bool, t *Trans
 		return nil, nil
 	}
 	e.write(t)
-	return e, nil
+	return e.unused, nil
 }
 
 // piece is how many elements of a new table are written in one transaction.
