@@ -16,8 +16,8 @@ import (
 type Shared struct {
 	Facts
 	Log *slog.Logger
-	// Publish has all features follow facts that one of them changed, in their order,
-	// up to the first error.
+	// Publish has all features follow facts that one of them changed, in their order.
+	// What fails does not stop the rest.
 	Publish func(News) error
 	// Repaired counts objects that somebody had changed and that were made again.
 	Repaired func(object string, count int)

@@ -36,10 +36,12 @@ type Task struct {
 var ErrNotYet = errors.New("not yet")
 
 // Told is an error of a task that its feature's problems tell by themselves.
-type Told struct{ error }
+type Told struct{ Err error }
+
+func (t Told) Error() string { return t.Err.Error() }
 
 // Unwrap returns the error without the mark.
-func (t Told) Unwrap() error { return t.error }
+func (t Told) Unwrap() error { return t.Err }
 
 // Soon makes the task due as soon as its gap allows.
 func (t *Task) Soon() { t.By(time.Now()) }
