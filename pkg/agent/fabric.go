@@ -254,8 +254,10 @@ func (f *joining) compare(context.Context) error {
 }
 
 func (f *joining) problems() (all []problem.Problem) {
-	if err := f.source.Check(); err != nil && f.begun.Load() {
-		all = append(all, f.sourceProblem(err))
+	if f.begun.Load() {
+		if err := f.source.Check(); err != nil {
+			all = append(all, f.sourceProblem(err))
+		}
 	}
 	if f.unlisted != nil {
 		all = append(all, problem.NodeUnlisted.Of(problem.Facts{
