@@ -34,7 +34,7 @@ type joining struct {
 
 	join, verify *feature.Task
 
-	begun    atomic.Bool                 // the source was asked for nodes
+	begun    atomic.Bool                 // the source was asked: that it knows nothing before is no problem
 	listed   atomic.Pointer[[]node.Node] // by the source
 	refused  []node.Refusal
 	unlisted error // the source does not have this node
