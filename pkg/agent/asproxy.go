@@ -15,29 +15,29 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
-// standIns are what answers in kube-proxy's place: load balancers, and monitoring. It
+// proxies are what answers in kube-proxy's place: load balancers, and monitoring. It
 // has a registry of its own, so that what scrapes both addresses does not get anything
 // twice by two names.
-func (a *Agent) standIns(s *services, requests *apiwatch.Requests) []*standIn {
+func (s *services) proxies(requests *apiwatch.Requests) []*standIn {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if requests != nil {
 		registry.MustRegister(requests)
 	}
-	metrics := service.NewProxyMetrics(registry, s.source.Changes, s.Asked)
-	ours := s.Observe
-	s.Observe = func(o service.Observation) {
+	metrics := service.NewProxyMetrics(registry, s.source.Changes, s.controller.Asked)
+	ours := s.controller.Observe
+	s.controller.Observe = func(o service.Observation) {
 		ours(o)
 		metrics.Observe(o)
 	}
 	var all []*standIn
 	add := func(flag, address string, handler http.Handler, kind problem.Kind) {
 		if address != "" {
-			all = append(all, &standIn{flag: flag, address: address, handler: handler, kind: kind, changed: s.Changed})
+			all = append(all, &standIn{flag: flag, address: address, handler: handler, kind: kind, changed: s.task.Ask})
 		}
 	}
-	add("services-health", a.config.ServicesHealth, s.healthAsProxy(metrics), problem.NodeHealth)
-	add("services-metrics", a.config.ServicesMetrics, a.statusAsProxy(registry), problem.ProxyMetrics)
+	add("services-health", s.config.ServicesHealth, s.healthAsProxy(metrics), problem.NodeHealth)
+	add("services-metrics", s.config.ServicesMetrics, s.statusAsProxy(registry), problem.ProxyMetrics)
 	return all
 }
 
@@ -47,8 +47,8 @@ func (a *Agent) standIns(s *services, requests *apiwatch.Requests) []*standIn {
 func (s *services) healthAsProxy(metrics *service.ProxyMetrics) http.Handler {
 	answer := func(w http.ResponseWriter, eligible *bool, count func(status int)) {
 		now := time.Now().UTC()
-		healthy := s.Check() == nil
-		updated := s.Summary().Updated.UTC()
+		healthy := s.controller.Check() == nil
+		updated := s.controller.Summary().Updated.UTC()
 		status := http.StatusOK
 		if healthy && (eligible == nil || *eligible) {
 			updated = now // as of kube-proxy: nothing is due
@@ -80,9 +80,9 @@ func (s *services) healthAsProxy(metrics *service.ProxyMetrics) http.Handler {
 const proxyMode = "nftables"
 
 // statusAsProxy answers what kube-proxy answers at its --metrics-bind-address.
-func (a *Agent) statusAsProxy(registry *prometheus.Registry) http.Handler {
+func (s *services) statusAsProxy(registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", a.serveHealth)
+	mux.HandleFunc("GET /healthz", serveHealth(s.Do))
 	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")

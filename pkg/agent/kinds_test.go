@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/host"
 	"github.com/flatnet-cni/flatnet/pkg/install"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
@@ -62,39 +65,78 @@ func listed(name string, parts ...string) node.Node {
 	return n
 }
 
-// joining is an agent of node n1 that has planned the fabric in a mode, on a node
-// with one interface and what else there is, and applied it to a kernel.
-func joining(t *testing.T, mode fabric.Mode, k fabric.Kernel, nodes []node.Node, more ...kernel.UnderlayRoute) *Agent {
+// node1 is an agent of node n1 and its features, as far as tests look into them.
+type node1 struct {
+	*Agent
+	joining      *joining
+	pods         *pods
+	host         *hostKeeping
+	installation *installation
+	services     *services
+}
+
+// on is an agent that has planned the fabric in a mode, on a node with one interface
+// and what else there is, and applied it to a kernel.
+func on(t *testing.T, mode fabric.Mode, k fabric.Kernel, nodes []node.Node, more ...kernel.UnderlayRoute) node1 {
 	t.Helper()
-	a := plain()
-	a.config.Fabric = fabric.Config{Mode: mode, Tunnel: "flatnet.vx", VNI: 70, Port: 4789}
-	a.configurePlanner()
-	a.accepted, a.refused = node.Judge("n1", nodes)
-	self, found := a.self()
+	a := plainWith(func(c *Config) { c.Fabric = fabric.Config{Mode: mode, Tunnel: "flatnet.vx", VNI: 70, Port: 4789} })
+	a.joining.configure()
+	s := a.shared
+	s.Accepted, a.joining.refused = node.Judge("n1", nodes)
+	self, found := s.Find("n1")
 	if !found {
 		t.Fatalf("n1 is not among %v", nodes)
 	}
 	eth0 := netip.MustParsePrefix("172.30.0.1/24")
-	a.underlay = kernel.Underlay{
+	s.Underlay = kernel.Underlay{
 		Links:  []kernel.UnderlayLink{{Name: "eth0", MTU: 1500, Up: true, Addresses: []netip.Prefix{eth0}}},
 		Routes: append([]kernel.UnderlayRoute{{Destination: eth0.Masked(), Link: "eth0"}}, more...),
 	}
-	a.plan = a.planner.Plan(self, a.accepted, a.underlay)
-	a.engine = fabric.NewEngine(k)
-	if _, err := a.engine.Sync(a.plan); err != nil {
+	s.Plan = a.joining.planner.Plan(self, s.Accepted, s.Underlay)
+	s.Fabric = fabric.NewEngine(k)
+	if _, err := s.Fabric.Sync(s.Plan); err != nil {
 		t.Fatal(err)
 	}
 	return a
 }
 
 // plain is an agent of which nothing is known yet.
-func plain() *Agent {
-	return &Agent{config: Config{NodeName: "n1", NodesFile: "/etc/nodes.yaml", StateDir: "/run/flatnet"}, source: sourceOf{}, engine: fabric.NewEngine(refusing{})}
+func plain() node1 { return plainWith(func(*Config) {}) }
+
+// plainWith is one with other flags.
+func plainWith(change func(*Config)) node1 {
+	c := Config{NodeName: "n1", NodesFile: "/etc/nodes.yaml", StateDir: "/run/flatnet"}
+	change(&c)
+	a := node1{Agent: newAgent(c, slog.New(slog.DiscardHandler))}
+	a.joining, a.pods, a.host = newFabric(c, nil, a.shared), newPods(c, a.shared), newHostKeeping(c, a.shared)
+	a.installation, a.services = newInstallation(c, a.shared), newServices(c, nil, a.shared)
+	a.joining.source, a.shared.Fabric = sourceOf{}, fabric.NewEngine(refusing{})
+	a.joining.begun.Store(true)
+	a.have([]feature.Feature{
+		a.joining.feature(), a.pods.feature(), a.host.feature(), a.installation.feature(), a.services.feature(), newKernelKeeping(c, a.shared).feature(),
+	})
+	return a
+}
+
+// have gives an agent features that are not open.
+func (a *Agent) have(all []feature.Feature) {
+	a.features = all
+	for _, f := range all {
+		a.schedule = append(a.schedule, f.Tasks...)
+	}
+}
+
+// whole is an agent with all features, of which nothing is known yet.
+func whole() *Agent {
+	c := Config{NodeName: "n1"}
+	a := newAgent(c, slog.New(slog.DiscardHandler))
+	a.have(features(c, nil, a.shared))
+	return a
 }
 
 // planned is an agent that has joined a node that is on link, and has no problem.
-func planned(t *testing.T) *Agent {
-	return joining(t, fabric.Direct, refusing{}, []node.Node{near, peer})
+func planned(t *testing.T) node1 {
+	return on(t, fabric.Direct, refusing{}, []node.Node{near, peer})
 }
 
 var (
@@ -104,7 +146,7 @@ var (
 )
 
 // telling are the problems of an agent.
-func telling(a *Agent) []problem.Problem { return a.currentProblems() }
+func telling(a node1) []problem.Problem { return a.currentProblems() }
 
 // example brings about problems of one kind; the first of them is looked at.
 type example struct {
@@ -120,13 +162,12 @@ var examples = map[problem.Kind][]example{
 	problem.NodesSource: {
 		{func(*testing.T) []problem.Problem {
 			a := plain()
-			a.source = sourceOf{errors.New("reading /etc/nodes.yaml: line 5: did not find ',' or ']'")}
+			a.joining.source = sourceOf{errors.New("reading /etc/nodes.yaml: line 5: did not find ',' or ']'")}
 			return telling(a)
 		}, "source of nodes: reading /etc/nodes.yaml: line 5: did not find ',' or ']'", "correct /etc/nodes.yaml: it is read again by itself", ""},
 		{func(*testing.T) []problem.Problem {
-			a := plain()
-			a.config.NodesFile = ""
-			a.source = sourceOf{errors.New("watching nodes: failing since 2026-01-02T03:04:05Z: connection refused")}
+			a := plainWith(func(c *Config) { c.NodesFile = "" })
+			a.joining.source = sourceOf{errors.New("watching nodes: failing since 2026-01-02T03:04:05Z: connection refused")}
 			return problem.Fold(append(a.everyProblem(), balancing{node: "n1", lost: errors.New("watching services: connection refused")}.problems()...))
 		}, "source of nodes: watching nodes: failing since 2026-01-02T03:04:05Z: connection refused", "see to it that the node reaches the API server, and that flatnetd may list and watch nodes (deploy/base/rbac.yaml)", "node n1: source of Services"},
 	},
@@ -134,55 +175,54 @@ var examples = map[problem.Kind][]example{
 		"node n1: source of Services: watching services: forbidden; watching endpointslices: forbidden", "deploy/base/rbac.yaml", ""}},
 	problem.KernelFeature: {
 		{func(t *testing.T) []problem.Problem {
-			a := joining(t, fabric.VXLAN, refusing{}, []node.Node{near, far})
-			a.report = askKernel(kernelWithout{"vxlan"}, a.config.parts())
-			a.configurePlanner()
-			a.plan = a.planner.Plan(near, a.accepted, a.underlay)
+			a := on(t, fabric.VXLAN, refusing{}, []node.Node{near, far})
+			a.shared.Kernel = askKernel(kernelWithout{"vxlan"}, a.config.parts())
+			a.joining.configure()
+			a.shared.Plan = a.joining.planner.Plan(near, a.shared.Accepted, a.shared.Underlay)
 			return telling(a)
 		}, "node n1: kernel 6.1.0-9: VXLAN (vxlan) is missing: nodes that need the overlay are not reached",
 			"`modprobe vxlan` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_VXLAN", "node n3: podCIDR 10.244.3.0/24"},
 		{func(*testing.T) []problem.Problem {
-			a := plain()
-			a.config.Services = true
-			a.report = askKernel(kernelWithout{"nft_numgen"}, a.config.parts())
+			a := plainWith(func(c *Config) { c.Services = true })
+			a.shared.Kernel = askKernel(kernelWithout{"nft_numgen"}, a.config.parts())
 			return telling(a)
 		}, "node n1: kernel 6.1.0-9: nftables' numgen (nft_numgen) is missing: flatnetd balances no Services", "CONFIG_NFT_NUMGEN; then start flatnetd again", ""},
 	},
-	problem.NodeUnlisted: {{func(*testing.T) []problem.Problem {
+	problem.NodeUnlisted: {{func(t *testing.T) []problem.Problem {
 		a := plain()
-		a.nodes, a.judging = []node.Node{peer}, node.NewJudging("n1")
-		a.errors[joinTask] = a.join()
+		a.joining.listed.Store(&[]node.Node{peer})
+		failing(a.joining.join, a.joining.join.Run(t.Context()))
 		return telling(a)
 	}, "--node-name n1: node n1 is not in the source of nodes (/etc/nodes.yaml): nothing is changed", "set --node-name to the name that this node has in /etc/nodes.yaml", ""}},
 	problem.TaskFailed: taskExamples(),
 	problem.NodeEntry: {
 		{func(t *testing.T) []problem.Problem {
-			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, peer, listed("n3", "172.30.0.3", "10.244.2.128/25")}))
+			return telling(on(t, fabric.Direct, refusing{}, []node.Node{near, peer, listed("n3", "172.30.0.3", "10.244.2.128/25")}))
 		}, "node n3: podCIDRs[0] 10.244.2.128/25: overlaps 10.244.2.0/24 of node n2", "give each node podCIDRs of its own", ""},
 		{func(t *testing.T) []problem.Problem {
-			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{listed("n1", "172.30.0.1", "10.244.1.7/24"), peer}))
+			return telling(on(t, fabric.Direct, refusing{}, []node.Node{listed("n1", "172.30.0.1", "10.244.1.7/24"), peer}))
 		}, "node n1: podCIDRs[0] 10.244.1.7/24: has host bits set: 10.244.1.0/24 was probably meant", "write 10.244.1.0/24",
 			"node n1: has no usable podCIDR: the plugin's configuration is not written, and pods are not started"},
 	},
 	problem.NoPodCIDR: {{func(t *testing.T) []problem.Problem {
-		return telling(joining(t, fabric.Direct, refusing{}, []node.Node{listed("n1", "172.30.0.1"), peer}))
+		return telling(on(t, fabric.Direct, refusing{}, []node.Node{listed("n1", "172.30.0.1"), peer}))
 	}, "node n1: has no usable podCIDR: the plugin's configuration is not written, and pods are not started", "--allocate-node-cidrs", ""}},
 	problem.PodCIDRRoute: {
 		{func(t *testing.T) []problem.Problem {
-			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, peer}, kernel.UnderlayRoute{Destination: netip.MustParsePrefix("10.244.2.128/25"), Link: "eth0", Gateway: netip.MustParseAddr("172.30.0.9")}))
+			return telling(on(t, fabric.Direct, refusing{}, []node.Node{near, peer}, kernel.UnderlayRoute{Destination: netip.MustParsePrefix("10.244.2.128/25"), Link: "eth0", Gateway: netip.MustParseAddr("172.30.0.9")}))
 		}, "node n2: podCIDR 10.244.2.0/24: overlaps with the route 10.244.2.128/25 via 172.30.0.9 dev eth0 of node n1, which is not flatnet's",
 			"give node n2 another podCIDR; or if nobody needs it, remove the route (`ip route del 10.244.2.128/25 via 172.30.0.9 dev eth0`) on node n1", ""},
 		{func(t *testing.T) []problem.Problem {
-			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, peer}, kernel.UnderlayRoute{Destination: netip.MustParsePrefix("10.0.0.0/8"), Link: "eth1"}))
+			return telling(on(t, fabric.Direct, refusing{}, []node.Node{near, peer}, kernel.UnderlayRoute{Destination: netip.MustParsePrefix("10.0.0.0/8"), Link: "eth1"}))
 		}, "node n1: podCIDR 10.244.1.0/24: overlaps with the route 10.0.0.0/8 dev eth1 of node n1, which is not flatnet's", "take that network off interface eth1 (`ip addr show dev eth1`)",
 			"node n1: has no usable podCIDR: the plugin's configuration is not written, and pods are not started; node n2: podCIDR 10.244.2.0/24"},
 	},
 	problem.NoOverlay: {
 		{func(t *testing.T) []problem.Problem {
-			return telling(joining(t, fabric.VXLAN, refusing{}, []node.Node{listed("n1", "172.30.0.99", "10.244.1.0/24"), far}))
+			return telling(on(t, fabric.VXLAN, refusing{}, []node.Node{listed("n1", "172.30.0.99", "10.244.1.0/24"), far}))
 		}, "node n1: addresses [172.30.0.99]: no interface of this node has one of them: the overlay cannot be made", "compare the node's addresses in the source of nodes with `ip addr`", "node n3: podCIDR 10.244.3.0/24"},
 		{func(t *testing.T) []problem.Problem {
-			return telling(joining(t, fabric.VXLAN, refusing{}, []node.Node{listed("n1", "10.244.1.0/24"), far}))
+			return telling(on(t, fabric.VXLAN, refusing{}, []node.Node{listed("n1", "10.244.1.0/24"), far}))
 		}, "node n1: has no address: the overlay cannot be made", "give the node an address in the source of nodes", "node n3: podCIDR 10.244.3.0/24"},
 	},
 	// What is in the way of the tunnel is brought about by pkg/fabric's tests.
@@ -193,34 +233,33 @@ var examples = map[problem.Kind][]example{
 	problem.VXLANPort: {{obstructed(&kernel.Obstacle{Sort: kernel.ErrPortTaken, Err: unix.EADDRINUSE}),
 		"node n1: UDP port 4789: is in use by another program, so that flatnet.vx cannot be brought up", "end it, or give flatnet another port, the same on all nodes: --vxlan-port, which is 4789", underTunnel}},
 	problem.RouteTaken: {{func(t *testing.T) []problem.Problem {
-		return telling(joining(t, fabric.Direct, refusing{"ip route add 10.244.2.0/24": kernel.ErrExists}, []node.Node{near, peer}))
+		return telling(on(t, fabric.Direct, refusing{"ip route add 10.244.2.0/24": kernel.ErrExists}, []node.Node{near, peer}))
 	}, "node n2: ip route add 10.244.2.0/24 via 172.30.0.2 dev eth0 proto 70 src 172.30.0.1: somebody else's is there already: file exists", "remove it: `ip route del 10.244.2.0/24`", ""}},
 	problem.FabricObject: {{func(t *testing.T) []problem.Problem {
-		return telling(joining(t, fabric.VXLAN, refusing{"ip link add": unix.EOPNOTSUPP, "ip addr": kernel.ErrNoTunnel, "ip neigh": kernel.ErrNoTunnel, "bridge": kernel.ErrNoTunnel, "ip route add 10.244.3.0/24": kernel.ErrNoTunnel}, []node.Node{near, far}))
+		return telling(on(t, fabric.VXLAN, refusing{"ip link add": unix.EOPNOTSUPP, "ip addr": kernel.ErrNoTunnel, "ip neigh": kernel.ErrNoTunnel, "bridge": kernel.ErrNoTunnel, "ip route add 10.244.3.0/24": kernel.ErrNoTunnel}, []node.Node{near, far}))
 	}, "node n1: " + tunnelCommand + ": operation not supported", "look at the kernel's log (dmesg)", underTunnel}},
 	problem.PeerWithoutAddress: {{func(t *testing.T) []problem.Problem {
-		return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, listed("n2", "10.244.2.0/24")}))
+		return telling(on(t, fabric.Direct, refusing{}, []node.Node{near, listed("n2", "10.244.2.0/24")}))
 	}, "node n2: podCIDR 10.244.2.0/24: the node has no address to reach it by", "wait for its address, or give it one in the source of nodes", ""}},
 	problem.PeerOverlay: {{func(t *testing.T) []problem.Problem {
 		a := planned(t)
-		a.plan = (&fabric.Planner{Config: fabric.Config{Mode: fabric.VXLAN, WithoutOverlay: "it is missing"}}).Plan(near, []node.Node{near, far}, a.underlay)
+		a.shared.Plan = (&fabric.Planner{Config: fabric.Config{Mode: fabric.VXLAN, WithoutOverlay: "it is missing"}}).Plan(near, []node.Node{near, far}, a.shared.Underlay)
 		return telling(a)
 	}, "node n3: podCIDR 10.244.3.0/24: can be reached through the overlay only, which node n1 does not have", "mend this node's overlay, which has a problem of its own", ""}},
 	problem.PeerFamily: {
 		{func(t *testing.T) []problem.Problem {
-			return telling(joining(t, fabric.VXLAN, refusing{}, []node.Node{near, listed("n2", "fd00:30::2", "10.244.2.0/24")}))
+			return telling(on(t, fabric.VXLAN, refusing{}, []node.Node{near, listed("n2", "fd00:30::2", "10.244.2.0/24")}))
 		}, "node n2: podCIDR 10.244.2.0/24: of the node's addresses [fd00:30::2] none is of the overlay's family: node n1 uses 172.30.0.1", "list addresses of the same family first at all nodes, or give node n2 one of this family", ""},
 		{func(t *testing.T) []problem.Problem {
-			return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, listed("n2", "172.30.0.2", "fd00:244:2::/64")}))
+			return telling(on(t, fabric.Direct, refusing{}, []node.Node{near, listed("n2", "172.30.0.2", "fd00:244:2::/64")}))
 		}, "node n2: podCIDR fd00:244:2::/64: the node has no address of this family, and fabric direct needs one", "give node n2 such an address, or use --fabric auto or vxlan", ""},
 	},
 	problem.PeerRoute: {{func(t *testing.T) []problem.Problem {
-		return telling(joining(t, fabric.Direct, refusing{}, []node.Node{near, far}))
+		return telling(on(t, fabric.Direct, refusing{}, []node.Node{near, far}))
 	}, "node n3: podCIDR 10.244.3.0/24: node n1 has no route to the node's address 172.31.0.3", "look at `ip route get 172.31.0.3` on node n1; give it a route, or use --fabric auto or vxlan", ""}},
 	problem.PodsOutside: {{func(t *testing.T) []problem.Problem {
 		a := planned(t)
-		a.network.PodCIDRs = near.PodCIDRs
-		a.outsiders = []outsider{{netip.MustParseAddr("10.250.0.3"), "shop/web-1"}}
+		a.pods.outsiders = []outsider{{netip.MustParseAddr("10.250.0.3"), "shop/web-1"}}
 		return telling(a)
 	}, "node n1: pods outside of the podCIDRs 10.244.1.0/24: hold 10.250.0.3 (shop/web-1)", "Delete them, so that they are made anew", ""}},
 	problem.SysctlDirectory: {{func(t *testing.T) []problem.Problem {
@@ -267,7 +306,7 @@ var examples = map[problem.Kind][]example{
 		}
 		for _, f := range installer.Check(network) {
 			f.Path = filepath.Base(f.Path)
-			a.disk = append(a.disk, f)
+			a.installation.disk = append(a.installation.disk, f)
 		}
 		return telling(a)
 	}, "node n1: 05-other.conflist: sorts before 10-flatnet.conflist, and the container runtime uses the first", "if it is no longer wanted, rename it: mv ", ""}},
@@ -312,7 +351,7 @@ const (
 // obstructed is an agent whose tunnel cannot be made.
 func obstructed(by error) func(*testing.T) []problem.Problem {
 	return func(t *testing.T) []problem.Problem {
-		return telling(joining(t, fabric.VXLAN, refusing{"ip link": by, "ip addr": kernel.ErrNoTunnel, "ip neigh": kernel.ErrNoTunnel, "bridge": kernel.ErrNoTunnel, "ip route add 10.244.3.0/24": kernel.ErrNoTunnel}, []node.Node{near, far}))
+		return telling(on(t, fabric.VXLAN, refusing{"ip link": by, "ip addr": kernel.ErrNoTunnel, "ip neigh": kernel.ErrNoTunnel, "bridge": kernel.ErrNoTunnel, "ip route add 10.244.3.0/24": kernel.ErrNoTunnel}, []node.Node{near, far}))
 	}
 }
 
@@ -321,35 +360,43 @@ func balanced(b balancing) func(*testing.T) []problem.Problem {
 	return func(*testing.T) []problem.Problem { return problem.Fold(b.problems()) }
 }
 
-// taskExamples are all tasks, each failing. What the verification found that is
-// a problem by itself is none of the task's.
+// failing ends a run of a task with an error.
+func failing(t *feature.Task, err error) { t.End(err, time.Now()) }
+
+// taskExamples are all tasks, each failing.
 func taskExamples() (all []example) {
-	for t := range numberOfTasks {
-		e := example{func(*testing.T) []problem.Problem {
-			a := plain()
-			a.errors[verifyTask] = fmt.Errorf("%w: 3 of them", errRefused)
-			a.errors[t] = errors.New("doing it: no space left on device")
-			return telling(a)
-		}, "node n1: task " + t.String() + ": doing it: no space left on device", "it is tried again by itself", ""}
-		if t == installTask {
-			bring := e.bring
-			e.bring = func(test *testing.T) []problem.Problem {
-				a := planned(test)
-				a.errors[installTask] = errors.New("doing it: no space left on device")
-				a.disk = []install.Finding{{Path: "/opt/cni/bin/flatnet", What: "is missing"}}
-				return append(telling(a), bring(test)[0])
-			}
-			e.follows = "node n1: /opt/cni/bin/flatnet"
-		}
-		all = append(all, e)
+	for i, task := range whole().schedule {
+		all = append(all, example{func(*testing.T) []problem.Problem {
+			a := whole()
+			failing(a.schedule[i], errors.New("doing it: no space left on device"))
+			return a.currentProblems()
+		}, "node n1: task " + task.Name + ": doing it: no space left on device", "it is tried again by itself", ""})
 	}
-	return all
+	return append(all, example{func(t *testing.T) []problem.Problem {
+		a := planned(t)
+		failing(a.installation.task, errors.New("doing it: no space left on device"))
+		// What the verification found that is a problem by itself is none of the task's.
+		failing(a.joining.verify, feature.Told{Err: errors.New("objects of the fabric were refused: 3 of them")})
+		a.installation.disk = []install.Finding{{Path: "/opt/cni/bin/flatnet", What: "is missing"}}
+		return telling(a)
+	}, "node n1: task install: doing it: no space left on device", "it is tried again by itself", "node n1: /opt/cni/bin/flatnet"})
+}
+
+// Tasks are told apart by their names, and each says what to do where it fails.
+func TestEveryTaskHasANameAndAnAdvice(t *testing.T) {
+	names := map[string]bool{}
+	for _, task := range whole().schedule {
+		if task.Name == "" || task.Advice == "" || names[task.Name] {
+			t.Errorf("task %q with the advice %q", task.Name, task.Advice)
+		}
+		names[task.Name] = true
+	}
 }
 
 // foundBy is an agent whose host was looked at.
 func foundBy(t *testing.T, k *host.Keeper, needs host.Needs) []problem.Problem {
 	a := planned(t)
-	a.findings = k.Apply(t.Context(), needs)
+	a.host.findings = k.Apply(t.Context(), needs)
 	return telling(a)
 }
 
@@ -401,7 +448,7 @@ func TestEveryKindOfProblem(t *testing.T) {
 				if got := strings.Join(follows, "; "); got != e.follows {
 					t.Errorf("from %s follows\n%s\nwant\n%s", p, got, e.follows)
 				}
-				if e.follows != "" && len(all) > 1 && kind != problem.TaskFailed {
+				if e.follows != "" && len(all) > 1 {
 					t.Errorf("more problems: %v", all[1:])
 				}
 			}
@@ -412,7 +459,7 @@ func TestEveryKindOfProblem(t *testing.T) {
 // An agent without a problem says so.
 func TestNoProblem(t *testing.T) {
 	a := planned(t)
-	a.report = askKernel(kernelWithout{}, []requirements.Part{requirements.Pods})
+	a.shared.Kernel = askKernel(kernelWithout{}, []requirements.Part{requirements.Pods})
 	if all := telling(a); len(all) > 0 {
 		t.Errorf("%v", all)
 	}

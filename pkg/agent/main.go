@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/node"
-	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // Exit statuses of flatnetd.
@@ -137,6 +135,14 @@ func (c Config) withoutAPI() string {
 	return "Services come from the Kubernetes API: outside of a cluster, give --kubeconfig, or leave --services out"
 }
 
+// sourceName is where the nodes come from, in a word.
+func (c Config) sourceName() string {
+	if c.NodesFile != "" {
+		return c.NodesFile
+	}
+	return "kubernetes"
+}
+
 // nodes returns where the nodes come from.
 func (c Config) nodes(client *apiwatch.Client, log *slog.Logger) node.Source {
 	if c.NodesFile != "" {
@@ -149,28 +155,25 @@ func (c Config) nodes(client *apiwatch.Client, log *slog.Logger) node.Source {
 func printStatus(ctx context.Context, c Config, about, output string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout+time.Second)
 	defer cancel()
-	var status any
-	var text func()
-	var err error
-	if about == "services" {
-		var s service.Status
-		s, err = AskServices(ctx, c.StateDir)
-		status, text = s, func() { s.Print(out) }
-	} else {
-		var s Status
-		s, err = AskStatus(ctx, c.StateDir)
-		status, text = s, func() { s.Print(out, time.Now()) }
-	}
-	switch {
-	case err != nil:
+	if about == "services" && output == "" {
+		s, err := AskServices(ctx, c.StateDir)
+		if err == nil {
+			s.Print(out)
+		}
 		return err
-	case output == "json":
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(status)
 	}
-	text()
-	return nil
+	question := "/status"
+	switch {
+	case about != "":
+		question += "/" + about
+	case output == "":
+		question = statusForPeople
+	}
+	raw, err := askAgent(ctx, c.StateDir, question)
+	if err == nil {
+		_, err = out.Write(raw)
+	}
+	return err
 }
 
 func cleanup(ctx context.Context, c Config, out, errOut io.Writer) error {

@@ -17,17 +17,8 @@ type outsider struct {
 	pod     string // namespace/name, or the container's id
 }
 
-// findOutsiders reads the attachments that the plugin has recorded. Whose addresses
-// come from another allocator than flatnet's own is not concerned.
-func (a *Agent) findOutsiders() error {
-	records, err := attachment.OpenDirectory(a.config.StateDir).List(a.network.Name)
-	if err != nil {
-		return fmt.Errorf("looking for pods outside of the podCIDRs: %w", err)
-	}
-	a.outsiders = outsidersOf(records, a.network.PodCIDRs)
-	return nil
-}
-
+// outsidersOf are those of the recorded attachments. Whose addresses come from another
+// allocator than flatnet's own is not concerned.
 func outsidersOf(records []attachment.Record, podCIDRs []netip.Prefix) (all []outsider) {
 	for _, r := range records {
 		if r.IPAM != "" {
@@ -49,32 +40,29 @@ func outsidersOf(records []attachment.Record, podCIDRs []netip.Prefix) (all []ou
 }
 
 // outsideProblem names the pods, as many as fit into a line that people read.
-func (a *Agent) outsideProblem() []problem.Problem {
-	if len(a.outsiders) == 0 {
-		return nil
-	}
+func outsideProblem(node string, outsiders []outsider, podCIDRs []netip.Prefix) problem.Problem {
 	const most = 8
 	var names []string
-	for _, o := range a.outsiders[:min(most, len(a.outsiders))] {
+	for _, o := range outsiders[:min(most, len(outsiders))] {
 		names = append(names, fmt.Sprintf("%s (%s)", o.address, o.pod))
 	}
 	text := strings.Join(names, ", ")
-	if more := len(a.outsiders) - len(names); more > 0 {
+	if more := len(outsiders) - len(names); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	var cidrs []string
-	for _, c := range a.network.PodCIDRs {
+	for _, c := range podCIDRs {
 		cidrs = append(cidrs, c.String())
 	}
-	return []problem.Problem{problem.PodsOutside.Of(problem.Facts{
-		Node: a.config.NodeName, Object: "pods outside of the podCIDRs " + strings.Join(cidrs, ", "), Reason: "hold " + text,
+	return problem.PodsOutside.Of(problem.Facts{
+		Node: node, Object: "pods outside of the podCIDRs " + strings.Join(cidrs, ", "), Reason: "hold " + text,
 		Advice: "the node's podCIDRs were changed while they ran: other nodes have no route to them, and what they send out of the cluster keeps their addresses. Delete them, so that they are made anew",
-	})}
+	})
 }
 
 // outside counts the addresses of one family outside of the podCIDRs.
-func (a *Agent) outside(family string) (count uint64) {
-	for _, o := range a.outsiders {
+func outside(outsiders []outsider, family string) (count uint64) {
+	for _, o := range outsiders {
 		if o.address.Is6() == (family == "IPv6") {
 			count++
 		}

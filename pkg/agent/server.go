@@ -27,7 +27,7 @@ type server struct {
 func (a *Agent) listen() (*server, error) {
 	a.metrics.registry.MustRegister(scrape{a})
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", a.serveHealth)
+	mux.HandleFunc("GET /healthz", serveHealth(a.do))
 	mux.HandleFunc("GET /readyz", a.serveReadiness)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{}))
 	s := &server{http: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
@@ -43,7 +43,12 @@ func (a *Agent) listen() (*server, error) {
 	// Who may read the state directory may ask; the status is for the node's
 	// administrator alone.
 	mux.HandleFunc("GET /status", privately(a.serveStatus))
-	mux.HandleFunc("GET /status/services", privately(a.serveServices))
+	mux.HandleFunc("GET "+statusForPeople, privately(a.serveText))
+	for _, f := range a.features {
+		for path, page := range f.Pages {
+			mux.HandleFunc("GET "+path, privately(page))
+		}
+	}
 	s.listeners = append(s.listeners, local)
 	if a.config.Listen != "" {
 		l, err := net.Listen("tcp", a.config.Listen)
@@ -87,10 +92,10 @@ func privately(f http.HandlerFunc) http.HandlerFunc {
 
 // ask calls f between two tasks of the agent; it answers the request itself
 // where the agent is busy for too long.
-func (a *Agent) ask(w http.ResponseWriter, r *http.Request, f func()) bool {
+func ask(w http.ResponseWriter, r *http.Request, do func(context.Context, func()) error, f func()) bool {
 	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 	defer cancel()
-	if err := a.do(ctx, f); err != nil {
+	if err := do(ctx, f); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return false
 	}
@@ -98,15 +103,17 @@ func (a *Agent) ask(w http.ResponseWriter, r *http.Request, f func()) bool {
 }
 
 // serveHealth says yes while the agent's one goroutine does its work.
-func (a *Agent) serveHealth(w http.ResponseWriter, r *http.Request) {
-	if a.ask(w, r, func() {}) {
-		fmt.Fprintln(w, "ok")
+func serveHealth(do func(context.Context, func()) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if ask(w, r, do, func() {}) {
+			fmt.Fprintln(w, "ok")
+		}
 	}
 }
 
 func (a *Agent) serveReadiness(w http.ResponseWriter, r *http.Request) {
 	var reason error
-	if !a.ask(w, r, func() { reason = a.unready() }) {
+	if !ask(w, r, a.do, func() { reason = a.unready() }) {
 		return
 	}
 	if reason != nil {
@@ -117,26 +124,21 @@ func (a *Agent) serveReadiness(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
-	var s Status
-	if !a.ask(w, r, func() { s = a.status(r.Context()) }) {
-		return
+	var d document
+	if ask(w, r, a.do, func() { d = a.status(r.Context()) }) {
+		answer(w, d)
 	}
-	answer(w, s)
 }
 
-func (a *Agent) serveServices(w http.ResponseWriter, r *http.Request) {
-	if a.services == nil {
-		http.Error(w, "Services are not balanced by this flatnetd: it runs without --services, or the kernel lacks what they need, which `flatnetd status` says", http.StatusNotFound)
-		return
+// statusForPeople is where the status is text.
+const statusForPeople = "/status/text"
+
+func (a *Agent) serveText(w http.ResponseWriter, r *http.Request) {
+	var d document
+	if ask(w, r, a.do, func() { d = a.status(r.Context()) }) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		d.print(w, time.Now())
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
-	defer cancel()
-	s, err := a.services.Status(ctx)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	answer(w, s)
 }
 
 func answer(w http.ResponseWriter, with any) {

@@ -7,33 +7,40 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/feature"
 )
 
 func TestStatusForPeople(t *testing.T) {
 	now := time.Unix(100000, 0)
-	s := Status{
-		Node: "n1", Version: "1.2.3", Since: now.Add(-3 * time.Hour), Ready: false, NotReady: "nodes may have changed since: no answer",
+	status := FabricStatus{
 		Source: "kubernetes", Fabric: fabric.Auto, Tunnel: "flatnet.vx", PodMTU: 1450,
 		Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("fd00:30::1")},
-		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Masquerade: []string{"IPv4"}, ClampMSS: true,
-		Pods: []Usage{{"IPv4", 253, 12, 3, 2}, {"IPv6", 1<<64 - 1, 12, 0, 0}}, Objects: Objects{9, 8},
+		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
+	}
+	pods := PodsStatus{[]Usage{{"IPv4", 253, 12, 3, 2}, {"IPv6", 1<<64 - 1, 12, 0, 0}}}
+	peers := PeersStatus{
+		Objects: Objects{9, 8},
 		Peers: []PeerStatus{
 			{"n2", "direct", []WayStatus{{netip.MustParsePrefix("10.244.2.0/24"), fabric.Direct, netip.MustParseAddr("172.30.0.2"), "eth0", true}}, now.Add(-90 * time.Second)},
 			{"n3", "vxlan", []WayStatus{{netip.MustParsePrefix("10.244.3.0/24"), fabric.VXLAN, netip.MustParseAddr("172.31.0.3"), "flatnet.vx", false}}, now.Add(-50 * time.Hour)},
 			{"n4", "none", []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.4.0/24")}}, now},
 			{"n5", "waiting", nil, now},
 		},
-		Problems: []Trouble{
+	}
+	d := document{
+		head:  Head{Node: "n1", Version: "1.2.3", Since: now.Add(-3 * time.Hour), Ready: false, NotReady: "nodes may have changed since: no answer"},
+		parts: []feature.Part{status.part(), MasqueradeStatus{Masquerade: []string{"IPv4"}, ClampMSS: true}.part(), pods.part(), peers.part(), ServicesStatus{}.part(), kernelPart(KernelStatus{})},
+		problems: ProblemsStatus{[]Trouble{
 			{Kind: "vxlan-number", Node: "n1", Object: "VXLAN device vxlan0", Reason: "has VNI 70", Advice: "remove it", Follows: []Trouble{
 				{Node: "n1", Object: "ip addr add 10.244.1.0/32 dev flatnet.vx", Reason: "missing"}, {Node: "n2", Object: "two", Reason: "missing"},
 				{Node: "n3", Reason: "has no podCIDR"}, {Object: "four"}, {Object: "five"},
 			}},
 			{Kind: "peer-route", Node: "n4", Object: "podCIDR 10.244.4.0/24", Reason: "node n1 has no route to the node's address 172.99.0.4", Advice: "look at `ip route get 172.99.0.4`", Follows: []Trouble{{Object: "one", Reason: "is missing"}}},
 			{Kind: "no-podcidr", Node: "n1", Reason: "has no usable podCIDR", Advice: "give it one"},
-		},
+		}},
 	}
 	var b strings.Builder
-	s.Print(&b, now)
+	d.print(&b, now)
 	const want = `node n1: NOT READY: nodes may have changed since: no answer (flatnetd 1.2.3, up 3h0m)
   nodes from      kubernetes
   fabric          auto, overlay on flatnet.vx

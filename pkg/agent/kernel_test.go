@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
@@ -54,19 +55,20 @@ node n1: kernel 6.1.0-9: nftables' masquerade (nft_masq) is missing: what pods s
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := Config{NodeName: "n1", Services: c.services, MasqueradeIPv4: true, Fabric: fabric.Config{Mode: fabric.Auto, Nodes: true}}
-			a := &Agent{config: config, nodes: c.nodes, report: askKernel(c.lacks, config.parts())}
-			a.configurePlanner()
+			s := &feature.Shared{Facts: feature.Facts{Nodes: c.nodes, Kernel: askKernel(c.lacks, config.parts())}}
+			f := newFabric(config, nil, s)
+			f.configure()
 			state := func(on bool) string {
 				if on {
 					return "on"
 				}
 				return "off"
 			}
-			possible := a.possible(c.nodes)
+			possible := f.possible(c.nodes)
 			got := fmt.Sprintf("IPv6 %s, overlay %s, masquerade %s, guard %s, tables %s",
-				state(!a.report.Lacks(requirements.IPv6)), state(a.planner.Config.WithoutOverlay == ""), state(!a.report.Lacks(requirements.Masquerade)),
-				state(!a.report.Lacks(requirements.Guard6)), state(a.tablesPossible()))
-			for _, p := range a.kernelProblems() {
+				state(!s.Kernel.Lacks(requirements.IPv6)), state(f.planner.Config.WithoutOverlay == ""), state(!s.Kernel.Lacks(requirements.Masquerade)),
+				state(!s.Kernel.Lacks(requirements.Guard6)), state(s.TablesPossible()))
+			for _, p := range newKernelKeeping(config, s).problems() {
 				got += "\n" + p.String()
 				if c.services != strings.Contains(p.Advice(), "start flatnetd again") {
 					t.Errorf("advice %q", p.Advice())
@@ -75,7 +77,7 @@ node n1: kernel 6.1.0-9: nftables' masquerade (nft_masq) is missing: what pods s
 			if got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
-			if has := slices.ContainsFunc(possible[0].PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }); has && a.report.Lacks(requirements.IPv6) {
+			if has := slices.ContainsFunc(possible[0].PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is6() }); has && s.Kernel.Lacks(requirements.IPv6) {
 				t.Errorf("nodes are %v", possible)
 			}
 			if len(c.nodes[0].PodCIDRs) != len(dual[0].PodCIDRs) && len(c.nodes[0].PodCIDRs) != 1 {
