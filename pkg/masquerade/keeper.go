@@ -25,8 +25,8 @@ type Keeper struct {
 // elements differed. It goes by what the keeper left in the table, where it knows.
 func (k *Keeper) Sync(want Ruleset) (changes int, err error) {
 	r, compared, err := k.engine().Sync(context.Background(), want.wanted())
-	if compared {
-		k.translated(r, want)
+	if compared && err == nil {
+		k.compared(r, want)
 	}
 	return r.Count, err
 }
@@ -36,7 +36,9 @@ func (k *Keeper) Sync(want Ruleset) (changes int, err error) {
 // touched.
 func (k *Keeper) Verify(want Ruleset) (repairs int, err error) {
 	r, err := k.engine().Verify(context.Background(), want.wanted())
-	k.translated(r, want)
+	if err == nil {
+		k.compared(r, want)
+	}
 	return r.Count, err
 }
 
@@ -61,16 +63,23 @@ func (k *Keeper) engine() *nft.Keeper {
 	return &k.table
 }
 
-// translated follows a comparison: what began without rules that translate, where
-// these were missing or others, is to be translated.
-func (k *Keeper) translated(r nft.Result, want Ruleset) {
+// compared follows a comparison: it says what was found, and sees to it that what began
+// without rules that translate, where these were missing or others, is translated.
+func (k *Keeper) compared(r nft.Result, want Ruleset) {
+	log := k.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if r.Count > 0 {
+		log.Info("nftables table written", "table", tableID.String(), "differences", r.Count, "found", strings.Join(r.Found, "; "))
+	}
 	wrong := func(found string) bool {
 		return found == "table is missing" || strings.HasPrefix(found, "chain "+translating+" ")
 	}
 	if want.empty() || !slices.ContainsFunc(r.Found, wrong) {
 		return
 	}
-	if err := forgetAstray(want); err != nil && k.Log != nil {
-		k.Log.Warn("connections that began without translation are not forgotten", "error", err)
+	if err := forgetAstray(want); err != nil {
+		log.Warn("connections that began without translation are not forgotten", "error", err)
 	}
 }

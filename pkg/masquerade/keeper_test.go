@@ -253,7 +253,7 @@ func TestVerifyRepairs(t *testing.T) {
 					}
 				})
 				var log strings.Builder
-				k.table.Log = slog.New(slog.NewTextHandler(&log, nil))
+				k.Log = slog.New(slog.NewTextHandler(&log, nil))
 				if n, err := k.Verify(want); n != damage.repairs || err != nil {
 					t.Errorf("%d repairs, %v; want %d", n, err, damage.repairs)
 				}

@@ -18,7 +18,7 @@ import (
 // transactions are recognised. Its methods may be called at the same time.
 type Keeper struct {
 	Keeps []ID         // one of them that is not wanted is removed
-	Log   *slog.Logger // of what is repaired; nil for none
+	Log   *slog.Logger // of what goes wrong; nil for none
 
 	mu       sync.Mutex
 	conn     *Conn
@@ -149,9 +149,6 @@ func (k *Keeper) verify(ctx context.Context, want []Table) (Result, error) {
 		if err == nil {
 			k.remember(want)
 			k.began = true
-			if one.Count > 0 {
-				k.log().Info("nftables table written", "table", k.names(), "differences", r.Count, "found", strings.Join(r.Found, "; "))
-			}
 			return r, nil
 		}
 		if ctx.Err() != nil {

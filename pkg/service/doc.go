@@ -63,24 +63,21 @@
 // # What the kernel refuses
 //
 // Rules that not every Service needs belong to a feature: source ranges, policy
-// Local, affinity, refusing. Where a transaction is refused, the keeper asks which
+// Local, affinity, refusing. Where a transaction is refused, the keeper finds out which
 // feature's rules are the reason, writes what is safe in their place, and names the
 // Services that have to do without. It tries again with every resync.
 //
 // # What nft 1.0.6 makes of this
+//
+// No program writes these tables, but people list, save and restore them.
 //
 //   - One map of endpoints for all protocols would be simpler. But its data has to
 //     be declared with a protocol's port. With `tcp dport` nft adds `meta l4proto tcp`
 //     to the first rule of every run that names the map, without a word; with `th
 //     dport` it refuses such rules in any later run than the map's own ("conflicting
 //     protocols specified: ip vs. th"). So there is a map for each protocol.
-//   - `update` of a map with a key of more than 16 bytes fails ("Assertion `dreg <
-//     ctx->reg_low' failed"). In IPv6 the rules of the chains remember-… are
-//     written by netlink, right after the transaction that makes the chain.
 //   - In the key of a set with intervals it has the kernel turn the bytes of
 //     host-endian parts around (`byteorder`), even of a single one like `meta
 //     l4proto`. Debian's kernels 6.12.117 and 7.2 refuse that, so sources have a
 //     set for each protocol. nft 1.1 no longer does it.
-//   - To list a large map takes it seconds and hundreds of megabytes. What is there
-//     is read by netlink.
 package service

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -33,6 +34,38 @@ func TestRemove(t *testing.T) {
 	remove("")
 	if out, err := ns.Output("nft", "list ruleset"); err != nil || strings.TrimSpace(out) != "table ip other {\n}" {
 		t.Errorf("left: %s, %v", out, err)
+	}
+}
+
+// TestUpgrade: the tables that the version before has left, which it wrote with the
+// program nft, are taken over: no element is written, and nothing is made anew.
+func TestUpgrade(t *testing.T) {
+	before, err := os.ReadFile("testdata/before.nft")
+	must(t, err)
+	var script strings.Builder
+	for line := range strings.Lines(string(before)) {
+		// What nft 1.0.6 cannot write was written by netlink.
+		if !strings.Contains(line, "update @affinity") || strings.Contains(line, "add rule ip ") {
+			script.WriteString(line)
+		}
+	}
+	k, ns := labKeeper(t)
+	load := exec.Command("nft", "-f", "-")
+	load.Stdin = strings.NewReader(script.String())
+	must(t, ns.Run(load))
+	k.verified = true // so that it says what it finds
+	var result Result
+	must(t, ns.Do(func() (err error) {
+		result, err = k.Verify(t.Context(), goldenRuleset(t))
+		return err
+	}))
+	if result.Elements > 0 {
+		t.Errorf("%d elements are written", result.Elements)
+	}
+	for _, found := range result.Found {
+		if !strings.Contains(found, "stamps") && !strings.Contains(found, "version-2") && !strings.Contains(found, "table ip6 flatnet-services: chain remember-") {
+			t.Errorf("found is %s", found)
+		}
 	}
 }
 

@@ -79,10 +79,8 @@ func renumbered(t testing.TB, text string) string {
 	return strings.Join(lines, "")
 }
 
-func TestGoldenRuleset(t *testing.T) {
-	n := nodeN(1)
-	n.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00:96::/108")}
-	golden(t, "ruleset.nft", text(Plan(n, world(t, `
+// goldenWorld has every kind of Service.
+const goldenWorld = `
 web cluster=10.96.0.1,fd00:96::1 http:80@30080 metrics:9090
   http:8080,metrics:9090 10.244.1.5@n1 10.244.2.6@n2 10.244.3.7@n3
   http:8080,metrics:9090 fd00:244:1::5@n1 fd00:244:2::6@n2
@@ -97,8 +95,16 @@ elsewhere cluster=10.96.0.31 80 local=internal
   8080 10.244.2.6@n2
 signalling cluster=10.96.0.40 2905/sctp
   2905/sctp 10.244.2.7@n2
-empty cluster=10.96.0.50 80`))))
+empty cluster=10.96.0.50 80`
+
+func goldenRuleset(t *testing.T) *Ruleset {
+	t.Helper()
+	n := nodeN(1)
+	n.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00:96::/108")}
+	return Plan(n, world(t, goldenWorld))
 }
+
+func TestGoldenRuleset(t *testing.T) { golden(t, "ruleset.nft", text(goldenRuleset(t))) }
 
 // TestConstantRules: neither Services nor endpoints add a rule, only numbers of
 // endpoints that no port had before.

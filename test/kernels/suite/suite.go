@@ -18,7 +18,7 @@ type Suite struct {
 var All = []Suite{
 	{Name: "pkg/kernel"},
 	{Name: "pkg/wire"},
-	{Name: "pkg/nft"},
+	{Name: "pkg/nft", Short: true, Why: "random histories, all but a few: time, not another use of the kernel"},
 	{
 		Name: "pkg/plugin", Skip: "IsKilledAnywhere",
 		Why: "a process for each of some forty places to be killed at; TestAddThatFailsAnywhereLeavesNothing stops at the same places",
