@@ -1,7 +1,7 @@
 // Package userspace_test says which versions of the programs around flatnet get
-// along with it: each nft that Debian has reads the tables that flatnet makes,
-// and writes those of Services; each iptables, in both variants, gets the accepts
-// in its FORWARD chain. The programs are Debian's own, unpacked and not installed.
+// along with it: each nft that Debian has reads the tables that flatnet makes, for
+// which it needs none; each iptables, in both variants, gets the accepts in its
+// FORWARD chain. The programs are Debian's own, unpacked and not installed.
 package userspace_test
 
 import (
