@@ -291,6 +291,9 @@ func (e *edit) write(t *Transaction) {
 	}
 	for _, c := range e.addChains {
 		t.AddChain(id, c)
+		if c.Base == "" {
+			t.FlushChain(id, c.Name) // it may have been left there, with rules
+		}
 	}
 	for _, c := range e.changes {
 		t.AddElements(id, c.set, of(c.missing))

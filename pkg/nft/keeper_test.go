@@ -208,6 +208,39 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestChainComesBack: a chain that was not needed for a while is still there, and has its
+// rules once.
+func TestChainComesBack(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		k := &Keeper{Keeps: []ID{{IPv4, "flatnet-test"}}}
+		defer k.Close()
+		table := func(names ...string) []Table {
+			t := Table{ID: k.Keeps[0]}
+			for _, name := range names {
+				t.Chains = append(t.Chains, Chain{Name: name, Rules: []string{"accept"}})
+			}
+			return []Table{t}
+		}
+		for _, want := range [][]Table{table("one", "two"), table("one"), table("one", "two")} {
+			if _, _, err := k.Sync(t.Context(), want); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r := verify(t, k, table("one", "two")); r.Count != 0 {
+			t.Errorf("found: %s", strings.Join(r.Found, "\n"))
+		}
+		// Once all is compared it goes, and nobody is said to have made it.
+		if r := verify(t, k, table("one")); r.Count != 0 {
+			t.Errorf("found: %s", strings.Join(r.Found, "\n"))
+		}
+		other := &Keeper{Keeps: k.Keeps}
+		defer other.Close()
+		if r := verify(t, other, table("one")); r.Count != 0 {
+			t.Errorf("left: %s", strings.Join(r.Found, "\n"))
+		}
+	})
+}
+
 // sorted makes two lists of the same in another order equal.
 func sorted(text string) string {
 	words := strings.Fields(strings.NewReplacer(",", " ", "{", " ", "}", " ").Replace(text))
