@@ -249,9 +249,6 @@ func (s shape) some(all []Element) string {
 	return strings.Join(words, ", ")
 }
 
-// empty reports whether there is nothing to be written.
-func (e *edit) empty() bool { return e.count == 0 }
-
 // objects are how many tables, sets and chains are written.
 func (e *edit) objects() int {
 	return len(e.dropSets) + len(e.dropBases) + len(e.addSets) + len(e.addChains) + len(e.refill)

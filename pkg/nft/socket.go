@@ -104,7 +104,7 @@ func (c *Conn) dump(family byte, kind uint16, yield func(attributes), about ...a
 			switch h.Type {
 			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
 				ended = true
-				err, _ := errorIn(h, payload)
+				_, err := errorIn(h, payload)
 				return err
 			}
 			if len(payload) >= generic {
@@ -137,7 +137,7 @@ func (c *Conn) get(family byte, kind uint16, about ...attribute) (found attribut
 			}
 			answered = true
 			if h.Type == unix.NLMSG_ERROR {
-				err, _ := errorIn(h, payload)
+				_, err := errorIn(h, payload)
 				return err
 			}
 			found = parse(payload[min(generic, len(payload)):])
@@ -178,19 +178,19 @@ func (c *Conn) receive(flags int, yield func(h *unix.NlMsghdr, payload []byte) e
 // errorIn reads the error out of an acknowledgement or the end of a dump, with the
 // kernel's words where it has some, and where in the request the attribute is that it
 // is about; 0 where it says none (struct nlmsgerr and its attributes).
-func errorIn(h *unix.NlMsghdr, payload []byte) (err error, at int) {
+func errorIn(h *unix.NlMsghdr, payload []byte) (at int, err error) {
 	const errorSize, words, offset = 4, 1, 2 // NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
 	if len(payload) < errorSize {
-		return nil, 0
+		return 0, nil
 	}
 	code := int32(binary.NativeEndian.Uint32(payload))
 	if code == 0 {
-		return nil, 0
+		return 0, nil
 	}
 	err = unix.Errno(-code)
 	rest := payload[errorSize:]
 	if h.Flags&unix.NLM_F_ACK_TLVS == 0 || len(rest) < unix.SizeofNlMsghdr {
-		return err, 0
+		return 0, err
 	}
 	// The request's header comes back, and the request itself unless capped.
 	echoed := unix.SizeofNlMsghdr
@@ -198,7 +198,7 @@ func errorIn(h *unix.NlMsghdr, payload []byte) (err error, at int) {
 		echoed = aligned(int(binary.NativeEndian.Uint32(rest)))
 	}
 	if echoed > len(rest) {
-		return err, 0
+		return 0, err
 	}
 	a := parse(rest[echoed:])
 	if len(a[offset]) >= 4 {
@@ -207,5 +207,5 @@ func errorIn(h *unix.NlMsghdr, payload []byte) (err error, at int) {
 	if a.has(words) {
 		err = fmt.Errorf("%w: %s", err, a.text(words))
 	}
-	return err, at
+	return at, err
 }

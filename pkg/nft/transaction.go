@@ -392,7 +392,7 @@ func (c *Conn) answers(t *Transaction, first, last uint32) error {
 				return nil
 			}
 			done = done || h.Seq == last
-			err, at := errorIn(h, payload)
+			at, err := errorIn(h, payload)
 			if err == nil || refusal != nil {
 				return nil
 			}

@@ -148,11 +148,3 @@ func (f family) name() string { return [...]string{"ip", "ip6"}[f] }
 
 // String is the family's name for people.
 func (f family) String() string { return [...]string{"IPv4", "IPv6"}[f] }
-
-// zero is an address that says nothing but its family.
-func (f family) zero() netip.Addr {
-	if f == ipv6 {
-		return netip.IPv6Unspecified()
-	}
-	return netip.IPv4Unspecified()
-}
