@@ -20,6 +20,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/agent"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // Node is a machine that runs flatnetd.
@@ -259,8 +260,12 @@ func (n *Node) Get(path string) (string, error) {
 }
 
 // Status is what `flatnetd status` shows.
-func (n *Node) Status() agent.Status {
-	s, err := n.TryStatus()
+func (n *Node) Status() (s agent.Status) {
+	// On a busy machine flatnetd may be at work for longer than it lets anybody wait.
+	_, err := pace.Await(pace.Far(), func() (err error) {
+		s, err = n.TryStatus()
+		return err
+	})
 	if err != nil {
 		n.fail("%w", err)
 	}
