@@ -46,7 +46,7 @@ func (n *Netlink) addressMessage(a Address, message, flags int) error {
 }
 
 func (n *Netlink) enableIPv6(link string) error {
-	return n.inPod(func() error {
+	return n.pod.Do(func() error {
 		// lo as well: the pod's traffic to its own address goes through it.
 		for _, name := range []string{"lo", link} {
 			if err := os.WriteFile(n.sysctl("net/ipv6/conf/"+name+"/disable_ipv6"), []byte("0"), 0); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flatnet-cni/flatnet/pkg/namespace"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -19,12 +20,12 @@ func withNetlink(t *testing.T, f func(n *Netlink, node *netlab.Node, pod *netlab
 	lab := netlab.Start(t)
 	node, pod := lab.Node("node"), lab.Pod("pod")
 	err := node.Do(func() error {
-		namespace, err := OpenNamespace(pod.Path)
+		inside, err := namespace.Open(pod.Path)
 		if err != nil {
 			return err
 		}
-		defer namespace.Close()
-		n, err := NewNetlink(namespace)
+		defer inside.Close()
+		n, err := NewNetlink(inside)
 		if err != nil {
 			return err
 		}
@@ -160,22 +161,6 @@ func TestIPv6IsEnabledWhereTheRuntimeDisabledIt(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestOpenNamespaceRefuses(t *testing.T) {
-	for path, want := range map[string]error{
-		"/proc/self/ns/net":   ErrOwnNamespace,
-		"/proc/self/ns/uts":   ErrNoNamespace,
-		"/dev/null":           ErrNoNamespace,
-		t.TempDir():           ErrNoNamespace,
-		"/nowhere/to/be/seen": ErrNoNamespace,
-		"":                    ErrNoNamespace,
-	} {
-		n, err := OpenNamespace(path)
-		if !errors.Is(err, want) {
-			t.Errorf("OpenNamespace(%q) = %v, %v; want %v", path, n, err, want)
-		}
-	}
 }
 
 func TestErrorsSayWhatWasTried(t *testing.T) {

@@ -33,7 +33,7 @@ func (n *Netlink) makePair(p Pair) error {
 	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
 	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
 	addEnd(func(d nl.NetlinkRequestData) { peer.AddChild(d) }, p.Pod, p.MTU)
-	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(n.pod.fd)))
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(n.pod.FD())))
 	r.AddData(info)
 	n.forgetPair(p)
 	answer, err := host.execute(r)
@@ -184,7 +184,7 @@ func (n *Netlink) applySettings(o Settings) error {
 }
 
 func (n *Netlink) announceIPv6(link string) error {
-	return n.inPod(func() error {
+	return n.pod.Do(func() error {
 		return os.WriteFile(n.sysctl("net/ipv6/conf/"+link+"/ndisc_notify"), []byte("1"), 0)
 	})
 }

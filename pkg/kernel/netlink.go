@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/namespace"
 )
 
 // Netlink makes, compares and removes objects in the running kernel, through
@@ -23,14 +23,14 @@ type Netlink struct {
 	// container that may be read-only, and the machine's be mounted elsewhere.
 	Sysctls string
 
-	pod     *Namespace
+	pod     *namespace.Namespace
 	sockets [2]*socket
 	indices [2]map[string]int
 }
 
 // NewNetlink works in the caller's namespace as the host side and in pod as
 // the pod side. Without a pod (nil) every operation on that side fails.
-func NewNetlink(pod *Namespace) (*Netlink, error) {
+func NewNetlink(pod *namespace.Namespace) (*Netlink, error) {
 	n := &Netlink{pod: pod, indices: [2]map[string]int{{}, {}}}
 	var err error
 	if n.sockets[Host], err = openSocket(unix.NETLINK_ROUTE, nil); err != nil {
@@ -216,21 +216,6 @@ func (n *Netlink) on(side Side, link string) (*socket, int, error) {
 	}
 	n.indices[side][link] = l.Index
 	return s, l.Index, nil
-}
-
-// inPod calls f on a thread in the pod's namespace, for what can be done in no
-// other way: a sysctl. The thread ends with the goroutine.
-func (n *Netlink) inPod(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(netns.NsHandle(n.pod.fd)); err != nil {
-			result <- fmt.Errorf("entering namespace %s: %w", n.pod.Path, err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
 }
 
 // sysctl is the file of a sysctl, for example of "net/ipv4/ip_forward".

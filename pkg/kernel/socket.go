@@ -3,13 +3,13 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/namespace"
 )
 
 // socket is a netlink socket that stays in the network namespace in which it
@@ -36,15 +36,15 @@ var ErrUnanswered = errors.New("kernel has not answered")
 
 // openSocket opens a netlink socket in a namespace, or in the caller's own
 // where the namespace is nil. The thread is back in its own namespace on return.
-func openSocket(protocol int, namespace *Namespace) (*socket, error) {
+func openSocket(protocol int, in *namespace.Namespace) (*socket, error) {
 	s := &socket{buffer: make([]byte, 16<<10)}
 	create := func() (err error) {
 		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 		return err
 	}
 	open := create
-	if namespace != nil {
-		open = func() error { return namespace.visit(create) }
+	if in != nil {
+		open = func() error { return in.Visit(create) }
 	}
 	if err := open(); err != nil {
 		return nil, fmt.Errorf("opening netlink socket: %w", err)
@@ -58,28 +58,6 @@ func openSocket(protocol int, namespace *Namespace) (*socket, error) {
 	// cannot; the number of the error remains.
 	_ = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	return s, nil
-}
-
-// visit calls f on the calling thread while it is in the namespace. Should the
-// thread not find its way back, it is never used again: the goroutine keeps it.
-func (n *Namespace) visit(f func() error) error {
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("opening own network namespace: %w", err)
-	}
-	defer home.Close()
-	if err := netns.Set(netns.NsHandle(n.fd)); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("entering namespace %s: %w", n.Path, err)
-	}
-	result := f()
-	if err := netns.Set(home); err != nil {
-		return fmt.Errorf("returning from namespace %s: %w", n.Path, err)
-	}
-	runtime.UnlockOSThread()
-	return result
 }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }
