@@ -32,7 +32,7 @@ func (n *Netlink) addressMessage(a Address, message, flags int) error {
 	if err != nil {
 		return err
 	}
-	r := s.request(message, flags)
+	r := s.Request(message, flags)
 	header := nl.NewIfAddrmsg(family(a.Prefix.Addr()))
 	header.Index = uint32(index)
 	header.Prefixlen = uint8(a.Prefix.Bits())
@@ -42,7 +42,7 @@ func (n *Netlink) addressMessage(a Address, message, flags int) error {
 	if flags := a.flags(); flags != 0 {
 		r.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
 	}
-	return s.acknowledge(r)
+	return s.Acknowledge(r)
 }
 
 func (n *Netlink) enableIPv6(link string) error {
@@ -89,7 +89,7 @@ type foundAddress struct {
 // addresses returns the addresses of one interface.
 // Equivalent to: `ip addr show dev LINK`.
 func (s *socket) addresses(family, index int) ([]foundAddress, error) {
-	answer, err := s.dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(family))
+	answer, err := s.Dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(family))
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func (n *Netlink) RemoveAnswered() error {
 		header := &nl.RtMsg{}
 		header.Family = f
 		header.Table = unix.RT_TABLE_LOCAL
-		answer, err := n.sockets[Host].dump(unix.RTM_GETROUTE, header)
+		answer, err := n.sockets[Host].Dump(unix.RTM_GETROUTE, header)
 		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 			errs = append(errs, fmt.Errorf("listing local routes: %w", err))
 			continue

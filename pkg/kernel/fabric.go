@@ -25,20 +25,19 @@ type Fabric struct {
 // NewFabric works in the caller's network namespace; tunnel is the name that
 // the node's VXLAN device has or would have.
 func NewFabric(tunnel string) (*Fabric, error) {
-	s, err := openSocket(unix.NETLINK_ROUTE, nil)
+	s, err := openSocket(nil, 64<<10)
 	if err != nil {
 		return nil, err
 	}
-	s.buffer = make([]byte, 64<<10)
 	// The kernel then filters dumps by table and protocol, instead of
 	// ignoring what was asked for. Kernels before 4.20 ignore it; what they
 	// send too much is left out here.
-	_ = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	_ = s.Set(unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	return &Fabric{tunnel: tunnel, socket: s, indices: map[string]int{}}, nil
 }
 
 // Close closes the socket.
-func (f *Fabric) Close() { f.socket.close() }
+func (f *Fabric) Close() { f.socket.Close() }
 
 // Verb is what happens to an object.
 type Verb int
@@ -74,7 +73,7 @@ func (f *Fabric) Apply(changes []Change) []error {
 	var requests []*nl.NetlinkRequest
 	var positions []int
 	send := func() {
-		for i, err := range f.socket.acknowledgeAll(requests) {
+		for i, err := range f.socket.AcknowledgeAll(requests) {
 			results[positions[i]] = err
 		}
 		requests, positions = requests[:0], positions[:0]
@@ -141,11 +140,11 @@ func (f *Fabric) message(c Change) (*nl.NetlinkRequest, error) {
 func (f *Fabric) request(v Verb, make, remove int) *nl.NetlinkRequest {
 	switch v {
 	case Delete:
-		return f.socket.request(remove, 0)
+		return f.socket.Request(remove, 0)
 	case Put:
-		return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+		return f.socket.Request(make, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
 	}
-	return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	return f.socket.Request(make, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 }
 
 // ownTunnel makes sure that what has the tunnel's name is one, and is up: nothing
@@ -334,7 +333,7 @@ func (f *Fabric) listRoutes() ([]Object, error) {
 		for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			header := &nl.RtMsg{}
 			header.Family, header.Table, header.Protocol = fam, table, Protocol
-			answer, err := f.socket.dump(unix.RTM_GETROUTE, header)
+			answer, err := f.socket.Dump(unix.RTM_GETROUTE, header)
 			if isAbsentFamily(err) || errors.Is(err, unix.ENOENT) {
 				continue // no such table yet
 			}
@@ -413,7 +412,7 @@ func (f *Fabric) listRules() ([]Object, error) {
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		header := &nl.RtMsg{}
 		header.Family = fam
-		answer, err := f.socket.dump(unix.RTM_GETRULE, header)
+		answer, err := f.socket.Dump(unix.RTM_GETRULE, header)
 		if isAbsentFamily(err) {
 			continue
 		}

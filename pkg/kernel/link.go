@@ -24,7 +24,7 @@ func (n *Netlink) makePair(p Pair) error {
 	if n.pod == nil {
 		return fmt.Errorf("no namespace of the pod given")
 	}
-	r := host.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ECHO|unix.NLM_F_ACK)
+	r := host.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ECHO|unix.NLM_F_ACK)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	addEnd(r.AddData, p.Host, p.MTU)
 	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(Group)))
@@ -36,7 +36,7 @@ func (n *Netlink) makePair(p Pair) error {
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(n.pod.FD())))
 	r.AddData(info)
 	n.forgetPair(p)
-	answer, err := host.execute(r)
+	answer, err := host.Execute(r)
 	if err != nil {
 		return err
 	}
@@ -72,10 +72,10 @@ func (n *Netlink) forgetPair(p Pair) {
 
 // deleteLink removes an interface. Equivalent to: `ip link del NAME`.
 func (s *socket) deleteLink(name string) error {
-	r := s.request(unix.RTM_DELLINK, 0)
+	r := s.Request(unix.RTM_DELLINK, 0)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	r.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	return s.acknowledge(r)
+	return s.Acknowledge(r)
 }
 
 // link looks an interface up by name. Equivalent to: `ip link show dev NAME`.
@@ -88,7 +88,7 @@ func (s *socket) link(name string) (*netlink.LinkAttrs, error) {
 }
 
 func (s *socket) getLink(name string) (netlink.Link, error) {
-	r := s.request(unix.RTM_GETLINK, 0)
+	r := s.Request(unix.RTM_GETLINK, 0)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	r.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	r.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(withoutStatistics)))
@@ -100,7 +100,7 @@ func (s *socket) getLink(name string) (netlink.Link, error) {
 const withoutStatistics = 1 << 3
 
 func (s *socket) getLinkByIndex(index int) (netlink.Link, error) {
-	r := s.request(unix.RTM_GETLINK, 0)
+	r := s.Request(unix.RTM_GETLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index = int32(index)
 	r.AddData(message)
@@ -109,7 +109,7 @@ func (s *socket) getLinkByIndex(index int) (netlink.Link, error) {
 }
 
 func (s *socket) oneLink(r *nl.NetlinkRequest) (netlink.Link, error) {
-	answer, err := s.execute(r)
+	answer, err := s.Execute(r)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (n *Netlink) sendSettings(o Settings, ipv6 bool) error {
 	if err != nil {
 		return err
 	}
-	r := s.request(unix.RTM_SETLINK, 0)
+	r := s.Request(unix.RTM_SETLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index = int32(index)
 	r.AddData(message)
@@ -222,7 +222,7 @@ func (n *Netlink) sendSettings(o Settings, ipv6 bool) error {
 	if o.Guarded || o.Announcing || ipv6 {
 		r.AddData(families)
 	}
-	return s.acknowledge(r)
+	return s.Acknowledge(r)
 }
 
 func (n *Netlink) inspectSettings(o Settings) (string, error) {
@@ -230,10 +230,10 @@ func (n *Netlink) inspectSettings(o Settings) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r := s.request(unix.RTM_GETLINK, 0)
+	r := s.Request(unix.RTM_GETLINK, 0)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	r.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(o.Link)))
-	answer, err := s.execute(r)
+	answer, err := s.Execute(r)
 	if isGone(err) {
 		return missing(o.Side, o.Link), nil
 	}
@@ -300,13 +300,13 @@ func (n *Netlink) bringUp(o Up) error {
 	if err != nil {
 		return err
 	}
-	r := s.request(unix.RTM_SETLINK, 0)
+	r := s.Request(unix.RTM_SETLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index = int32(index)
 	message.Flags = unix.IFF_UP
 	message.Change = unix.IFF_UP
 	r.AddData(message)
-	return s.acknowledge(r)
+	return s.Acknowledge(r)
 }
 
 func (n *Netlink) inspectUp(o Up) (string, error) {

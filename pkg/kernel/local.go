@@ -16,7 +16,7 @@ func (n *Netlink) localRoute(side Side, link string, address netip.Addr, message
 	if err != nil {
 		return err
 	}
-	r := s.request(message, flags)
+	r := s.Request(message, flags)
 	header := nl.NewRtMsg()
 	header.Family = uint8(family(address))
 	header.Dst_len = uint8(address.BitLen())
@@ -29,7 +29,7 @@ func (n *Netlink) localRoute(side Side, link string, address netip.Addr, message
 	r.AddData(header)
 	r.AddData(nl.NewRtAttr(unix.RTA_DST, address.AsSlice()))
 	r.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
-	return s.acknowledge(r)
+	return s.Acknowledge(r)
 }
 
 // isLocal reports whether packets to an address are for the namespace itself.

@@ -28,7 +28,7 @@ func (n *Netlink) neighbourMessage(o Neighbour, message, flags int) error {
 	if err != nil {
 		return err
 	}
-	r := s.request(message, flags)
+	r := s.Request(message, flags)
 	header := &netlink.Ndmsg{Family: uint8(family(o.Address)), Index: uint32(index), State: unix.NUD_PERMANENT}
 	if o.Amendable {
 		// Externally learned: valid without having been resolved, and like a
@@ -39,7 +39,7 @@ func (n *Netlink) neighbourMessage(o Neighbour, message, flags int) error {
 	r.AddData(nl.NewRtAttr(unix.NDA_DST, o.Address.AsSlice()))
 	r.AddData(nl.NewRtAttr(unix.NDA_LLADDR, []byte(o.MAC)))
 	r.AddData(nl.NewRtAttr(attributeNeighbourProtocol, nl.Uint8Attr(Protocol)))
-	return s.acknowledge(r)
+	return s.Acknowledge(r)
 }
 
 func (n *Netlink) inspectNeighbour(o Neighbour) (string, error) {
@@ -50,10 +50,10 @@ func (n *Netlink) inspectNeighbour(o Neighbour) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r := s.request(unix.RTM_GETNEIGH, 0)
+	r := s.Request(unix.RTM_GETNEIGH, 0)
 	r.AddData(&netlink.Ndmsg{Family: uint8(family(o.Address)), Index: uint32(index)})
 	r.AddData(nl.NewRtAttr(unix.NDA_DST, o.Address.AsSlice()))
-	answer, err := s.execute(r)
+	answer, err := s.Execute(r)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return "", nil // a kernel before 5.0 cannot be asked for one entry
 	}
@@ -92,7 +92,7 @@ func (n *Netlink) bePatient(o Patience) error {
 	if err != nil {
 		return err
 	}
-	r := s.request(unix.RTM_SETNEIGHTBL, 0)
+	r := s.Request(unix.RTM_SETNEIGHTBL, 0)
 	f := uint8(unix.AF_INET)
 	if o.IPv6 {
 		f = unix.AF_INET6
@@ -104,7 +104,7 @@ func (n *Netlink) bePatient(o Patience) error {
 	parameters.AddRtAttr(parameterLink, nl.Uint32Attr(uint32(index)))
 	parameters.AddRtAttr(parameterReach, nl.Uint64Attr(patienceMilliseconds))
 	r.AddData(parameters)
-	return s.acknowledge(r)
+	return s.Acknowledge(r)
 }
 
 // KnowsNeighbour reports whether an interface of the host has an entry for an
@@ -117,10 +117,10 @@ func (n *Netlink) KnowsNeighbour(link string, address netip.Addr) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	r := s.request(unix.RTM_GETNEIGH, 0)
+	r := s.Request(unix.RTM_GETNEIGH, 0)
 	r.AddData(&netlink.Ndmsg{Family: uint8(family(address)), Index: uint32(index)})
 	r.AddData(nl.NewRtAttr(unix.NDA_DST, address.AsSlice()))
-	answer, err := s.execute(r)
+	answer, err := s.Execute(r)
 	if isGone(err) || errors.Is(err, unix.EOPNOTSUPP) {
 		return false, nil // or a kernel before 5.0
 	}

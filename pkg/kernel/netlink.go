@@ -33,13 +33,13 @@ type Netlink struct {
 func NewNetlink(pod *namespace.Namespace) (*Netlink, error) {
 	n := &Netlink{pod: pod, indices: [2]map[string]int{{}, {}}}
 	var err error
-	if n.sockets[Host], err = openSocket(unix.NETLINK_ROUTE, nil); err != nil {
+	if n.sockets[Host], err = openSocket(nil, usualBytes); err != nil {
 		return nil, err
 	}
 	if pod == nil {
 		return n, nil
 	}
-	if n.sockets[Pod], err = openSocket(unix.NETLINK_ROUTE, pod); err != nil {
+	if n.sockets[Pod], err = openSocket(pod, usualBytes); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("in namespace %s: %w", pod.Path, err)
 	}
@@ -50,7 +50,7 @@ func NewNetlink(pod *namespace.Namespace) (*Netlink, error) {
 func (n *Netlink) Close() {
 	for _, s := range n.sockets {
 		if s != nil {
-			s.close()
+			s.Close()
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (n *Netlink) FindLink(side Side, name string) (found Link, ok bool, err err
 // LinksOfGroup returns flatnet's interfaces on the host.
 // Equivalent to: `ip link show group 70`.
 func (n *Netlink) LinksOfGroup() ([]Link, error) {
-	answer, err := n.sockets[Host].dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	answer, err := n.sockets[Host].Dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
 	if err != nil {
 		return nil, fmt.Errorf("listing interfaces: %w", err)
 	}

@@ -81,7 +81,7 @@ func sameFamily(d *netlink.Vxlan, want Tunnel) bool {
 
 func (f *Fabric) explain(want Tunnel, sort, err error, inTheWay func(*netlink.Vxlan) bool) error {
 	o := &Obstacle{Sort: sort, Err: err}
-	answer, listing := f.socket.dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	answer, listing := f.socket.Dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
 	if listing != nil {
 		return errors.Join(o, fmt.Errorf("looking for the interface in the way: %w", listing))
 	}

@@ -23,7 +23,7 @@ func (n *Netlink) routeMessage(o Route, message, flags int) error {
 	if err != nil {
 		return err
 	}
-	r := s.request(message, flags)
+	r := s.Request(message, flags)
 	header := nl.NewRtMsg()
 	header.Family = uint8(family(o.Destination.Addr()))
 	header.Dst_len = uint8(o.Destination.Bits())
@@ -56,7 +56,7 @@ func (n *Netlink) routeMessage(o Route, message, flags int) error {
 		}
 		r.AddData(metrics)
 	}
-	return s.acknowledge(r)
+	return s.Acknowledge(r)
 }
 
 // gatewayAttribute is RTA_GATEWAY, or RTA_VIA for a next hop of the other family.
@@ -100,7 +100,7 @@ func (n *Netlink) inspectRoute(o Route) (string, error) {
 	}
 	header := nl.NewRtMsg()
 	header.Family = uint8(family(o.Destination.Addr()))
-	answer, err := s.dump(unix.RTM_GETROUTE, header)
+	answer, err := s.Dump(unix.RTM_GETROUTE, header)
 	if err != nil {
 		return "", err
 	}
@@ -164,14 +164,14 @@ func (f foundRoute) matches(o Route, link int) bool {
 // lookup asks which route the kernel takes to an address and returns that
 // route as it stands in the table. Equivalent to: `ip route get ADDRESS fibmatch`.
 func (s *socket) lookup(to netip.Addr) (foundRoute, error) {
-	r := s.request(unix.RTM_GETROUTE, 0)
+	r := s.Request(unix.RTM_GETROUTE, 0)
 	header := &nl.RtMsg{}
 	header.Family = uint8(family(to))
 	header.Dst_len = uint8(to.BitLen())
 	header.Flags = unix.RTM_F_FIB_MATCH
 	r.AddData(header)
 	r.AddData(nl.NewRtAttr(unix.RTA_DST, to.AsSlice()))
-	answer, err := s.execute(r)
+	answer, err := s.Execute(r)
 	if err != nil {
 		return foundRoute{}, err
 	}

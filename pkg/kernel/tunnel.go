@@ -54,7 +54,7 @@ func (f *Fabric) applyTunnel(v Verb, want Tunnel) error {
 // moveTunnel gives the tunnel another address on the underlay. Equivalent to:
 // `ip link set NAME type vxlan local ADDRESS`.
 func (f *Fabric) moveTunnel(t Tunnel, index int) error {
-	r := f.socket.request(unix.RTM_NEWLINK, 0)
+	r := f.socket.Request(unix.RTM_NEWLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index = int32(index)
 	r.AddData(message)
@@ -62,7 +62,7 @@ func (f *Fabric) moveTunnel(t Tunnel, index int) error {
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
 	addLocal(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), t.From)
 	r.AddData(info)
-	return f.socket.acknowledge(r)
+	return f.socket.Acknowledge(r)
 }
 
 func addLocal(data *nl.RtAttr, local netip.Addr) {
@@ -76,7 +76,7 @@ func addLocal(data *nl.RtAttr, local netip.Addr) {
 // createTunnel makes the device with its MAC address, so that nobody else gives
 // it one: udev leaves alone what came with an address (MACAddressPolicy).
 func (f *Fabric) createTunnel(t Tunnel) error {
-	r := f.socket.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	r := f.socket.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	addEnd(r.AddData, End{Name: t.Name, MAC: t.MAC[:]}, t.MTU)
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
@@ -93,7 +93,7 @@ func (f *Fabric) createTunnel(t Tunnel) error {
 		data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_RX, nl.Uint8Attr(0))
 	}
 	r.AddData(info)
-	if err := f.socket.acknowledge(r); err != nil {
+	if err := f.socket.Acknowledge(r); err != nil {
 		return f.explainNumber(t, err)
 	}
 	if t.From.Is6() && !offloadIsSafe(kernelRelease()) {
@@ -116,17 +116,17 @@ func (f *Fabric) adaptTunnel(t Tunnel, index int) error {
 	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(inet6AddrGenMode, nl.Uint8Attr(addrGenModeNone))
 	quiet.AddData(families)
-	if err := f.socket.acknowledge(quiet); err != nil && !isAbsentFamily(err) {
+	if err := f.socket.Acknowledge(quiet); err != nil && !isAbsentFamily(err) {
 		return err
 	}
 	up := f.linkMessage(index, unix.IFF_UP)
 	up.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, t.MAC[:]))
 	up.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(t.MTU))))
-	return f.explainPort(t, f.socket.acknowledge(up))
+	return f.explainPort(t, f.socket.Acknowledge(up))
 }
 
 func (f *Fabric) linkMessage(index int, flags uint32) *nl.NetlinkRequest {
-	r := f.socket.request(unix.RTM_SETLINK, 0)
+	r := f.socket.Request(unix.RTM_SETLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index, message.Flags, message.Change = int32(index), flags, flags
 	r.AddData(message)
@@ -192,7 +192,7 @@ func (f *Fabric) listTunnel(index int) ([]Object, error) {
 		}
 	}
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
-		answer, err := f.socket.dump(unix.RTM_GETNEIGH, neighboursOf(fam, index)...)
+		answer, err := f.socket.Dump(unix.RTM_GETNEIGH, neighboursOf(fam, index)...)
 		if isAbsentFamily(err) {
 			continue
 		}

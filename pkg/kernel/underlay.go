@@ -72,7 +72,7 @@ func (u Underlay) Owner(address netip.Addr) (UnderlayLink, bool) {
 func (f *Fabric) Underlay() (Underlay, error) {
 	var u Underlay
 	names := map[int]string{}
-	answer, err := f.socket.dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(withoutStatistics)))
+	answer, err := f.socket.Dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(withoutStatistics)))
 	if err != nil {
 		return u, fmt.Errorf("listing interfaces: %w", err)
 	}
@@ -99,7 +99,7 @@ func (f *Fabric) Underlay() (Underlay, error) {
 }
 
 func (f *Fabric) underlayAddresses(u *Underlay, names map[int]string) error {
-	answer, err := f.socket.dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
+	answer, err := f.socket.Dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
 	if err != nil {
 		return fmt.Errorf("listing addresses: %w", err)
 	}
@@ -142,7 +142,7 @@ func (f *Fabric) underlayRoutes(u *Underlay, names map[int]string) error {
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		header := &nl.RtMsg{}
 		header.Family, header.Table = fam, unix.RT_TABLE_MAIN
-		answer, err := f.socket.dump(unix.RTM_GETROUTE, header)
+		answer, err := f.socket.Dump(unix.RTM_GETROUTE, header)
 		if isAbsentFamily(err) || errors.Is(err, unix.ENOENT) {
 			continue
 		}

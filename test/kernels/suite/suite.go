@@ -18,6 +18,7 @@ type Suite struct {
 var All = []Suite{
 	{Name: "pkg/namespace"},
 	{Name: "pkg/kernel"},
+	{Name: "pkg/conntrack"},
 	{Name: "pkg/xtables"},
 	{Name: "pkg/wire"},
 	{Name: "pkg/nft"},
