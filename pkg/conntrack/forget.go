@@ -49,13 +49,7 @@ func Forget(protocol uint8, stale func(Flow) bool) (forgotten int, err error) {
 func ForgetAddresses(addresses []netip.Addr) error {
 	return tracking(func(t tracker) error {
 		for _, address := range addresses {
-			err := t.forgetByFilter(address)
-			if err != nil {
-				// A kernel before 5.19 knows no filters here; reading the
-				// whole table takes longer and works everywhere.
-				err = t.forgetByReading(address)
-			}
-			if err != nil {
+			if err := t.forgetAddress(address); err != nil {
 				return fmt.Errorf("deleting connection tracking entries of %s: %w", address, err)
 			}
 		}
@@ -101,17 +95,24 @@ func (t tracker) forget(family int, stale func(Flow) bool, filter ...nl.NetlinkR
 	return forgotten, nil
 }
 
-func (t tracker) forgetByFilter(address netip.Addr) error {
-	source := ipv4Source
-	if address.Is6() {
-		source = ipv6Source
+// forgetAddress has the kernel look for an IPv4 address. A kernel before 5.19 knows no
+// filters here, and those that do, up to 6.18 at least, have it the wrong way round for
+// IPv6: they delete what has another address (ctnetlink_filter_match_tuple). To read
+// the whole table takes longer and works everywhere.
+func (t tracker) forgetAddress(address netip.Addr) error {
+	if address.Is4() && t.forgetByFilter(address) == nil {
+		return nil
 	}
+	return t.forgetByReading(address)
+}
+
+func (t tracker) forgetByFilter(address netip.Addr) error {
 	// Whoever opened the flow is the source of its original direction;
 	// whoever answers, after translation, is the source of its reply.
 	for tuple, flags := range map[int]int{attributeTupleOrig: filterOriginal, attributeTupleReply: filterReply} {
 		of := nl.NewRtAttr(tuple|unix.NLA_F_NESTED, nil)
-		of.AddRtAttr(tupleIP|unix.NLA_F_NESTED, nil).AddRtAttr(source, address.AsSlice())
-		if err := t.delete(familyOf(address), of, filtering(flags, filterOnSource)); err != nil {
+		of.AddRtAttr(tupleIP|unix.NLA_F_NESTED, nil).AddRtAttr(ipv4Source, address.AsSlice())
+		if err := t.delete(unix.AF_INET, of, filtering(flags, filterOnSource)); err != nil {
 			return err
 		}
 	}
