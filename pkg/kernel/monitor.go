@@ -14,7 +14,7 @@ import (
 // Event is news from the kernel that concerns a node's fabric.
 type Event struct {
 	// Object came, or went where Gone is set. nil for the other kinds. A
-	// [TunnelNeighbour] without MAC is one that is no longer valid.
+	// [Neighbour] without MAC is one that is no longer valid.
 	Object Object
 	Gone   bool
 	// Underlay says that an interface, address or route that is not flatnet's
@@ -140,13 +140,12 @@ func (m *Monitor) link(message []byte, gone bool, tell func(Event)) {
 }
 
 func (m *Monitor) address(message []byte, gone bool, tell func(Event)) {
-	header := nl.DeserializeIfAddrmsg(message)
-	l := m.seen(int(header.Index))
+	found := parseAddress(message)
+	l := m.seen(found.link)
 	switch {
 	case l.group == Group:
 	case l.name == m.tunnel:
-		found, err := parseAddress(message)
-		if err == nil && !found.prefix.Addr().IsLinkLocalUnicast() {
+		if !found.prefix.Addr().IsLinkLocalUnicast() {
 			tell(Event{Object: tunnelAddress(m.tunnel, found), Gone: gone})
 		}
 	default:
@@ -155,8 +154,8 @@ func (m *Monitor) address(message []byte, gone bool, tell func(Event)) {
 }
 
 func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
-	found, err := parseRoute(message)
-	if err != nil || found.cloned {
+	found := parseRoute(message)
+	if found.cloned {
 		return
 	}
 	if found.Table == unix.RT_TABLE_LOCAL && found.protocol == Protocol && gone {
@@ -167,7 +166,7 @@ func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
 	}
 	if found.protocol != Protocol {
 		if l := m.seen(found.link); found.Table == unix.RT_TABLE_MAIN && l.group != Group && l.name != m.tunnel &&
-			!found.destination.Addr().IsLinkLocalUnicast() && !found.destination.Addr().IsMulticast() {
+			!found.Destination.Addr().IsLinkLocalUnicast() && !found.Destination.Addr().IsMulticast() {
 			tell(Event{Underlay: true})
 		}
 		return
@@ -202,9 +201,9 @@ func (m *Monitor) neighbour(message []byte, gone bool, tell func(Event)) {
 	}
 	// An entry that is deleted first becomes a failed one without MAC, and is
 	// told of as that.
-	header, address, _, _, err := parseNeighbour(message)
-	if err == nil && header.family != unix.AF_BRIDGE && !address.IsMulticast() {
-		tell(Event{Object: TunnelNeighbour{Link: m.tunnel, Address: address}})
+	n, err := parseNeighbour(message)
+	if err == nil && n.family != unix.AF_BRIDGE && !n.address.IsMulticast() {
+		tell(Event{Object: Neighbour{Link: m.tunnel, Address: n.address}})
 	}
 }
 

@@ -1,12 +1,8 @@
 package kernel
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -193,6 +189,20 @@ func isGone(err error) bool {
 	return false
 }
 
+func isUnreachable(err error) bool {
+	for _, errno := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// isAbsentFamily reports whether the kernel has no such address family.
+func isAbsentFamily(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
 // socket returns the side's netlink socket.
 func (n *Netlink) socket(side Side) (*socket, error) {
 	if n.sockets[side] == nil {
@@ -216,29 +226,4 @@ func (n *Netlink) on(side Side, link string) (*socket, int, error) {
 	}
 	n.indices[side][link] = l.Index
 	return s, l.Index, nil
-}
-
-// sysctl is the file of a sysctl, for example of "net/ipv4/ip_forward".
-func (n *Netlink) sysctl(key string) string {
-	return filepath.Join(cmp.Or(n.Sysctls, "/proc/sys"), key)
-}
-
-func (n *Netlink) enableForwarding(f Forwarding) error {
-	// Writing takes the kernel's network lock and visits every interface,
-	// so it is done only where it changes something.
-	if found, err := n.inspectForwarding(f); err != nil || found == "" {
-		return err
-	}
-	return os.WriteFile(n.sysctl(f.Key()), []byte("1"), 0)
-}
-
-func (n *Netlink) inspectForwarding(f Forwarding) (string, error) {
-	raw, err := os.ReadFile(n.sysctl(f.Key()))
-	if err != nil {
-		return "", err
-	}
-	if value := strings.TrimSpace(string(raw)); value != "1" {
-		return fmt.Sprintf("%s is %s", strings.ReplaceAll(f.Key(), "/", "."), value), nil
-	}
-	return "", nil
 }
