@@ -58,7 +58,7 @@ func (s *Socket) Execute(r *nl.NetlinkRequest) (answer [][]byte, err error) {
 			switch h.Type {
 			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 				done = true
-				status, _ := Status(h, payload)
+				_, status := Status(h, payload)
 				return errors.Join(interrupted, status)
 			}
 			answer = append(answer, bytes.Clone(payload))
@@ -112,7 +112,7 @@ func (s *Socket) exchange(batch []byte, first uint32, results []error) error {
 		if err := s.Receive(0, func(h *unix.NlMsghdr, payload []byte) error {
 			// In unsigned arithmetic, what comes before the first is beyond all.
 			if index := h.Seq - first; h.Type == unix.NLMSG_ERROR && index < uint32(len(results)) {
-				results[index], _ = Status(h, payload)
+				_, results[index] = Status(h, payload)
 				waiting--
 			}
 			return nil

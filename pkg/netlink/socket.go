@@ -126,19 +126,19 @@ func each(datagram []byte, yield func(h *unix.NlMsghdr, payload []byte) error) e
 // Status reads the error out of an acknowledgement or the end of a dump, with
 // the kernel's words where it gives some, and where in the request the attribute
 // is that it is about; 0 where it says none (struct nlmsgerr and its attributes).
-func Status(h *unix.NlMsghdr, payload []byte) (err error, at int) {
+func Status(h *unix.NlMsghdr, payload []byte) (at int, err error) {
 	const errorSize, words, offset = 4, 1, 2 // NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
 	if len(payload) < errorSize {
-		return nil, 0
+		return 0, nil
 	}
 	number := int32(binary.NativeEndian.Uint32(payload))
 	if number == 0 {
-		return nil, 0
+		return 0, nil
 	}
 	err = unix.Errno(-number)
 	rest := payload[errorSize:]
 	if h.Flags&unix.NLM_F_ACK_TLVS == 0 || len(rest) < unix.SizeofNlMsghdr {
-		return err, 0
+		return 0, err
 	}
 	// The request's header comes back, and the request itself unless capped.
 	echoed := unix.SizeofNlMsghdr
@@ -153,7 +153,7 @@ func Status(h *unix.NlMsghdr, payload []byte) (err error, at int) {
 			at = int(binary.NativeEndian.Uint32(value))
 		}
 	}
-	return err, at
+	return at, err
 }
 
 // AttributeHeader is the size of a struct nlattr, in bytes.

@@ -76,7 +76,7 @@ func (c *Conn) dump(family byte, kind uint16, yield func(attributes), about ...a
 			switch h.Type {
 			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
 				ended = true
-				err, _ := netlink.Status(h, payload)
+				_, err := netlink.Status(h, payload)
 				return err
 			}
 			if len(payload) >= generic {
@@ -109,7 +109,7 @@ func (c *Conn) get(family byte, kind uint16, about ...attribute) (found attribut
 			}
 			answered = true
 			if h.Type == unix.NLMSG_ERROR {
-				err, _ := netlink.Status(h, payload)
+				_, err := netlink.Status(h, payload)
 				return err
 			}
 			found = parse(payload[min(generic, len(payload)):])

@@ -394,7 +394,7 @@ func (c *Conn) answers(t *Transaction, first, last uint32) error {
 				return nil
 			}
 			done = done || h.Seq == last
-			err, at := netlink.Status(h, payload)
+			at, err := netlink.Status(h, payload)
 			if err == nil || refusal != nil {
 				return nil
 			}
