@@ -13,6 +13,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
@@ -168,11 +169,11 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // watchTables begins to watch nftables for all who have to know; it returns nil
 // where nobody has, or the kernel has none.
-func (a *Agent) watchTables() (*kernel.NftablesMonitor, error) {
+func (a *Agent) watchTables() (*nft.Monitor, error) {
 	if !a.shared.TablesPossible() {
 		return nil, nil
 	}
-	var all []kernel.NftablesListener
+	var all []nft.Listener
 	for _, f := range a.features {
 		if f.Tables == nil {
 			continue
@@ -188,7 +189,7 @@ func (a *Agent) watchTables() (*kernel.NftablesMonitor, error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
-	return kernel.NewNftablesMonitor(all...)
+	return nft.NewMonitor(all...)
 }
 
 // SocketPath is where a running agent answers `flatnetd status`.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/host"
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
@@ -37,7 +37,7 @@ func (f *hostKeeping) feature() feature.Feature {
 	return feature.Feature{
 		Tasks: []*feature.Task{f.task}, Follow: f.follow,
 		Listeners: []feature.Listener{{Name: "notifications of settings", Run: func(ctx context.Context) error { return host.Watch(ctx, f.task.Ask) }}},
-		Tables:    func() (kernel.NftablesListener, error) { return &host.ForwardWatcher{Changed: f.task.Ask}, nil },
+		Tables:    func() (nft.Listener, error) { return &host.ForwardWatcher{Changed: f.task.Ask}, nil },
 		Problems:  func() []problem.Problem { return host.Problems(f.config.NodeName, f.findings) },
 		Repairs:   []string{"host"},
 		Cleanup:   feature.Removal{Do: func(ctx context.Context) ([]string, error) { return nil, f.keeper.Remove(ctx) }},

@@ -10,9 +10,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/flatnet-cni/flatnet/pkg/conntrack"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/masquerade"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 )
@@ -177,7 +178,7 @@ func (f *masquerading) verify(context.Context) error {
 	return nil
 }
 
-func (f *masquerading) watch() (kernel.NftablesListener, error) {
+func (f *masquerading) watch() (nft.Listener, error) {
 	return masquerade.NewWatcher(f.task.Ask, f.keeper)
 }
 
@@ -259,11 +260,11 @@ func (tracking) Describe(all chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (tracking) Collect(all chan<- prometheus.Metric) {
-	if entries, limit, err := kernel.Tracked(); err == nil {
+	if entries, limit, err := conntrack.Tracked(); err == nil {
 		all <- prometheus.MustNewConstMetric(descriptionTracked, prometheus.GaugeValue, float64(entries))
 		all <- prometheus.MustNewConstMetric(descriptionLimit, prometheus.GaugeValue, float64(limit))
 	}
-	if failed, err := kernel.InsertFailed(); err == nil {
+	if failed, err := conntrack.InsertFailed(); err == nil {
 		all <- prometheus.MustNewConstMetric(descriptionInsert, prometheus.CounterValue, float64(failed))
 	}
 }

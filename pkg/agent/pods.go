@@ -9,9 +9,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
+	"github.com/flatnet-cni/flatnet/pkg/conntrack"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/masquerade"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/plugin"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
@@ -46,7 +48,7 @@ func (f *pods) feature() feature.Feature {
 			}
 		},
 		// The plugin's tables.
-		Tables: func() (kernel.NftablesListener, error) { return masquerade.NewWatcher(f.task.Ask) },
+		Tables: func() (nft.Listener, error) { return masquerade.NewWatcher(f.task.Ask) },
 		Status: func(ctx context.Context) feature.Part { return f.status(ctx).part() },
 		Gauges: []feature.Gauge{{
 			Description: prometheus.NewDesc("flatnet_addresses", "Addresses of this node's pods by state: used, cooling (released, and last in the queue), free.", []string{"family", "state"}, nil),
@@ -187,7 +189,7 @@ func (f *pods) remove(context.Context) (removed []string, err error) {
 		}
 		removed = append(removed, text)
 		// A kernel that cannot forget is no reason to keep the rest.
-		if err := kernel.ForgetConnections(r.Wire.Addresses); err != nil && !requirements.Check(requirements.Running{}, requirements.Forgetting).Lacks(requirements.Forgetting) {
+		if err := conntrack.ForgetAddresses(r.Wire.Addresses); err != nil && !requirements.Check(requirements.Running{}, requirements.Forgetting).Lacks(requirements.Forgetting) {
 			errs = append(errs, err)
 		}
 	}

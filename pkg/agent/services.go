@@ -16,6 +16,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
@@ -111,7 +112,7 @@ func (s *services) run(ctx context.Context) error {
 	return nil
 }
 
-func (s *services) watch() (kernel.NftablesListener, error) {
+func (s *services) watch() (nft.Listener, error) {
 	if !s.Services {
 		return nil, nil
 	}

@@ -48,7 +48,7 @@ func (k Key) HostInterface(prefix string, attempt int) string {
 func (k Key) MACs() (host, pod kernel.MAC) {
 	sum := k.digest("mac")
 	local := func(b []byte) kernel.MAC {
-		mac := kernel.MAC(append([]byte(nil), b[:6]...))
+		mac := kernel.MAC(b)
 		mac[0] = mac[0]&^0x01 | 0x02
 		return mac
 	}

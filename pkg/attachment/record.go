@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/wire"
 )
 
@@ -103,8 +104,7 @@ func (d *Directory) Get(k Key) (r Record, ok bool) {
 	if err != nil {
 		return Record{}, false
 	}
-	const macLength = 6
-	if err := json.Unmarshal(raw, &r); err != nil || r.Key != k || len(r.Wire.Pod.MAC) != macLength || len(r.Wire.Host.MAC) != macLength {
+	if err := json.Unmarshal(raw, &r); err != nil || r.Key != k || r.Wire.Pod.MAC == (kernel.MAC{}) || r.Wire.Host.MAC == (kernel.MAC{}) {
 		return Record{}, false
 	}
 	return r, true

@@ -67,13 +67,13 @@ func rank(o kernel.Object) int {
 		return 0
 	case kernel.Address:
 		return 1
-	case kernel.TunnelNeighbour:
+	case kernel.Neighbour:
 		return 2
 	case kernel.Forward:
 		return 3
 	case kernel.Rule:
 		return 5
-	case kernel.NodeRoute:
+	case kernel.Route:
 		if o.Table == kernel.FabricTable {
 			return 4
 		}

@@ -246,7 +246,7 @@ func (e *Engine) Observe(event kernel.Event) bool {
 	}
 	x := entry(event.Object)
 	w, wanted := e.want[x.Place]
-	if n, is := event.Object.(kernel.TunnelNeighbour); is && n.MAC == [6]byte{} {
+	if n, is := event.Object.(kernel.Neighbour); is && n.MAC == (kernel.MAC{}) {
 		return wanted // one that the kernel itself made is of no interest
 	}
 	if event.Gone {
@@ -291,13 +291,13 @@ func (e *Engine) count(meant func(kernel.Object) bool) (present, desired int) {
 // PresentRoutes is [Engine.Present] for routes in the main table alone.
 func (e *Engine) PresentRoutes() (present, desired int) {
 	return e.count(func(o kernel.Object) bool {
-		r, isRoute := o.(kernel.NodeRoute)
+		r, isRoute := o.(kernel.Route)
 		return isRoute && r.Table == 0 && !r.Unreachable
 	})
 }
 
 // HasRoute reports whether the route to a podCIDR that is asked for is there.
 func (e *Engine) HasRoute(podCIDR netip.Prefix) bool {
-	place := kernel.Place(kernel.NodeRoute{Destination: podCIDR})
+	place := kernel.Place(kernel.Route{Destination: podCIDR})
 	return e.known && e.want[place].there
 }

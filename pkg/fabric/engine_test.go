@@ -173,7 +173,7 @@ func TestTenThousandTransitions(t *testing.T) {
 func breakSomething(r *rand.Rand, m *memory) []kernel.Event {
 	all, _ := m.List()
 	o := all[r.IntN(len(all))]
-	if route, is := o.(kernel.NodeRoute); is && r.IntN(2) == 0 {
+	if route, is := o.(kernel.Route); is && r.IntN(2) == 0 {
 		route.Unreachable, route.Link, route.OnLink = !route.Unreachable, "", false
 		m.held[kernel.Place(route)] = route
 		return []kernel.Event{{Object: route}}
@@ -238,8 +238,8 @@ func TestWhatCannotBeReadIsNotTakenForAbsent(t *testing.T) {
 }
 
 func TestARouteThatLeadsElsewhereIsReplacedInOneStep(t *testing.T) {
-	a := entry(kernel.NodeRoute{Destination: testNode(2).PodCIDRs[0], Link: "eth0"})
-	b := entry(kernel.NodeRoute{Destination: testNode(2).PodCIDRs[0], Link: tunnelName, OnLink: true})
+	a := entry(kernel.Route{Destination: testNode(2).PodCIDRs[0], Link: "eth0"})
+	b := entry(kernel.Route{Destination: testNode(2).PodCIDRs[0], Link: tunnelName, OnLink: true})
 	changes := Diff(map[string]Entry{a.Place: a}, map[string]Entry{b.Place: b})
 	if len(changes) != 1 || changes[0].Verb != kernel.Put || changes[0].Object != b.Object {
 		t.Errorf("%v", changes)

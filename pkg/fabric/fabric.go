@@ -86,9 +86,9 @@ func Overhead(underlay netip.Addr) int {
 
 // MAC returns the hardware address of a node's end of the overlay. It is a
 // function of the node's name alone: locally administered, unicast.
-func MAC(node string) [6]byte {
+func MAC(node string) kernel.MAC {
 	sum := sha256.Sum256([]byte("flatnet vtep " + node))
-	mac := [6]byte(sum[:6])
+	mac := kernel.MAC(sum[:6])
 	mac[0] = mac[0]&^0x01 | 0x02
 	return mac
 }

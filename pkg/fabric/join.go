@@ -28,12 +28,12 @@ func (s *surroundings) join(peer node.Node) *Peer {
 		p.Ways = append(p.Ways, way)
 		switch way.Mode {
 		case Direct:
-			p.Entries = append(p.Entries, entry(kernel.NodeRoute{
+			p.Entries = append(p.Entries, entry(kernel.Route{
 				Destination: c, Link: way.Link, Gateway: way.Via, Source: s.source(c.Addr(), way.Link),
 			}))
 		case VXLAN:
 			overlaid[familyOf(c.Addr())], outer = true, way.Via
-			p.Entries = append(p.Entries, entry(kernel.NodeRoute{
+			p.Entries = append(p.Entries, entry(kernel.Route{
 				Destination: c, Link: s.Tunnel, Gateway: hop(peer, c.Addr().Is6()), OnLink: c.Addr().Is4(),
 				Source: s.overlaySource(c.Addr().Is6()),
 			}))
@@ -156,10 +156,10 @@ func (s *surroundings) overlay(peer node.Node, outer netip.Addr, families [2]boo
 		if !end.IsValid() || !families[familyOf(end)] {
 			continue
 		}
-		neighbours = append(neighbours, entry(kernel.TunnelNeighbour{Link: s.Tunnel, Address: end, MAC: mac}))
+		neighbours = append(neighbours, entry(kernel.Neighbour{Link: s.Tunnel, Address: end, MAC: mac}))
 		for _, a := range peer.Addresses {
 			if s.Nodes && a.Is6() == ipv6 {
-				ways = append(ways, entry(kernel.NodeRoute{
+				ways = append(ways, entry(kernel.Route{
 					Destination: netip.PrefixFrom(a, a.BitLen()), Table: kernel.FabricTable, Link: s.Tunnel, Gateway: end, OnLink: end.Is4(),
 				}))
 			}

@@ -150,7 +150,7 @@ func (s *surroundings) own(plan *Plan) {
 		if s.Nodes && overlaid[familyOf(c.Addr())] {
 			add(kernel.Rule{From: c, Table: kernel.FabricTable, Priority: rulePriority})
 		}
-		add(kernel.NodeRoute{Destination: c, Metric: lastMetric, Unreachable: true})
+		add(kernel.Route{Destination: c, Metric: lastMetric, Unreachable: true})
 	}
 }
 

@@ -174,7 +174,7 @@ func TestNodesOutsideOfTheOverlay(t *testing.T) {
 }
 
 func TestMACsAreUnicastLocalAndOfTheirNode(t *testing.T) {
-	seen := map[[6]byte]string{}
+	seen := map[kernel.MAC]string{}
 	for i := range 5000 {
 		name := "node-" + strings.Repeat("x", i%7) + netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String()
 		mac := MAC(name)

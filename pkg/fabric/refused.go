@@ -74,7 +74,7 @@ func (f Failure) needs() (all []problem.Thing) {
 			all = append(all, problem.IPv6On(link))
 		}
 	}
-	if r, is := f.Change.Object.(kernel.NodeRoute); is && r.Source.IsValid() {
+	if r, is := f.Change.Object.(kernel.Route); is && r.Source.IsValid() {
 		all = append(all, problem.Address(r.Source))
 	}
 	return all
@@ -145,7 +145,7 @@ func (f Failure) tunnelProblem(node string, t kernel.Tunnel) problem.Problem {
 // inPlaceOf says how to find and remove what is where an object has to be.
 func inPlaceOf(object kernel.Object) string {
 	switch o := object.(type) {
-	case kernel.NodeRoute:
+	case kernel.Route:
 		command, table, metric := "ip", "", ""
 		if o.Destination.Addr().Is6() {
 			command = "ip -6"
@@ -189,9 +189,9 @@ func (f Failure) ipv6() bool {
 	switch o := f.Change.Object.(type) {
 	case kernel.Address:
 		of = o.Prefix.Addr()
-	case kernel.NodeRoute:
+	case kernel.Route:
 		of = o.Destination.Addr()
-	case kernel.TunnelNeighbour:
+	case kernel.Neighbour:
 		of = o.Address
 	}
 	return of.Is6()

@@ -181,7 +181,7 @@ func listen(t *testing.T, n *netlab.Node) (undo func()) {
 
 // What the kernel says tells what to do, where it says anything of that.
 func TestAdviceGoesByTheKernelsWords(t *testing.T) {
-	route := kernel.NodeRoute{Destination: netip.MustParsePrefix("10.244.2.0/24"), Link: "eth0", Gateway: netip.MustParseAddr("172.30.0.2")}
+	route := kernel.Route{Destination: netip.MustParsePrefix("10.244.2.0/24"), Link: "eth0", Gateway: netip.MustParseAddr("172.30.0.2")}
 	for _, c := range []struct {
 		change kernel.Change
 		err    error
@@ -194,10 +194,10 @@ func TestAdviceGoesByTheKernelsWords(t *testing.T) {
 			"look at `ip addr show dev eth0`: the interface is gone or down, or has lost its address; it is tried again by itself"},
 		{kernel.Change{Object: route}, unix.ENOMEM, problem.FabricObject, route.String() + ": cannot allocate memory", problem.FabricObject.Advice()},
 		{kernel.Change{Verb: kernel.Delete, Object: route}, unix.EBUSY, problem.FabricObject, "undo: " + route.String() + ": device or resource busy", problem.FabricObject.Advice()},
-		{kernel.Change{Object: kernel.TunnelNeighbour{Link: tunnelName, Address: netip.MustParseAddr("10.244.2.0")}}, fmt.Errorf("%w: interface flatnet.vx is down", kernel.ErrNoTunnel), problem.FabricObject,
+		{kernel.Change{Object: kernel.Neighbour{Link: tunnelName, Address: netip.MustParseAddr("10.244.2.0")}}, fmt.Errorf("%w: interface flatnet.vx is down", kernel.ErrNoTunnel), problem.FabricObject,
 			"ip neigh add 10.244.2.0 lladdr 00:00:00:00:00:00 dev flatnet.vx nud permanent proto 70: tunnel is not usable: interface flatnet.vx is down",
 			"look at `ip addr show dev flatnet.vx`: the interface is gone or down, or has lost its address; it is tried again by itself"},
-		{kernel.Change{Object: kernel.NodeRoute{Destination: netip.MustParsePrefix("10.244.1.0/24"), Unreachable: true, Metric: 7}}, kernel.ErrExists, problem.RouteTaken,
+		{kernel.Change{Object: kernel.Route{Destination: netip.MustParsePrefix("10.244.1.0/24"), Unreachable: true, Metric: 7}}, kernel.ErrExists, problem.RouteTaken,
 			"ip route add unreachable 10.244.1.0/24 proto 70 metric 7: somebody else's is there already: file exists",
 			"`ip route show 10.244.1.0/24` shows whose it is; if it is not wanted, remove it: `ip route del 10.244.1.0/24 metric 7`"},
 		{kernel.Change{Object: kernel.Rule{From: netip.MustParsePrefix("fd00:244:1::/64"), Table: 70, Priority: 7070}}, kernel.ErrExists, problem.RouteTaken,

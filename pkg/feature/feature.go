@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
 
@@ -41,7 +42,7 @@ type Feature struct {
 	Event func(kernel.Event)
 	// Tables returns who is told, on another goroutine, of changes of nftables. It is
 	// not asked where the kernel has none.
-	Tables func() (kernel.NftablesListener, error)
+	Tables func() (nft.Listener, error)
 
 	// Problems are all that keeps the feature from being as it should, without its
 	// tasks that failed: these are known.

@@ -3,7 +3,8 @@ package host
 import (
 	"golang.org/x/sys/unix"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // ForwardWatcher calls Changed when a base chain of hook forward was made or
@@ -11,37 +12,37 @@ import (
 // FORWARD, and when that may have happened unseen: docker does both when it
 // starts. It sees what is done through nftables, which the common variant of
 // iptables is too, and nothing of the legacy variant. It is a
-// [kernel.NftablesListener].
+// [nft.Listener].
 type ForwardWatcher struct {
 	Changed func() // must not wait
 	touched bool   // by the transaction that is being told
 }
 
-// Missed implements [kernel.NftablesListener].
+// Missed implements [nft.Listener].
 func (w *ForwardWatcher) Missed() {
 	w.touched = false
 	w.Changed()
 }
 
-// Change implements [kernel.NftablesListener].
-func (w *ForwardWatcher) Change(c kernel.NftablesChange) {
+// Change implements [nft.Listener].
+func (w *ForwardWatcher) Change(c nft.Change) {
 	w.touched = w.touched || concernsForward(c)
 }
 
-// Commit implements [kernel.NftablesListener].
-func (w *ForwardWatcher) Commit(kernel.NftablesCommit) {
+// Commit implements [nft.Listener].
+func (w *ForwardWatcher) Commit(nft.Commit) {
 	if w.touched {
 		w.Changed()
 	}
 	w.touched = false
 }
 
-func concernsForward(c kernel.NftablesChange) bool {
+func concernsForward(c nft.Change) bool {
 	switch c.Message {
 	case unix.NFT_MSG_DELRULE:
 		return unix.ByteSliceToString(c.Attribute(unix.NFTA_RULE_CHAIN)) == "FORWARD"
 	case unix.NFT_MSG_NEWCHAIN:
-		for kind, value := range kernel.NetlinkAttributes(c.Attribute(unix.NFTA_CHAIN_HOOK)) {
+		for kind, value := range netlink.Attributes(c.Attribute(unix.NFTA_CHAIN_HOOK)) {
 			if kind == unix.NFTA_HOOK_HOOKNUM {
 				return len(value) == 4 && value[3] == unix.NF_INET_FORWARD // in network byte order
 			}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
@@ -15,9 +15,9 @@ import (
 func TestForwardWatcher(t *testing.T) {
 	node := netlab.Start(t).Node("node")
 	calls := make(chan struct{}, 100)
-	var m *kernel.NftablesMonitor
+	var m *nft.Monitor
 	if err := node.Do(func() (err error) {
-		m, err = kernel.NewNftablesMonitor(&ForwardWatcher{Changed: func() { calls <- struct{}{} }})
+		m, err = nft.NewMonitor(&ForwardWatcher{Changed: func() { calls <- struct{}{} }})
 		return err
 	}); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/flatnet-cni/flatnet/ipam"
 	"github.com/flatnet-cni/flatnet/pkg/addresses"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/namespace"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
 )
 
@@ -27,17 +27,17 @@ func (Plugin) begin(r *cni.Request) (*addresses.BuiltIn, *netconf.Config, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	living := &kernel.Living{}
+	living := &namespace.Living{}
 	options := addresses.Options{Gone: func(r ipam.Reservation) bool {
-		return living.Gone(r.Sandbox.Path, kernel.Identity{Device: r.Sandbox.Device, Inode: r.Sandbox.Inode})
+		return living.Gone(r.Sandbox.Path, namespace.Identity{Device: r.Sandbox.Device, Inode: r.Sandbox.Inode})
 	}}
-	namespace, err := kernel.OpenNamespace(r.Netns)
+	sandbox, err := namespace.Open(r.Netns)
 	switch {
 	case err == nil:
-		id := namespace.Identity()
-		namespace.Close()
+		id := sandbox.Identity()
+		sandbox.Close()
 		options.Sandbox = ipam.Sandbox{Path: r.Netns, Device: id.Device, Inode: id.Inode}
-	case errors.Is(err, kernel.ErrOwnNamespace) && (r.Command == "ADD" || r.Command == "DEL"):
+	case errors.Is(err, namespace.ErrOwn) && (r.Command == "ADD" || r.Command == "DEL"):
 		return nil, nil, cni.Fail(types.ErrInvalidNetNS, "CNI_NETNS "+r.Netns+": "+err.Error(), "CNI_NETNS has to be the path of the pod's network namespace")
 	}
 	return addresses.NewBuiltIn(r, config, options), config, nil

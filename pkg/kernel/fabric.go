@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -25,20 +25,19 @@ type Fabric struct {
 // NewFabric works in the caller's network namespace; tunnel is the name that
 // the node's VXLAN device has or would have.
 func NewFabric(tunnel string) (*Fabric, error) {
-	s, err := openSocket(unix.NETLINK_ROUTE, nil)
+	s, err := openSocket(nil, 64<<10)
 	if err != nil {
 		return nil, err
 	}
-	s.buffer = make([]byte, 64<<10)
 	// The kernel then filters dumps by table and protocol, instead of
 	// ignoring what was asked for. Kernels before 4.20 ignore it; what they
 	// send too much is left out here.
-	_ = unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	_ = s.Set(unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	return &Fabric{tunnel: tunnel, socket: s, indices: map[string]int{}}, nil
 }
 
 // Close closes the socket.
-func (f *Fabric) Close() { f.socket.close() }
+func (f *Fabric) Close() { f.socket.Close() }
 
 // Verb is what happens to an object.
 type Verb int
@@ -66,6 +65,40 @@ func (c Change) String() string {
 	return text
 }
 
+// Place names what an object of the fabric takes up in the kernel: of two
+// objects with the same place, only one can be there. It panics for kinds that
+// are not the fabric's.
+func Place(object Object) string {
+	b := make([]byte, 0, 64)
+	switch o := object.(type) {
+	case Route:
+		b = append(b, "route "...)
+		b = o.Destination.AppendTo(b)
+		b = append(b, " table "...)
+		b = strconv.AppendInt(b, int64(o.table()), 10)
+		b = append(b, " metric "...)
+		b = strconv.AppendInt(b, int64(o.Metric), 10)
+	case Tunnel:
+		b = append(append(b, "link "...), o.Name...)
+	case Address:
+		b = o.Prefix.AppendTo(append(b, "address "...))
+		b = append(append(b, ' '), o.Link...)
+	case Forward:
+		b = append(append(b, "forward "...), o.MAC[:]...)
+		b = append(append(b, ' '), o.Link...)
+	case Neighbour:
+		b = o.Address.AppendTo(append(b, "neighbour "...))
+		b = append(append(b, ' '), o.Link...)
+	case Rule:
+		b = o.From.AppendTo(append(b, "rule "...))
+		b = append(b, " table "...)
+		b = strconv.AppendInt(b, int64(o.Table), 10)
+	default:
+		panic(fmt.Sprintf("kernel: %T has no place in the fabric", object))
+	}
+	return string(b)
+}
+
 // Apply does the changes in their order and returns an error for each, nil
 // where it is done. One that fails does not keep the others from being done.
 func (f *Fabric) Apply(changes []Change) []error {
@@ -74,7 +107,7 @@ func (f *Fabric) Apply(changes []Change) []error {
 	var requests []*nl.NetlinkRequest
 	var positions []int
 	send := func() {
-		for i, err := range f.socket.acknowledgeAll(requests) {
+		for i, err := range f.socket.AcknowledgeAll(requests) {
 			results[positions[i]] = err
 		}
 		requests, positions = requests[:0], positions[:0]
@@ -117,22 +150,40 @@ func (f *Fabric) Apply(changes []Change) []error {
 const mostRequests = 1000
 
 func (f *Fabric) message(c Change) (*nl.NetlinkRequest, error) {
-	if _, link := c.Object.Dependence(); link == f.tunnel && c.Verb != Delete {
+	_, link := c.Object.Dependence()
+	if link == f.tunnel && c.Verb != Delete {
 		if err := f.ownTunnel(); err != nil {
 			return nil, err
 		}
 	}
+	index := 0
+	if link != "" {
+		var err error
+		if index, err = f.index(link); err != nil {
+			return nil, err
+		}
+	}
+	verb := c.Verb
 	switch o := c.Object.(type) {
-	case NodeRoute:
-		return f.routeMessage(c.Verb, o)
+	case Route:
+		return o.in(f.request(verb, unix.RTM_NEWROUTE, unix.RTM_DELROUTE), index), nil
 	case Address:
-		return f.addressMessage(c.Verb, o)
-	case TunnelNeighbour:
-		return f.neighbourMessage(c.Verb, o)
+		return o.in(f.request(verb, unix.RTM_NEWADDR, unix.RTM_DELADDR), index), nil
+	case Neighbour:
+		if verb == Add {
+			verb = Put // the kernel may have made an entry of its own
+		}
+		return o.in(f.request(verb, unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH), index), nil
 	case Forward:
-		return f.forwardMessage(c.Verb, o)
+		if verb == Add {
+			verb = Put // a learned entry would be in the way
+		}
+		return o.in(f.request(verb, unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH), index), nil
 	case Rule:
-		return f.ruleMessage(c.Verb, o)
+		if verb == Put {
+			verb = Add
+		}
+		return o.in(f.request(verb, unix.RTM_NEWRULE, unix.RTM_DELRULE)), nil
 	}
 	return nil, errUnknown(c.Object)
 }
@@ -141,11 +192,11 @@ func (f *Fabric) message(c Change) (*nl.NetlinkRequest, error) {
 func (f *Fabric) request(v Verb, make, remove int) *nl.NetlinkRequest {
 	switch v {
 	case Delete:
-		return f.socket.request(remove, 0)
+		return f.socket.Request(remove, 0)
 	case Put:
-		return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+		return f.socket.Request(make, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
 	}
-	return f.socket.request(make, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	return f.socket.Request(make, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 }
 
 // ownTunnel makes sure that what has the tunnel's name is one, and is up: nothing
@@ -181,120 +232,6 @@ func (f *Fabric) index(link string) (int, error) {
 	}
 	f.indices[link] = l.Index
 	return l.Index, nil
-}
-
-func (f *Fabric) routeMessage(v Verb, o NodeRoute) (*nl.NetlinkRequest, error) {
-	r := f.request(v, unix.RTM_NEWROUTE, unix.RTM_DELROUTE)
-	header := nl.NewRtMsg()
-	header.Family = uint8(family(o.Destination.Addr()))
-	header.Dst_len = uint8(o.Destination.Bits())
-	header.Protocol = Protocol
-	header.Scope = unix.RT_SCOPE_UNIVERSE
-	header.Table = unix.RT_TABLE_UNSPEC
-	switch {
-	case o.Unreachable:
-		header.Type = unix.RTN_UNREACHABLE
-	case o.Odd != 0:
-		header.Type = o.Odd
-	case !o.Gateway.IsValid() && o.Destination.Addr().Is4():
-		header.Scope = unix.RT_SCOPE_LINK
-	}
-	if o.OnLink {
-		header.Flags |= unix.RTNH_F_ONLINK
-	}
-	r.AddData(header)
-	r.AddData(nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(uint32(o.table()))))
-	r.AddData(nl.NewRtAttr(unix.RTA_DST, o.Destination.Addr().AsSlice()))
-	if o.Gateway.IsValid() {
-		r.AddData(gatewayAttribute(o.Destination.Addr(), o.Gateway))
-	}
-	if o.Link != "" {
-		index, err := f.index(o.Link)
-		if err != nil {
-			return nil, err
-		}
-		r.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
-	}
-	if o.Source.IsValid() {
-		r.AddData(nl.NewRtAttr(unix.RTA_PREFSRC, o.Source.AsSlice()))
-	}
-	if o.Metric != 0 {
-		r.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(o.Metric))))
-	}
-	return r, nil
-}
-
-func (f *Fabric) addressMessage(v Verb, o Address) (*nl.NetlinkRequest, error) {
-	index, err := f.index(o.Link)
-	if err != nil {
-		return nil, err
-	}
-	r := f.request(v, unix.RTM_NEWADDR, unix.RTM_DELADDR)
-	header := nl.NewIfAddrmsg(family(o.Prefix.Addr()))
-	header.Index = uint32(index)
-	header.Prefixlen = uint8(o.Prefix.Bits())
-	r.AddData(header)
-	r.AddData(nl.NewRtAttr(unix.IFA_LOCAL, o.Prefix.Addr().AsSlice()))
-	r.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, o.Prefix.Addr().AsSlice()))
-	if flags := o.flags(); flags != 0 && v != Delete {
-		r.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
-	}
-	if o.Deprecated && v != Delete {
-		const forever = 1<<32 - 1
-		lifetime := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: 0, Valid: forever}}
-		r.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetime.Serialize()))
-	}
-	return r, nil
-}
-
-func (f *Fabric) neighbourMessage(v Verb, o TunnelNeighbour) (*nl.NetlinkRequest, error) {
-	index, err := f.index(o.Link)
-	if err != nil {
-		return nil, err
-	}
-	if v == Add {
-		v = Put // the kernel may have made an entry of its own
-	}
-	r := f.request(v, unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH)
-	r.AddData(&netlink.Ndmsg{Family: uint8(family(o.Address)), Index: uint32(index), State: unix.NUD_PERMANENT})
-	r.AddData(nl.NewRtAttr(unix.NDA_DST, o.Address.AsSlice()))
-	r.AddData(nl.NewRtAttr(unix.NDA_LLADDR, o.MAC[:]))
-	r.AddData(nl.NewRtAttr(attributeNeighbourProtocol, nl.Uint8Attr(Protocol)))
-	return r, nil
-}
-
-func (f *Fabric) forwardMessage(v Verb, o Forward) (*nl.NetlinkRequest, error) {
-	index, err := f.index(o.Link)
-	if err != nil {
-		return nil, err
-	}
-	if v == Add {
-		v = Put // a learned entry would be in the way
-	}
-	r := f.request(v, unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH)
-	r.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(index), State: unix.NUD_PERMANENT, Flags: unix.NTF_SELF})
-	r.AddData(nl.NewRtAttr(unix.NDA_LLADDR, o.MAC[:]))
-	r.AddData(nl.NewRtAttr(unix.NDA_DST, o.To.AsSlice()))
-	return r, nil
-}
-
-func (f *Fabric) ruleMessage(v Verb, o Rule) (*nl.NetlinkRequest, error) {
-	if v == Put {
-		v = Add
-	}
-	r := f.request(v, unix.RTM_NEWRULE, unix.RTM_DELRULE)
-	header := nl.NewRtMsg() // a struct fib_rule_hdr has the same layout
-	header.Family = uint8(family(o.From.Addr()))
-	header.Src_len = uint8(o.From.Bits())
-	header.Table = unix.RT_TABLE_UNSPEC
-	header.Type = unix.FR_ACT_TO_TBL
-	header.Protocol, header.Scope = 0, 0
-	r.AddData(header)
-	r.AddData(nl.NewRtAttr(unix.FRA_SRC, o.From.Addr().AsSlice()))
-	r.AddData(nl.NewRtAttr(unix.FRA_TABLE, nl.Uint32Attr(uint32(o.Table))))
-	r.AddData(nl.NewRtAttr(unix.FRA_PRIORITY, nl.Uint32Attr(uint32(o.Priority))))
-	r.AddData(nl.NewRtAttr(unix.FRA_PROTOCOL, nl.Uint8Attr(Protocol)))
-	return r, nil
 }
 
 // List returns what of the fabric is in the kernel: the tunnel and what is on
@@ -334,7 +271,7 @@ func (f *Fabric) listRoutes() ([]Object, error) {
 		for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			header := &nl.RtMsg{}
 			header.Family, header.Table, header.Protocol = fam, table, Protocol
-			answer, err := f.socket.dump(unix.RTM_GETROUTE, header)
+			answer, err := f.socket.Dump(unix.RTM_GETROUTE, header)
 			if isAbsentFamily(err) || errors.Is(err, unix.ENOENT) {
 				continue // no such table yet
 			}
@@ -356,9 +293,9 @@ func (f *Fabric) listRoutes() ([]Object, error) {
 }
 
 // readRoute returns the route of a message, and whether it is the fabric's.
-func (f *Fabric) readRoute(message []byte, names map[int]string) (route NodeRoute, ours bool, err error) {
-	found, err := parseRoute(message)
-	if err != nil || found.protocol != Protocol {
+func (f *Fabric) readRoute(message []byte, names map[int]string) (route Route, ours bool, err error) {
+	found := parseRoute(message)
+	if found.protocol != Protocol {
 		return route, false, err
 	}
 	name, known := names[found.link]
@@ -381,19 +318,19 @@ func (f *Fabric) readRoute(message []byte, names map[int]string) (route NodeRout
 
 // nodeRoute describes a route with flatnet's protocol number; ours is false for
 // those of pods, whose interface has no name here.
-func nodeRoute(found foundRoute, link string) (route NodeRoute, ours bool) {
+func nodeRoute(found foundRoute, link string) (route Route, ours bool) {
 	if found.cloned || (found.Table != unix.RT_TABLE_MAIN && found.Table != FabricTable) {
 		return route, false
 	}
-	route = NodeRoute{
-		Destination: found.destination, Metric: found.Priority, Gateway: found.Gateway,
-		OnLink: found.onLink, Source: found.source, Link: link,
+	route = Route{
+		Destination: found.Destination, Metric: found.Metric, Gateway: found.Gateway,
+		OnLink: found.OnLink, Source: found.Source, Link: link,
 	}
 	if found.Table != unix.RT_TABLE_MAIN {
 		route.Table = found.Table
 	}
 	const defaultMetric6 = 1024
-	if found.destination.Addr().Is6() && route.Metric == defaultMetric6 {
+	if found.Destination.Addr().Is6() && route.Metric == defaultMetric6 {
 		route.Metric = 0
 	}
 	switch found.kind {
@@ -413,7 +350,7 @@ func (f *Fabric) listRules() ([]Object, error) {
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		header := &nl.RtMsg{}
 		header.Family = fam
-		answer, err := f.socket.dump(unix.RTM_GETRULE, header)
+		answer, err := f.socket.Dump(unix.RTM_GETRULE, header)
 		if isAbsentFamily(err) {
 			continue
 		}
@@ -427,9 +364,4 @@ func (f *Fabric) listRules() ([]Object, error) {
 		}
 	}
 	return objects, nil
-}
-
-// isAbsentFamily reports whether the kernel has no such address family.
-func isAbsentFamily(err error) bool {
-	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
 }

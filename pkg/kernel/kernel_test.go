@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flatnet-cni/flatnet/pkg/namespace"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -19,12 +20,12 @@ func withNetlink(t *testing.T, f func(n *Netlink, node *netlab.Node, pod *netlab
 	lab := netlab.Start(t)
 	node, pod := lab.Node("node"), lab.Pod("pod")
 	err := node.Do(func() error {
-		namespace, err := OpenNamespace(pod.Path)
+		inside, err := namespace.Open(pod.Path)
 		if err != nil {
 			return err
 		}
-		defer namespace.Close()
-		n, err := NewNetlink(namespace)
+		defer inside.Close()
+		n, err := NewNetlink(inside)
 		if err != nil {
 			return err
 		}
@@ -64,10 +65,10 @@ func oneOfEach() []Object {
 		Neighbour{Host, "veth0", netip.MustParseAddr("10.0.0.2"), pod, false}, Neighbour{Host, "veth0", netip.MustParseAddr("fd00::2"), pod, true},
 		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("10.0.0.2/32")},
 		Route{Side: Host, Link: "veth0", Destination: netip.MustParsePrefix("fd00::2/128")},
-		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: linkLocal4},
-		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("::/0"), Gateway: linkLocal6},
-		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("10.9.0.0/16"), Gateway: linkLocal4, Table: 1000, Priority: 7, MTU: 1300, AdvMSS: 1200, Scope: &scope},
-		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("fd09::/64"), Gateway: linkLocal6, Table: 1000, Priority: 7, MTU: 1300, AdvMSS: 1200},
+		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: linkLocal4, OnLink: true},
+		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("::/0"), Gateway: linkLocal6, OnLink: true},
+		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("10.9.0.0/16"), Gateway: linkLocal4, OnLink: true, Table: 1000, Metric: 7, MTU: 1300, AdvMSS: 1200, Scope: &scope},
+		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("fd09::/64"), Gateway: linkLocal6, OnLink: true, Table: 1000, Metric: 7, MTU: 1300, AdvMSS: 1200},
 		Reachable{Pod, "eth0", netip.MustParseAddr("fd00::2")},
 		Running{Host, "veth0"}, Running{Pod, "eth0"}, Patience{Host, "veth0", false}, Patience{Host, "veth0", true},
 	}
@@ -160,22 +161,6 @@ func TestIPv6IsEnabledWhereTheRuntimeDisabledIt(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestOpenNamespaceRefuses(t *testing.T) {
-	for path, want := range map[string]error{
-		"/proc/self/ns/net":   ErrOwnNamespace,
-		"/proc/self/ns/uts":   ErrNoNamespace,
-		"/dev/null":           ErrNoNamespace,
-		t.TempDir():           ErrNoNamespace,
-		"/nowhere/to/be/seen": ErrNoNamespace,
-		"":                    ErrNoNamespace,
-	} {
-		n, err := OpenNamespace(path)
-		if !errors.Is(err, want) {
-			t.Errorf("OpenNamespace(%q) = %v, %v; want %v", path, n, err, want)
-		}
-	}
 }
 
 func TestErrorsSayWhatWasTried(t *testing.T) {

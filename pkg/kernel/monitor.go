@@ -2,21 +2,19 @@ package kernel
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
-	"os"
-	"unsafe"
 
-	"github.com/vishvananda/netlink"
+	vishvananda "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 )
 
 // Event is news from the kernel that concerns a node's fabric.
 type Event struct {
 	// Object came, or went where Gone is set. nil for the other kinds. A
-	// [TunnelNeighbour] without MAC is one that is no longer valid.
+	// [Neighbour] without MAC is one that is no longer valid.
 	Object Object
 	Gone   bool
 	// Underlay says that an interface, address or route that is not flatnet's
@@ -34,10 +32,10 @@ type Event struct {
 // Monitor tells what happens to a node's fabric and underlay.
 // Equivalent to: `ip monitor link address route rule neigh`.
 type Monitor struct {
-	file   *os.File
-	tunnel string
-	links  map[int]seenLink
-	lookup *socket
+	listener *netlink.Listener
+	tunnel   string
+	links    map[int]seenLink
+	lookup   *socket
 }
 
 type seenLink struct {
@@ -54,89 +52,28 @@ const monitorBuffer = 16 << 20
 // NewMonitor opens a monitor in the caller's network namespace. What happens
 // from then on is told by [Monitor.Run].
 func NewMonitor(tunnel string) (*Monitor, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("opening netlink socket: %w", err)
-	}
-	// Beyond the limit for sockets of anybody; without the right to do that,
-	// as much as is allowed.
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, monitorBuffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, monitorBuffer)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("binding netlink socket: %w", err)
-	}
-	for _, group := range []int{
+	listener, err := netlink.Listen(unix.NETLINK_ROUTE, monitorBuffer,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
-	} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
-			unix.Close(fd)
-			return nil, fmt.Errorf("subscribing to netlink group %d: %w", group, err)
-		}
-	}
-	lookup, err := openSocket(unix.NETLINK_ROUTE, nil)
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
 	if err != nil {
-		unix.Close(fd)
 		return nil, err
 	}
-	return &Monitor{
-		file: os.NewFile(uintptr(fd), "netlink"), tunnel: tunnel,
-		links: map[int]seenLink{}, lookup: lookup,
-	}, nil
+	lookup, err := openSocket(nil, usualBytes)
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return &Monitor{listener: listener, tunnel: tunnel, links: map[int]seenLink{}, lookup: lookup}, nil
 }
 
 // Run calls tell for every event until ctx ends; then it returns nil and the
 // monitor is closed.
 func (m *Monitor) Run(ctx context.Context, tell func(Event)) error {
-	defer m.lookup.close()
-	defer m.file.Close()
-	stop := context.AfterFunc(ctx, func() { m.file.Close() })
-	defer stop()
-	raw, err := m.file.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("waiting for netlink notifications: %w", err)
-	}
-	buffer := make([]byte, 64<<10)
-	for {
-		var n int
-		var from unix.Sockaddr
-		var receiveErr error
-		err := raw.Read(func(fd uintptr) bool {
-			n, from, receiveErr = unix.Recvfrom(int(fd), buffer, 0)
-			return !errors.Is(receiveErr, unix.EAGAIN)
-		})
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return fmt.Errorf("waiting for netlink notifications: %w", err)
-		case errors.Is(receiveErr, unix.ENOBUFS):
-			clear(m.links)
-			tell(Event{Lost: true})
-			continue
-		case errors.Is(receiveErr, unix.EINTR):
-			continue
-		case receiveErr != nil:
-			return fmt.Errorf("receiving netlink notifications: %w", receiveErr)
-		}
-		if kernel, is := from.(*unix.SockaddrNetlink); is && kernel.Pid == 0 {
-			m.read(buffer[:n], tell)
-		}
-	}
-}
-
-func (m *Monitor) read(messages []byte, tell func(Event)) {
-	for len(messages) >= unix.SizeofNlMsghdr {
-		header := (*unix.NlMsghdr)(unsafe.Pointer(&messages[0]))
-		length := int(header.Len)
-		if length < unix.SizeofNlMsghdr || length > len(messages) {
-			return
-		}
-		m.interpret(header.Type, messages[unix.SizeofNlMsghdr:length], tell)
-		messages = messages[min(align(length), len(messages)):]
-	}
+	defer m.lookup.Close()
+	return m.listener.Run(ctx, func(h *unix.NlMsghdr, message []byte) { m.interpret(h.Type, message, tell) }, func() {
+		clear(m.links)
+		tell(Event{Lost: true})
+	})
 }
 
 func (m *Monitor) interpret(kind uint16, message []byte, tell func(Event)) {
@@ -171,7 +108,7 @@ func (m *Monitor) seen(index int) seenLink {
 	return l
 }
 
-func describe(a *netlink.LinkAttrs) seenLink {
+func describe(a *vishvananda.LinkAttrs) seenLink {
 	return seenLink{name: a.Name, group: int(a.Group), mtu: a.MTU, up: a.Flags&net.FlagUp != 0, mac: a.HardwareAddr.String()}
 }
 
@@ -179,7 +116,7 @@ func (m *Monitor) link(message []byte, gone bool, tell func(Event)) {
 	if message[0] == unix.AF_BRIDGE {
 		return // a port's state
 	}
-	l, err := netlink.LinkDeserialize(nil, message)
+	l, err := vishvananda.LinkDeserialize(nil, message)
 	if err != nil {
 		return
 	}
@@ -192,7 +129,7 @@ func (m *Monitor) link(message []byte, gone bool, tell func(Event)) {
 	switch {
 	case now.group == Group, known && !gone && before == now:
 	case now.name == m.tunnel:
-		if device, isVxlan := l.(*netlink.Vxlan); isVxlan {
+		if device, isVxlan := l.(*vishvananda.Vxlan); isVxlan {
 			tell(Event{Object: tunnelOf(device), Gone: gone})
 		} else {
 			tell(Event{Underlay: true})
@@ -203,13 +140,12 @@ func (m *Monitor) link(message []byte, gone bool, tell func(Event)) {
 }
 
 func (m *Monitor) address(message []byte, gone bool, tell func(Event)) {
-	header := nl.DeserializeIfAddrmsg(message)
-	l := m.seen(int(header.Index))
+	found := parseAddress(message)
+	l := m.seen(found.link)
 	switch {
 	case l.group == Group:
 	case l.name == m.tunnel:
-		found, err := parseAddress(message)
-		if err == nil && !found.prefix.Addr().IsLinkLocalUnicast() {
+		if !found.prefix.Addr().IsLinkLocalUnicast() {
 			tell(Event{Object: tunnelAddress(m.tunnel, found), Gone: gone})
 		}
 	default:
@@ -218,8 +154,8 @@ func (m *Monitor) address(message []byte, gone bool, tell func(Event)) {
 }
 
 func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
-	found, err := parseRoute(message)
-	if err != nil || found.cloned {
+	found := parseRoute(message)
+	if found.cloned {
 		return
 	}
 	if found.Table == unix.RT_TABLE_LOCAL && found.protocol == Protocol && gone {
@@ -230,7 +166,7 @@ func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
 	}
 	if found.protocol != Protocol {
 		if l := m.seen(found.link); found.Table == unix.RT_TABLE_MAIN && l.group != Group && l.name != m.tunnel &&
-			!found.destination.Addr().IsLinkLocalUnicast() && !found.destination.Addr().IsMulticast() {
+			!found.Destination.Addr().IsLinkLocalUnicast() && !found.Destination.Addr().IsMulticast() {
 			tell(Event{Underlay: true})
 		}
 		return
@@ -265,9 +201,9 @@ func (m *Monitor) neighbour(message []byte, gone bool, tell func(Event)) {
 	}
 	// An entry that is deleted first becomes a failed one without MAC, and is
 	// told of as that.
-	header, address, _, _, err := parseNeighbour(message)
-	if err == nil && header.family != unix.AF_BRIDGE && !address.IsMulticast() {
-		tell(Event{Object: TunnelNeighbour{Link: m.tunnel, Address: address}})
+	n, err := parseNeighbour(message)
+	if err == nil && n.family != unix.AF_BRIDGE && !n.address.IsMulticast() {
+		tell(Event{Object: Neighbour{Link: m.tunnel, Address: n.address}})
 	}
 }
 
@@ -280,7 +216,7 @@ func toldTwice(message []byte) bool {
 		return false
 	}
 	const nextHopGroup = 13 // NDA_NH_ID: such an entry has no address either
-	for kind := range NetlinkAttributes(message[neighbourHeaderSize:]) {
+	for kind := range netlink.Attributes(message[neighbourHeaderSize:]) {
 		if kind == unix.NDA_DST || kind == nextHopGroup {
 			return false
 		}

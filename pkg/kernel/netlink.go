@@ -1,16 +1,12 @@
 package kernel
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/namespace"
 )
 
 // Netlink makes, compares and removes objects in the running kernel, through
@@ -23,23 +19,23 @@ type Netlink struct {
 	// container that may be read-only, and the machine's be mounted elsewhere.
 	Sysctls string
 
-	pod     *Namespace
+	pod     *namespace.Namespace
 	sockets [2]*socket
 	indices [2]map[string]int
 }
 
 // NewNetlink works in the caller's namespace as the host side and in pod as
 // the pod side. Without a pod (nil) every operation on that side fails.
-func NewNetlink(pod *Namespace) (*Netlink, error) {
+func NewNetlink(pod *namespace.Namespace) (*Netlink, error) {
 	n := &Netlink{pod: pod, indices: [2]map[string]int{{}, {}}}
 	var err error
-	if n.sockets[Host], err = openSocket(unix.NETLINK_ROUTE, nil); err != nil {
+	if n.sockets[Host], err = openSocket(nil, usualBytes); err != nil {
 		return nil, err
 	}
 	if pod == nil {
 		return n, nil
 	}
-	if n.sockets[Pod], err = openSocket(unix.NETLINK_ROUTE, pod); err != nil {
+	if n.sockets[Pod], err = openSocket(pod, usualBytes); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("in namespace %s: %w", pod.Path, err)
 	}
@@ -50,7 +46,7 @@ func NewNetlink(pod *Namespace) (*Netlink, error) {
 func (n *Netlink) Close() {
 	for _, s := range n.sockets {
 		if s != nil {
-			s.close()
+			s.Close()
 		}
 	}
 }
@@ -193,6 +189,20 @@ func isGone(err error) bool {
 	return false
 }
 
+func isUnreachable(err error) bool {
+	for _, errno := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// isAbsentFamily reports whether the kernel has no such address family.
+func isAbsentFamily(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
 // socket returns the side's netlink socket.
 func (n *Netlink) socket(side Side) (*socket, error) {
 	if n.sockets[side] == nil {
@@ -216,44 +226,4 @@ func (n *Netlink) on(side Side, link string) (*socket, int, error) {
 	}
 	n.indices[side][link] = l.Index
 	return s, l.Index, nil
-}
-
-// inPod calls f on a thread in the pod's namespace, for what can be done in no
-// other way: a sysctl. The thread ends with the goroutine.
-func (n *Netlink) inPod(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(netns.NsHandle(n.pod.fd)); err != nil {
-			result <- fmt.Errorf("entering namespace %s: %w", n.pod.Path, err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
-}
-
-// sysctl is the file of a sysctl, for example of "net/ipv4/ip_forward".
-func (n *Netlink) sysctl(key string) string {
-	return filepath.Join(cmp.Or(n.Sysctls, "/proc/sys"), key)
-}
-
-func (n *Netlink) enableForwarding(f Forwarding) error {
-	// Writing takes the kernel's network lock and visits every interface,
-	// so it is done only where it changes something.
-	if found, err := n.inspectForwarding(f); err != nil || found == "" {
-		return err
-	}
-	return os.WriteFile(n.sysctl(f.Key()), []byte("1"), 0)
-}
-
-func (n *Netlink) inspectForwarding(f Forwarding) (string, error) {
-	raw, err := os.ReadFile(n.sysctl(f.Key()))
-	if err != nil {
-		return "", err
-	}
-	if value := strings.TrimSpace(string(raw)); value != "1" {
-		return fmt.Sprintf("%s is %s", strings.ReplaceAll(f.Key(), "/", "."), value), nil
-	}
-	return "", nil
 }

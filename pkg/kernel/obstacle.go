@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/vishvananda/netlink"
+	vishvananda "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -45,7 +45,7 @@ func (o *Obstacle) Error() string {
 func (o *Obstacle) Unwrap() []error { return []error{o.Sort, o.Err} }
 
 // nameTaken is the obstacle of an interface that has the tunnel's name.
-func nameTaken(l netlink.Link) error {
+func nameTaken(l vishvananda.Link) error {
 	return &Obstacle{Sort: ErrNameTaken, Link: l.Attrs().Name, Type: l.Type(), Err: ErrExists}
 }
 
@@ -55,7 +55,7 @@ func (f *Fabric) explainNumber(want Tunnel, err error) error {
 	if !errors.Is(err, ErrExists) {
 		return err
 	}
-	return f.explain(want, ErrNumberTaken, err, func(d *netlink.Vxlan) bool {
+	return f.explain(want, ErrNumberTaken, err, func(d *vishvananda.Vxlan) bool {
 		return !d.FlowBased && d.VxlanId == want.VNI && d.Port == want.Port && sameFamily(d, want)
 	})
 }
@@ -67,30 +67,30 @@ func (f *Fabric) explainPort(want Tunnel, err error) error {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return err
 	}
-	return f.explain(want, ErrPortTaken, err, func(d *netlink.Vxlan) bool {
+	return f.explain(want, ErrPortTaken, err, func(d *vishvananda.Vxlan) bool {
 		return d.Port == want.Port && d.Attrs().Flags&net.FlagUp != 0 && (d.FlowBased || sameFamily(d, want))
 	})
 }
 
 // sameFamily reports whether a device's outer packets are of the tunnel's family:
 // each family has ports and numbers of its own.
-func sameFamily(d *netlink.Vxlan, want Tunnel) bool {
+func sameFamily(d *vishvananda.Vxlan, want Tunnel) bool {
 	ipv6 := len(d.SrcAddr) == net.IPv6len && d.SrcAddr.To4() == nil || len(d.Group) == net.IPv6len && d.Group.To4() == nil
 	return ipv6 == want.From.Is6()
 }
 
-func (f *Fabric) explain(want Tunnel, sort, err error, inTheWay func(*netlink.Vxlan) bool) error {
+func (f *Fabric) explain(want Tunnel, sort, err error, inTheWay func(*vishvananda.Vxlan) bool) error {
 	o := &Obstacle{Sort: sort, Err: err}
-	answer, listing := f.socket.dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	answer, listing := f.socket.Dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
 	if listing != nil {
 		return errors.Join(o, fmt.Errorf("looking for the interface in the way: %w", listing))
 	}
 	for _, message := range answer {
-		l, err := netlink.LinkDeserialize(nil, message)
+		l, err := vishvananda.LinkDeserialize(nil, message)
 		if err != nil {
 			continue // of a kind that the library cannot read, and no VXLAN device
 		}
-		if d, is := l.(*netlink.Vxlan); is && d.Name != want.Name && inTheWay(d) {
+		if d, is := l.(*vishvananda.Vxlan); is && d.Name != want.Name && inTheWay(d) {
 			o.Link, o.Type = d.Name, d.Type()
 			return o
 		}

@@ -6,10 +6,37 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
+	vishvananda "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
+
+// Tunnel is the VXLAN device: the overlay's interface on this node. It learns
+// nothing: who is where stands in [Forward] entries.
+type Tunnel struct {
+	Name string
+	VNI  int        // VXLAN network identifier, 1 to 16777215
+	Port int        // UDP destination port, 1 to 65535
+	From netip.Addr // the node's address on the underlay; its family is the tunnel's
+	MAC  MAC
+	MTU  int // bytes
+}
+
+func (t Tunnel) String() string {
+	// The outer UDP checksum is left out over IPv4: the inner packets have
+	// their own, and kernels before 5.8 and some network cards compute a wrong
+	// one for packets that were translated. Over IPv6 it is required (RFC 6935
+	// allows to leave it out, but then the other end has to agree).
+	checksum := "noudpcsum"
+	if t.From.Is6() {
+		checksum = "udpcsum"
+	}
+	return fmt.Sprintf("ip link add %s address %s mtu %d type vxlan id %d local %s dstport %d nolearning %s; ip link set %s up addrgenmode none",
+		t.Name, t.MAC, t.MTU, t.VNI, t.From, t.Port, checksum, t.Name)
+}
+
+// Dependence implements [Object]: a tunnel stands alone.
+func (Tunnel) Dependence() (Side, string) { return Host, "" }
 
 // applyTunnel makes, adapts or removes the VXLAN device. What can be changed
 // while it is in use is; otherwise the device is made anew, and what was on it
@@ -32,7 +59,7 @@ func (f *Fabric) applyTunnel(v Verb, want Tunnel) error {
 	case err != nil:
 		return err
 	}
-	device, isVxlan := found.(*netlink.Vxlan)
+	device, isVxlan := found.(*vishvananda.Vxlan)
 	if !isVxlan {
 		return nameTaken(found)
 	}
@@ -54,7 +81,7 @@ func (f *Fabric) applyTunnel(v Verb, want Tunnel) error {
 // moveTunnel gives the tunnel another address on the underlay. Equivalent to:
 // `ip link set NAME type vxlan local ADDRESS`.
 func (f *Fabric) moveTunnel(t Tunnel, index int) error {
-	r := f.socket.request(unix.RTM_NEWLINK, 0)
+	r := f.socket.Request(unix.RTM_NEWLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index = int32(index)
 	r.AddData(message)
@@ -62,7 +89,7 @@ func (f *Fabric) moveTunnel(t Tunnel, index int) error {
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
 	addLocal(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), t.From)
 	r.AddData(info)
-	return f.socket.acknowledge(r)
+	return f.socket.Acknowledge(r)
 }
 
 func addLocal(data *nl.RtAttr, local netip.Addr) {
@@ -76,9 +103,9 @@ func addLocal(data *nl.RtAttr, local netip.Addr) {
 // createTunnel makes the device with its MAC address, so that nobody else gives
 // it one: udev leaves alone what came with an address (MACAddressPolicy).
 func (f *Fabric) createTunnel(t Tunnel) error {
-	r := f.socket.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	r := f.socket.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	addEnd(r.AddData, End{Name: t.Name, MAC: t.MAC[:]}, t.MTU)
+	addEnd(r.AddData, End{Name: t.Name, MAC: t.MAC}, t.MTU)
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
 	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
@@ -93,7 +120,7 @@ func (f *Fabric) createTunnel(t Tunnel) error {
 		data.AddRtAttr(nl.IFLA_VXLAN_UDP_ZERO_CSUM6_RX, nl.Uint8Attr(0))
 	}
 	r.AddData(info)
-	if err := f.socket.acknowledge(r); err != nil {
+	if err := f.socket.Acknowledge(r); err != nil {
 		return f.explainNumber(t, err)
 	}
 	if t.From.Is6() && !offloadIsSafe(kernelRelease()) {
@@ -116,17 +143,17 @@ func (f *Fabric) adaptTunnel(t Tunnel, index int) error {
 	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(inet6AddrGenMode, nl.Uint8Attr(addrGenModeNone))
 	quiet.AddData(families)
-	if err := f.socket.acknowledge(quiet); err != nil && !isAbsentFamily(err) {
+	if err := f.socket.Acknowledge(quiet); err != nil && !isAbsentFamily(err) {
 		return err
 	}
 	up := f.linkMessage(index, unix.IFF_UP)
 	up.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, t.MAC[:]))
 	up.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(t.MTU))))
-	return f.explainPort(t, f.socket.acknowledge(up))
+	return f.explainPort(t, f.socket.Acknowledge(up))
 }
 
 func (f *Fabric) linkMessage(index int, flags uint32) *nl.NetlinkRequest {
-	r := f.socket.request(unix.RTM_SETLINK, 0)
+	r := f.socket.Request(unix.RTM_SETLINK, 0)
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index, message.Flags, message.Change = int32(index), flags, flags
 	r.AddData(message)
@@ -142,7 +169,7 @@ func (f *Fabric) findTunnel() (*Tunnel, int, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("looking at %s: %w", f.tunnel, err)
 	}
-	device, isVxlan := l.(*netlink.Vxlan)
+	device, isVxlan := l.(*vishvananda.Vxlan)
 	if !isVxlan {
 		return nil, 0, nil
 	}
@@ -152,7 +179,7 @@ func (f *Fabric) findTunnel() (*Tunnel, int, error) {
 
 // tunnelOf describes a device. One that is down or differs in what [Tunnel] does
 // not name is described as nothing that could be wanted.
-func tunnelOf(device *netlink.Vxlan) Tunnel {
+func tunnelOf(device *vishvananda.Vxlan) Tunnel {
 	t := Tunnel{
 		Name: device.Name, VNI: device.VxlanId, Port: device.Port,
 		MTU: device.MTU,
@@ -170,7 +197,7 @@ func tunnelOf(device *netlink.Vxlan) Tunnel {
 	return t
 }
 
-func plainVxlan(device *netlink.Vxlan) bool {
+func plainVxlan(device *vishvananda.Vxlan) bool {
 	return !device.Learning && !device.FlowBased && !device.GBP
 }
 
@@ -192,7 +219,7 @@ func (f *Fabric) listTunnel(index int) ([]Object, error) {
 		}
 	}
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
-		answer, err := f.socket.dump(unix.RTM_GETNEIGH, neighboursOf(fam, index)...)
+		answer, err := f.socket.Dump(unix.RTM_GETNEIGH, neighboursOf(fam, index)...)
 		if isAbsentFamily(err) {
 			continue
 		}
@@ -212,23 +239,23 @@ func (f *Fabric) listTunnel(index int) ([]Object, error) {
 // in the header, a neighbour table beside it.
 func neighboursOf(fam uint8, index int) []nl.NetlinkRequestData {
 	if fam == unix.AF_BRIDGE {
-		return []nl.NetlinkRequestData{&netlink.Ndmsg{Family: fam, Index: uint32(index)}}
+		return []nl.NetlinkRequestData{&vishvananda.Ndmsg{Family: fam, Index: uint32(index)}}
 	}
-	return []nl.NetlinkRequestData{&netlink.Ndmsg{Family: fam}, nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(index)))}
+	return []nl.NetlinkRequestData{&vishvananda.Ndmsg{Family: fam}, nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(index)))}
 }
 
 // readNeighbour returns the object of a neighbour message, or nil where it is
 // not one on the tunnel that anybody made.
 func readNeighbour(message []byte, name string, index int) Object {
-	header, address, mac, _, err := parseNeighbour(message)
-	if err != nil || header.link != index || mac == [6]byte{} && header.family == unix.AF_BRIDGE {
+	n, err := parseNeighbour(message)
+	if err != nil || n.link != index || n.mac == (MAC{}) && n.family == unix.AF_BRIDGE {
 		return nil
 	}
-	if header.family == unix.AF_BRIDGE {
-		return Forward{Link: name, MAC: mac, To: address}
+	if n.family == unix.AF_BRIDGE {
+		return Forward{Link: name, MAC: n.mac, To: n.address}
 	}
-	if header.state&unix.NUD_PERMANENT == 0 || address.IsMulticast() {
+	if n.state&unix.NUD_PERMANENT == 0 || n.address.IsMulticast() {
 		return nil // the kernel's own
 	}
-	return TunnelNeighbour{Link: name, Address: address, MAC: mac}
+	return Neighbour{Link: name, Address: n.address, MAC: n.mac}
 }

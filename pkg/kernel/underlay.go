@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
+	vishvananda "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -72,12 +72,12 @@ func (u Underlay) Owner(address netip.Addr) (UnderlayLink, bool) {
 func (f *Fabric) Underlay() (Underlay, error) {
 	var u Underlay
 	names := map[int]string{}
-	answer, err := f.socket.dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(withoutStatistics)))
+	answer, err := f.socket.Dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(withoutStatistics)))
 	if err != nil {
 		return u, fmt.Errorf("listing interfaces: %w", err)
 	}
 	for _, message := range answer {
-		l, err := netlink.LinkDeserialize(nil, message)
+		l, err := vishvananda.LinkDeserialize(nil, message)
 		if err != nil {
 			return u, fmt.Errorf("listing interfaces: %w", err)
 		}
@@ -99,38 +99,18 @@ func (f *Fabric) Underlay() (Underlay, error) {
 }
 
 func (f *Fabric) underlayAddresses(u *Underlay, names map[int]string) error {
-	answer, err := f.socket.dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
+	answer, err := f.socket.Dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
 	if err != nil {
 		return fmt.Errorf("listing addresses: %w", err)
 	}
 	for _, message := range answer {
-		header := nl.DeserializeIfAddrmsg(message)
-		name, known := names[int(header.Index)]
-		if !known {
-			continue
-		}
-		attributes, err := nl.ParseRouteAttr(message[header.Len():])
-		if err != nil {
-			return fmt.Errorf("listing addresses: %w", err)
-		}
-		// On a point-to-point interface IFA_ADDRESS is the other end's.
-		var own, peer netip.Addr
-		for _, a := range attributes {
-			switch a.Attr.Type {
-			case unix.IFA_LOCAL:
-				own, _ = netip.AddrFromSlice(a.Value)
-			case unix.IFA_ADDRESS:
-				peer, _ = netip.AddrFromSlice(a.Value)
-			}
-		}
-		if !own.IsValid() {
-			own = peer
-		}
-		if !own.IsValid() || own.IsLinkLocalUnicast() {
+		found := parseAddress(message)
+		name, known := names[found.link]
+		if !known || !found.own.IsValid() || found.own.IsLinkLocalUnicast() {
 			continue
 		}
 		i, _ := slices.BinarySearchFunc(u.Links, name, func(l UnderlayLink, name string) int { return strings.Compare(l.Name, name) })
-		u.Links[i].Addresses = append(u.Links[i].Addresses, netip.PrefixFrom(own, int(header.Prefixlen)))
+		u.Links[i].Addresses = append(u.Links[i].Addresses, netip.PrefixFrom(found.own, found.prefix.Bits()))
 	}
 	for i := range u.Links {
 		slices.SortFunc(u.Links[i].Addresses, netip.Prefix.Compare)
@@ -142,7 +122,7 @@ func (f *Fabric) underlayRoutes(u *Underlay, names map[int]string) error {
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		header := &nl.RtMsg{}
 		header.Family, header.Table = fam, unix.RT_TABLE_MAIN
-		answer, err := f.socket.dump(unix.RTM_GETROUTE, header)
+		answer, err := f.socket.Dump(unix.RTM_GETROUTE, header)
 		if isAbsentFamily(err) || errors.Is(err, unix.ENOENT) {
 			continue
 		}
@@ -150,11 +130,7 @@ func (f *Fabric) underlayRoutes(u *Underlay, names map[int]string) error {
 			return fmt.Errorf("listing routes: %w", err)
 		}
 		for _, message := range answer {
-			found, err := parseRoute(message)
-			if err != nil {
-				return fmt.Errorf("listing routes: %w", err)
-			}
-			if route, ok := underlayRoute(found, names); ok {
+			if route, ok := underlayRoute(parseRoute(message), names); ok {
 				u.Routes = append(u.Routes, route)
 			}
 		}
@@ -169,10 +145,10 @@ func (f *Fabric) underlayRoutes(u *Underlay, names map[int]string) error {
 // underlayRoute describes a route of somebody else's that leads to machines.
 func underlayRoute(found foundRoute, names map[int]string) (UnderlayRoute, bool) {
 	if found.protocol == Protocol || found.cloned || found.Table != unix.RT_TABLE_MAIN ||
-		found.destination.Addr().IsLinkLocalUnicast() || found.destination.Addr().IsMulticast() {
+		found.Destination.Addr().IsLinkLocalUnicast() || found.Destination.Addr().IsMulticast() {
 		return UnderlayRoute{}, false
 	}
-	route := UnderlayRoute{Destination: found.destination, Gateway: found.Gateway, Metric: found.Priority}
+	route := UnderlayRoute{Destination: found.Destination, Gateway: found.Gateway, Metric: found.Metric}
 	switch found.kind {
 	case unix.RTN_UNREACHABLE, unix.RTN_BLACKHOLE, unix.RTN_PROHIBIT:
 		route.Refused = true

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/conntrack"
 )
 
 // A connection that began while the rules were not there, because somebody had
@@ -19,7 +19,7 @@ import (
 // forgetAstray forgets the connections that would be translated if they began
 // now, were not, and were never answered.
 func forgetAstray(want Ruleset) error {
-	astray := func(f kernel.Flow) bool {
+	astray := func(f conntrack.Flow) bool {
 		if f.Answered || f.Seen != f.Source {
 			return false
 		}
@@ -36,7 +36,7 @@ func forgetAstray(want Ruleset) error {
 	}
 	var errs []error
 	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6, unix.IPPROTO_SCTP} {
-		_, err := kernel.ForgetFlows(protocol, astray)
+		_, err := conntrack.Forget(protocol, astray)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

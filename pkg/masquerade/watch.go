@@ -8,12 +8,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // Watcher calls a function when somebody else's transaction has touched a table
 // that is named flatnet, the agent's or the plugin's, and when that may have
-// happened unseen. It is a [kernel.NftablesListener].
+// happened unseen. It is a [nft.Listener].
 //
 // The process's own transactions are no reason. Those of the given keepers are
 // recognised exactly, by their socket. What else the process writes is
@@ -40,14 +40,14 @@ func NewWatcher(changed func(), keepers ...*Keeper) (*Watcher, error) {
 	return &Watcher{changed: changed, keepers: keepers, name: strings.TrimSuffix(string(name), "\n")}, nil
 }
 
-// Missed implements [kernel.NftablesListener].
+// Missed implements [nft.Listener].
 func (w *Watcher) Missed() {
 	w.touched = touched{}
 	w.changed()
 }
 
-// Change implements [kernel.NftablesListener].
-func (w *Watcher) Change(c kernel.NftablesChange) {
+// Change implements [nft.Listener].
+func (w *Watcher) Change(c nft.Change) {
 	switch {
 	case !c.InTable(tableID.Name):
 	case c.Family == unix.NFPROTO_INET:
@@ -57,8 +57,8 @@ func (w *Watcher) Change(c kernel.NftablesChange) {
 	}
 }
 
-// Commit implements [kernel.NftablesListener].
-func (w *Watcher) Commit(c kernel.NftablesCommit) {
+// Commit implements [nft.Listener].
+func (w *Watcher) Commit(c nft.Commit) {
 	if w.touched != (touched{}) && !w.own(c) {
 		w.changed()
 	}
@@ -66,7 +66,7 @@ func (w *Watcher) Commit(c kernel.NftablesCommit) {
 }
 
 // own reports whether the transaction that ends is this process's.
-func (w *Watcher) own(c kernel.NftablesCommit) bool {
+func (w *Watcher) own(c nft.Commit) bool {
 	if slices.ContainsFunc(w.keepers, func(k *Keeper) bool { return k.table.Port() == c.Port }) {
 		return true
 	}

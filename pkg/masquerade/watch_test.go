@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
@@ -35,7 +34,7 @@ func newEar(t *testing.T, keepers ...*Keeper) *ear {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.ask.Close)
-	m, err := kernel.NewNftablesMonitor(e)
+	m, err := nft.NewMonitor(e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +73,7 @@ func (e *ear) Missed() {
 	e.more.Broadcast()
 }
 
-func (e *ear) Commit(c kernel.NftablesCommit) {
+func (e *ear) Commit(c nft.Commit) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.Watcher.Commit(c)

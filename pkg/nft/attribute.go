@@ -1,8 +1,10 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
-	"iter"
+
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 )
 
 // attribute is a netlink attribute: a value, or attributes inside of it.
@@ -30,13 +32,7 @@ func nested(kind uint16, inner ...attribute) attribute {
 	return attribute{kind: kind, inner: inner}
 }
 
-const (
-	attributeHeader = 4      // struct nlattr
-	flagNested      = 0x8000 // NLA_F_NESTED
-	kindMask        = 0x3fff // NLA_TYPE_MASK
-)
-
-func aligned(n int) int { return (n + 3) &^ 3 }
+const flagNested = 0x8000 // NLA_F_NESTED
 
 // append encodes the attribute behind b.
 func (a attribute) append(b []byte) []byte {
@@ -61,7 +57,7 @@ func (a attribute) append(b []byte) []byte {
 
 // beginAttribute begins one that others follow inside of, and endAttribute ends it.
 func beginAttribute(b []byte, kind uint16) []byte {
-	b = binary.NativeEndian.AppendUint16(b, attributeHeader)
+	b = binary.NativeEndian.AppendUint16(b, netlink.AttributeHeader)
 	return binary.NativeEndian.AppendUint16(b, kind|flagNested)
 }
 
@@ -69,25 +65,11 @@ func endAttribute(b []byte, begin int) {
 	binary.NativeEndian.PutUint16(b[begin:], uint16(len(b)-begin))
 }
 
-// attributesIn goes through encoded attributes, up to one that cannot be.
-func attributesIn(raw []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(kind uint16, value []byte) bool) {
-		for len(raw) >= attributeHeader {
-			length := int(binary.NativeEndian.Uint16(raw))
-			if length < attributeHeader || length > len(raw) ||
-				!yield(binary.NativeEndian.Uint16(raw[2:])&kindMask, raw[attributeHeader:length]) {
-				return
-			}
-			raw = raw[min(aligned(length), len(raw)):]
-		}
-	}
-}
-
 // attributes are encoded attributes by kind; none that matters here is beyond.
 type attributes [20][]byte
 
 func parse(raw []byte) (a attributes) {
-	for kind, value := range attributesIn(raw) {
+	for kind, value := range netlink.Attributes(raw) {
 		if int(kind) < len(a) {
 			a[kind] = value
 		}
@@ -98,11 +80,7 @@ func parse(raw []byte) (a attributes) {
 func (a *attributes) has(kind uint16) bool { return a[kind] != nil }
 
 func (a *attributes) text(kind uint16) string {
-	raw := a[kind]
-	if n := len(raw); n > 0 && raw[n-1] == 0 {
-		raw = raw[:n-1]
-	}
-	return string(raw)
+	return string(bytes.TrimSuffix(a[kind], []byte{0}))
 }
 
 func (a *attributes) number(kind uint16) uint32 {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -128,7 +129,7 @@ func TestCompileIsWhatNftMakes(t *testing.T) {
 			}
 			if !same(code, found) {
 				var have []string
-				for _, e := range attributesIn(found) {
+				for _, e := range netlink.Attributes(found) {
 					a := parse(e)
 					have = append(have, a.text(1))
 				}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 )
 
 // datatype is what a field of a set's elements is, under the number that nft gives it
@@ -80,7 +82,7 @@ func (f fieldTypes) size() int {
 	}
 	n := 0
 	for _, d := range f {
-		n += aligned(d.size)
+		n += netlink.Align(d.size)
 	}
 	return n
 }
@@ -106,7 +108,7 @@ func (f fieldTypes) order() uint32 {
 func (f fieldTypes) text(raw, end string) string {
 	var words []string
 	for _, d := range f {
-		size := aligned(d.size)
+		size := netlink.Align(d.size)
 		if len(f) == 1 {
 			size = d.size
 		}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 )
 
 // expression is one step of a rule, as the kernel has it: it loads something into
@@ -239,7 +241,7 @@ func (a attribute) is(raw []byte) bool {
 // same reports whether a rule's expressions are what the kernel has, encoded.
 func same(code []expression, raw []byte) bool {
 	n := 0
-	for _, e := range attributesIn(raw) {
+	for _, e := range netlink.Attributes(raw) {
 		a := parse(e)
 		if n == len(code) || !code[n].is(a.text(1), a[2]) {
 			return false

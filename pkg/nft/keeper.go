@@ -459,7 +459,7 @@ func (k *Keeper) connected() (*Conn, error) {
 			return nil, err
 		}
 		k.conn = c
-		k.port.Store(c.port)
+		k.port.Store(c.socket.Port)
 	}
 	return k.conn, nil
 }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 )
 
 func TestRangeText(t *testing.T) {
@@ -46,7 +48,7 @@ func TestEdges(t *testing.T) {
 	} {
 		var raw [][]byte
 		want.All(func(e Element) bool {
-			for _, one := range attributesIn(made.append(nil, e, true)) {
+			for _, one := range netlink.Attributes(made.append(nil, e, true)) {
 				raw = append(raw, one)
 			}
 			return true

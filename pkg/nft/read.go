@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 )
 
 // found is a table as the kernel has it, without elements.
@@ -149,7 +151,7 @@ func (c *Conn) Elements(id ID, s Set, yield func(Element)) error {
 	}
 	edges := edges{size: made.key.size()}
 	err = c.dump(byte(id.Family), unix.NFT_MSG_GETSETELEM, func(a attributes) {
-		for _, raw := range attributesIn(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
+		for _, raw := range netlink.Attributes(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
 			e, end := made.element(raw)
 			if made.edges() {
 				edges.add(e, end)

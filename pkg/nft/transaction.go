@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 )
 
 // Numbers of linux/netfilter/nf_tables.h that golang.org/x/sys lacks.
@@ -352,7 +354,7 @@ func (c *Conn) run(t *Transaction, commit bool) error {
 	if t.err != nil || len(t.parts) == 0 {
 		return t.err
 	}
-	first := c.sequence + 1
+	first := c.socket.Sequence + 1
 	subsystem := uint16(unix.NFNL_SUBSYS_NFTABLES)
 	batch := make([]byte, 0, len(t.messages)+2*(unix.SizeofNlMsghdr+generic))
 	batch = message(batch, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, subsystem, first)
@@ -369,9 +371,9 @@ func (c *Conn) run(t *Transaction, commit bool) error {
 	if commit {
 		batch = message(batch, unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, subsystem, last+1)
 	}
-	c.sequence = last + 1
+	c.socket.Sequence = last + 1
 	c.room(len(batch))
-	if err := c.send(batch); err != nil {
+	if err := c.socket.Send(batch); err != nil {
 		if errors.Is(err, unix.EMSGSIZE) {
 			return fmt.Errorf("writing nftables: %w: the socket's buffer is too small for %d bytes "+
 				"(without CAP_NET_ADMIN on the machine it has at most twice net.core.wmem_max)", err, len(batch))
@@ -387,12 +389,12 @@ func (c *Conn) answers(t *Transaction, first, last uint32) error {
 	var refusal error
 	done := false
 	for {
-		err := c.receive(unix.MSG_DONTWAIT, func(h *unix.NlMsghdr, payload []byte) error {
+		err := c.socket.Receive(unix.MSG_DONTWAIT, func(h *unix.NlMsghdr, payload []byte) error {
 			if h.Type != unix.NLMSG_ERROR || h.Seq < first || h.Seq > last+1 {
 				return nil
 			}
 			done = done || h.Seq == last
-			at, err := errorIn(h, payload)
+			at, err := netlink.Status(h, payload)
 			if err == nil || refusal != nil {
 				return nil
 			}
@@ -422,14 +424,14 @@ func (t *Transaction) describe(i, offset int) string {
 		return p.doing
 	}
 	raw := t.messages[p.begin:]
-	if offset+attributeHeader > len(raw) {
+	if offset+netlink.AttributeHeader > len(raw) {
 		return p.doing
 	}
 	length := int(binary.NativeEndian.Uint16(raw[offset:]))
-	if length < attributeHeader || offset+length > len(raw) {
+	if length < netlink.AttributeHeader || offset+length > len(raw) {
 		return p.doing
 	}
-	e, _ := p.shape.element(raw[offset+attributeHeader : offset+length])
+	e, _ := p.shape.element(raw[offset+netlink.AttributeHeader : offset+length])
 	if len(e.Key) != p.shape.key.size() {
 		return p.doing
 	}
@@ -441,8 +443,8 @@ func (t *Transaction) describe(i, offset int) string {
 func (c *Conn) room(bytes int) {
 	const usual = 64 << 10
 	if bytes > max(usual, c.buffered) {
-		if unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bytes) != nil {
-			_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bytes) // what is too small shows
+		if c.socket.Set(unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bytes) != nil {
+			_ = c.socket.Set(unix.SOL_SOCKET, unix.SO_SNDBUF, bytes) // what is too small shows
 		}
 		c.buffered = bytes
 	}

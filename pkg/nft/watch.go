@@ -2,12 +2,10 @@ package nft
 
 import (
 	"slices"
-
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
 // Watcher calls a function when somebody else's transaction has touched some tables,
-// and when that may have happened unseen. It is a [kernel.NftablesListener].
+// and when that may have happened unseen. It is a [Listener].
 type Watcher struct {
 	Tables  []ID
 	Own     func() uint32 // [Keeper.Port]: transactions of this socket are no reason
@@ -16,19 +14,19 @@ type Watcher struct {
 	touched bool // by the transaction that is being told
 }
 
-// Missed implements [kernel.NftablesListener].
+// Missed implements [Listener].
 func (w *Watcher) Missed() {
 	w.touched = false
 	w.Changed()
 }
 
-// Change implements [kernel.NftablesListener].
-func (w *Watcher) Change(c kernel.NftablesChange) {
+// Change implements [Listener].
+func (w *Watcher) Change(c Change) {
 	w.touched = w.touched || slices.ContainsFunc(w.Tables, func(id ID) bool { return uint8(id.Family) == uint8(c.Family) && c.InTable(id.Name) })
 }
 
-// Commit implements [kernel.NftablesListener].
-func (w *Watcher) Commit(c kernel.NftablesCommit) {
+// Commit implements [Listener].
+func (w *Watcher) Commit(c Commit) {
 	if w.touched && w.Own() != c.Port {
 		w.Changed()
 	}

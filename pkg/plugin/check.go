@@ -63,7 +63,7 @@ func (j *job) compareResult(record *attachment.Record) error {
 		if err := changed.UnmarshalText([]byte(mac)); err != nil {
 			return cni.Fail(types.ErrInvalidNetworkConfig, fmt.Sprintf("invalid prevResult: MAC address %q of interface %s", mac, j.request.IfName), "")
 		}
-		if changed.String() != record.Wire.Pod.MAC.String() {
+		if changed != record.Wire.Pod.MAC {
 			record.Wire.ChangedMAC = changed
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/namespace"
 	"github.com/flatnet-cni/flatnet/pkg/wire"
 )
 
@@ -24,7 +25,7 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) (err error) {
 	}
 	defer j.end(&err)
 	// Any namespace but the plugin's own will do, and none as well.
-	if err := j.openNamespace(); errors.Is(err, kernel.ErrOwnNamespace) {
+	if err := j.openNamespace(); errors.Is(err, namespace.ErrOwn) {
 		return j.namespaceError(err)
 	}
 	if err := j.openKernel(); err != nil {

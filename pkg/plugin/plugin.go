@@ -17,6 +17,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/namespace"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 )
@@ -45,9 +46,9 @@ type job struct {
 	log       *slog.Logger
 	closeLog  func()
 
-	namespace *kernel.Namespace // the pod's; nil where there is none
+	namespace *namespace.Namespace // the pod's; nil where there is none
 	kernel    *kernel.Netlink
-	living    *kernel.Living
+	living    *namespace.Living
 }
 
 // begin reads the configuration. The caller ends the job.
@@ -61,7 +62,7 @@ func (p *Plugin) begin(r *cni.Request) (*job, error) {
 		key:     attachment.Key{Network: r.Network, ContainerID: r.ContainerID, Interface: r.IfName},
 		records: attachment.OpenDirectory(config.StateDirectory),
 		rules:   &rules.Rules{Step: p.Step},
-		living:  &kernel.Living{},
+		living:  &namespace.Living{},
 	}
 	j.records.Step = p.Step
 	j.log, j.closeLog = openLog(config.Log)
@@ -103,9 +104,9 @@ func (j *job) named(err error) error {
 
 // openNamespace opens the pod's namespace.
 func (j *job) openNamespace() error {
-	namespace, err := kernel.OpenNamespace(j.request.Netns)
+	inside, err := namespace.Open(j.request.Netns)
 	if err == nil {
-		j.namespace = namespace
+		j.namespace = inside
 	}
 	return err
 }
@@ -113,7 +114,7 @@ func (j *job) openNamespace() error {
 // namespaceError is what the user sees of an error of openNamespace.
 func (j *job) namespaceError(err error) error {
 	details := "CNI_NETNS has to be the path of the pod's network namespace"
-	if errors.Is(err, kernel.ErrOwnNamespace) {
+	if errors.Is(err, namespace.ErrOwn) {
 		details = "pods of the host network need no CNI plugin; " + details
 	}
 	return cni.Fail(types.ErrInvalidNetNS, fmt.Sprintf("CNI_NETNS %q: %v", j.request.Netns, err), details)
@@ -155,7 +156,7 @@ const settling = 2 * time.Minute
 // pod's end, has had time to be made and is not there. The second matters
 // because the kernel gives a namespace's number to the next one.
 func (j *job) gone(k attachment.Key, s attachment.Sandbox, since time.Time) bool {
-	if j.living.Gone(s.Path, kernel.Identity{Device: s.Device, Inode: s.Inode}) {
+	if j.living.Gone(s.Path, namespace.Identity{Device: s.Device, Inode: s.Inode}) {
 		return true
 	}
 	if time.Since(since) < settling {

@@ -7,7 +7,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/flatnet-cni/flatnet/pkg/cni"
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/conntrack"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 )
@@ -93,7 +93,7 @@ func removed(err error) error {
 
 // forget forgets the connections of the pod's addresses, where the kernel can.
 func forget(of []netip.Addr) error {
-	err := kernel.ForgetConnections(of)
+	err := conntrack.ForgetAddresses(of)
 	if err != nil && lacks(requirements.Forgetting) {
 		return nil // flatnetd says so
 	}

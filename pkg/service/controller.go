@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // Controller balances the Services of a source on one node: it is all that an agent
@@ -128,7 +128,7 @@ const (
 
 // Watcher returns what has to be told of nftables' transactions, so that what others
 // change is made right at once and not at the next resync.
-func (c *Controller) Watcher() kernel.NftablesListener {
+func (c *Controller) Watcher() nft.Listener {
 	return c.Keeper.Watcher(func() {
 		c.noteAsked()
 		select {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
@@ -171,6 +170,6 @@ func Remove() (removed []string, err error) {
 
 // Watcher returns what calls changed when somebody else's transaction has touched the
 // tables, and when that may have happened unseen; changed must not wait.
-func (k *Keeper) Watcher(changed func()) kernel.NftablesListener {
+func (k *Keeper) Watcher(changed func()) nft.Listener {
 	return &nft.Watcher{Tables: []nft.ID{ipv4.table(), ipv6.table()}, Own: k.tables.Port, Changed: changed}
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
+	"github.com/flatnet-cni/flatnet/pkg/xtables"
 )
 
 // kubeProxyChain is of table nat of iptables, where kube-proxy balances in its modes
@@ -41,7 +41,7 @@ func KubeProxy() (traces []string, err error) {
 		}
 	}
 	for _, f := range families {
-		chains, err := kernel.LegacyChains(f == ipv6, "nat")
+		chains, err := xtables.Chains(f == ipv6, "nat")
 		if err != nil {
 			return nil, err
 		}

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/conntrack"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
@@ -35,11 +35,11 @@ func staleFlows(before, after *Target) bool {
 
 // forgetFunc deletes the connection tracking entries of a protocol for which stale
 // says so.
-type forgetFunc func(protocol Protocol, stale func(kernel.Flow) bool) error
+type forgetFunc func(protocol Protocol, stale func(conntrack.Flow) bool) error
 
 // forgetFlows is the kernel's.
-func forgetFlows(protocol Protocol, stale func(kernel.Flow) bool) error {
-	_, err := kernel.ForgetFlows(uint8(protocol), stale)
+func forgetFlows(protocol Protocol, stale func(conntrack.Flow) bool) error {
+	_, err := conntrack.Forget(uint8(protocol), stale)
 	if err != nil && requirements.Check(requirements.Running{}, requirements.Forgetting).Lacks(requirements.Forgetting) {
 		return nil // the rest of the Services is served; flatnetd says what follows
 	}
@@ -58,7 +58,7 @@ func (k *Keeper) expireFlows(fronts []staleFront) error {
 	for _, f := range fronts {
 		at[netip.AddrPortFrom(f.front.Address, f.front.Port)] = f
 	}
-	return k.forget(UDP, func(f kernel.Flow) bool {
+	return k.forget(UDP, func(f conntrack.Flow) bool {
 		front, is := at[f.Destination]
 		return is && !front.keeps(f.Answering)
 	})
@@ -78,7 +78,7 @@ func (k *Keeper) verifyFlows(want *Ruleset) error {
 			all = append(all, staleFront{f, t})
 		}
 	}
-	astray := k.forget(TCP, func(f kernel.Flow) bool {
+	astray := k.forget(TCP, func(f conntrack.Flow) bool {
 		t := want.fronts[Front{f.Destination.Addr(), TCP, f.Destination.Port()}]
 		return f.Answering == f.Destination && t != nil && t.Kind == ClusterIP
 	})

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/conntrack"
 )
 
 // TestForgottenFlows: flows are forgotten when their endpoint is gone, also where no
@@ -18,12 +18,12 @@ import (
 func TestForgottenFlows(t *testing.T) {
 	p := NewPlanner(nodeN(1))
 	k, ns := labKeeper(t)
-	flow := func(endpoint string) kernel.Flow {
-		return kernel.Flow{Destination: netip.MustParseAddrPort("10.96.0.1:53"), Answering: netip.MustParseAddrPort(endpoint)}
+	flow := func(endpoint string) conntrack.Flow {
+		return conntrack.Flow{Destination: netip.MustParseAddrPort("10.96.0.1:53"), Answering: netip.MustParseAddrPort(endpoint)}
 	}
 	var forgotten []string
 	var fail error
-	k.forget = func(protocol Protocol, stale func(kernel.Flow) bool) error {
+	k.forget = func(protocol Protocol, stale func(conntrack.Flow) bool) error {
 		for _, at := range []string{"10.244.1.5:53", "10.244.2.6:53"} {
 			if protocol == UDP && stale(flow(at)) {
 				forgotten = append(forgotten, at)

@@ -7,18 +7,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
 // monitor tells a listener of the namespace's nftables, until the function that it
 // returns is called.
-func monitor(t *testing.T, ns *netlab.Namespace, listener kernel.NftablesListener) (end func()) {
+func monitor(t *testing.T, ns *netlab.Namespace, listener nft.Listener) (end func()) {
 	t.Helper()
-	var m *kernel.NftablesMonitor
+	var m *nft.Monitor
 	must(t, ns.Do(func() (err error) {
-		m, err = kernel.NewNftablesMonitor(listener)
+		m, err = nft.NewMonitor(listener)
 		return err
 	}))
 	ctx, cancel := context.WithCancel(context.Background())

@@ -137,12 +137,12 @@ func (w Wire) Objects() []kernel.Object {
 	for _, hop := range w.nextHops() {
 		// A change of its own MAC address makes the pod forget its entries;
 		// then it asks, and the host answers.
-		add(kernel.Neighbour{Side: kernel.Pod, Link: w.Pod.Name, Address: hop, MAC: w.Host.MAC, Amendable: w.ChangedMAC != nil})
+		add(kernel.Neighbour{Side: kernel.Pod, Link: w.Pod.Name, Address: hop, MAC: w.Host.MAC, Amendable: w.ChangedMAC != (kernel.MAC{})})
 	}
 	for _, r := range w.Routes {
 		add(kernel.Route{
-			Side: kernel.Pod, Link: w.Pod.Name, Destination: r.Destination, Gateway: r.gateway(),
-			MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope,
+			Side: kernel.Pod, Link: w.Pod.Name, Destination: r.Destination, Gateway: r.gateway(), OnLink: r.gateway().IsValid(),
+			MTU: r.MTU, AdvMSS: r.AdvMSS, Metric: r.Priority, Table: r.Table, Scope: r.Scope,
 		})
 	}
 	// What the kernel finishes in the background: IPv6 addresses are not listened
@@ -157,7 +157,7 @@ func (w Wire) Objects() []kernel.Object {
 }
 
 func (w Wire) podMAC() kernel.MAC {
-	if w.ChangedMAC != nil {
+	if w.ChangedMAC != (kernel.MAC{}) {
 		return w.ChangedMAC
 	}
 	return w.Pod.MAC

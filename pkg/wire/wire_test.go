@@ -81,7 +81,7 @@ ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_
 ip -n pod addr add 10.244.1.2/32 dev eth0
 ip -n pod neigh add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
 ip -n pod neigh add 10.244.1.254 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
-ip -n pod route add 10.0.0.0/8 via 169.254.1.1 dev eth0 proto 70 onlink table 7 metric 5 mtu 1400 advmss 1360
+ip -n pod route add 10.0.0.0/8 via 169.254.1.1 dev eth0 table 7 proto 70 metric 5 onlink mtu 1400 advmss 1360
 ip -n pod route add 192.168.0.0/16 via 10.244.1.254 dev eth0 proto 70 onlink
 ip -n pod route add 172.16.0.1 dev eth0 proto 70 scope 253
 ip link show veth0 (until its state is UP)

@@ -16,7 +16,10 @@ type Suite struct {
 // All are the suites, in the order in which they run: what the later ones
 // build on comes first. What touches no kernel is not among them.
 var All = []Suite{
+	{Name: "pkg/namespace"},
 	{Name: "pkg/kernel"},
+	{Name: "pkg/conntrack"},
+	{Name: "pkg/xtables"},
 	{Name: "pkg/wire"},
 	{Name: "pkg/nft", Short: true, Why: "random histories, all but a few: time, not another use of the kernel"},
 	{

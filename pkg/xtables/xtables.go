@@ -1,4 +1,5 @@
-package kernel
+// Package xtables reads the tables of iptables-legacy.
+package xtables
 
 import (
 	"encoding/binary"
@@ -12,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LegacyChains returns the user's own chains of a table of iptables-legacy in the
+// Chains returns the user's own chains of a table of iptables-legacy in the
 // calling thread's network namespace, in the table's order. They are in another part
 // of the kernel than nftables, which does not know of them. Where there is no such
 // table it returns none, and makes none: to ask for a table by its name is what makes
@@ -20,29 +21,29 @@ import (
 // program. Equivalent to:
 //
 //	iptables-legacy -t TABLE -S        # ip6tables-legacy where ipv6 is true
-func LegacyChains(ipv6 bool, table string) ([]string, error) {
-	layout := legacyLayouts[0]
+func Chains(ipv6 bool, table string) ([]string, error) {
+	l := layouts[0]
 	if ipv6 {
-		layout = legacyLayouts[1]
+		l = layouts[1]
 	}
-	there, err := layout.has(table)
+	there, err := l.has(table)
 	if err != nil || !there {
 		return nil, err
 	}
-	socket, err := unix.Socket(layout.family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	socket, err := unix.Socket(l.family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("opening a socket to read table %s of %s: %w", table, layout.program, err)
+		return nil, fmt.Errorf("opening a socket to read table %s of %s: %w", table, l.program, err)
 	}
 	defer unix.Close(socket)
-	chains, err := layout.readChains(socket, table)
+	chains, err := l.readChains(socket, table)
 	if err != nil {
-		return nil, fmt.Errorf("reading table %s of %s: %w", table, layout.program, err)
+		return nil, fmt.Errorf("reading table %s of %s: %w", table, l.program, err)
 	}
 	return chains, nil
 }
 
-// legacyLayout is what differs between the two families.
-type legacyLayout struct {
+// layout is what differs between the two families.
+type layout struct {
 	program string
 	names   string // the file that lists the tables of the network namespace
 	family  int
@@ -53,13 +54,13 @@ type legacyLayout struct {
 	targetOffset int
 }
 
-var legacyLayouts = [2]legacyLayout{
+var layouts = [2]layout{
 	{"iptables-legacy", "/proc/thread-self/net/ip_tables_names", unix.AF_INET, unix.SOL_IP, 88},
 	{"ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names", unix.AF_INET6, unix.SOL_IPV6, 140},
 }
 
 // has reports whether a table is there.
-func (l legacyLayout) has(table string) (bool, error) {
+func (l layout) has(table string) (bool, error) {
 	text, err := os.ReadFile(l.names)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil // the kernel has no such tables at all
@@ -72,30 +73,30 @@ func (l legacyLayout) has(table string) (bool, error) {
 
 // Numbers of linux/netfilter_ipv4/ip_tables.h, which are those of IPv6 too.
 const (
-	legacyGetInfo    = 64 // IPT_SO_GET_INFO
-	legacyGetEntries = 65 // IPT_SO_GET_ENTRIES
-	legacyNameSize   = 32 // XT_TABLE_MAXNAMELEN
+	getInfo    = 64 // IPT_SO_GET_INFO
+	getEntries = 65 // IPT_SO_GET_ENTRIES
+	nameSize   = 32 // XT_TABLE_MAXNAMELEN
 )
 
-// legacyInfo is struct ipt_getinfo.
-type legacyInfo struct {
-	name                  [legacyNameSize]byte
+// tableInfo is struct ipt_getinfo.
+type tableInfo struct {
+	name                  [nameSize]byte
 	hooks                 uint32
 	hookEntry, underflow  [5]uint32
 	entryCount, entrySize uint32 // the latter of all entries, in bytes
 }
 
-// legacyEntries is the head of struct ipt_get_entries, which entries follow: the
+// tableEntries is the head of struct ipt_get_entries, which entries follow: the
 // first begins where 64 bits may.
-type legacyEntries struct {
-	name [legacyNameSize]byte
+type tableEntries struct {
+	name [nameSize]byte
 	size uint32
 	_    uint32
 }
 
 // readChains reads a table that is there. Somebody may change its size between the
 // two questions; the kernel then says so, and both are asked again.
-func (l legacyLayout) readChains(socket int, table string) (chains []string, err error) {
+func (l layout) readChains(socket int, table string) (chains []string, err error) {
 	for range 10 {
 		chains, err = l.tryChains(socket, table)
 		if !errors.Is(err, unix.EAGAIN) {
@@ -105,23 +106,23 @@ func (l legacyLayout) readChains(socket int, table string) (chains []string, err
 	return nil, err
 }
 
-func (l legacyLayout) tryChains(socket int, table string) ([]string, error) {
-	var info legacyInfo
-	copy(info.name[:legacyNameSize-1], table)
-	if err := getsockopt(socket, l.level, legacyGetInfo, unsafe.Pointer(&info), unsafe.Sizeof(info)); err != nil {
+func (l layout) tryChains(socket int, table string) ([]string, error) {
+	var info tableInfo
+	copy(info.name[:nameSize-1], table)
+	if err := getsockopt(socket, l.level, getInfo, unsafe.Pointer(&info), unsafe.Sizeof(info)); err != nil {
 		return nil, err
 	}
 	// kube-proxy's may have tens of megabytes. They are not of Go's heap, so that
 	// they are gone afterwards and not at some collection.
-	const head = unsafe.Sizeof(legacyEntries{})
+	const head = unsafe.Sizeof(tableEntries{})
 	memory, err := unix.Mmap(-1, 0, int(head)+int(info.entrySize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		return nil, fmt.Errorf("allocating %d bytes: %w", info.entrySize, err)
 	}
 	defer func() { _ = unix.Munmap(memory) }() // it was mapped, so it can be unmapped
-	asked := (*legacyEntries)(unsafe.Pointer(&memory[0]))
+	asked := (*tableEntries)(unsafe.Pointer(&memory[0]))
 	asked.name, asked.size = info.name, info.entrySize
-	if err := getsockopt(socket, l.level, legacyGetEntries, unsafe.Pointer(asked), uintptr(len(memory))); err != nil {
+	if err := getsockopt(socket, l.level, getEntries, unsafe.Pointer(asked), uintptr(len(memory))); err != nil {
 		return nil, err
 	}
 	return l.chainsOf(memory[head:])
@@ -130,7 +131,7 @@ func (l legacyLayout) tryChains(socket int, table string) ([]string, error) {
 // chainsOf reads the names of chains out of a table's entries. A chain of a user
 // begins with an entry whose target is called ERROR and has the chain's name as data;
 // one more, which is called ERROR again, ends the table.
-func (l legacyLayout) chainsOf(entries []byte) ([]string, error) {
+func (l layout) chainsOf(entries []byte) ([]string, error) {
 	// struct xt_entry_target: its own size, name, and revision.
 	const targetName, targetHead = 2, 32
 	const errorTarget = "ERROR"

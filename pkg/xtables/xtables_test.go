@@ -1,4 +1,4 @@
-package kernel
+package xtables
 
 import (
 	"encoding/binary"
@@ -11,9 +11,9 @@ import (
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
-// legacyEntry is an entry with a target of this name and data, with as many bytes of
+// entryOf is an entry with a target of this name and data, with as many bytes of
 // matches before it.
-func legacyEntry(l legacyLayout, matches int, target, data string) []byte {
+func entryOf(l layout, matches int, target, data string) []byte {
 	const dataSize = 32
 	size := l.targetOffset + 24 + matches // room for counters
 	entry := make([]byte, size+32+dataSize)
@@ -24,10 +24,12 @@ func legacyEntry(l legacyLayout, matches int, target, data string) []byte {
 	return entry
 }
 
-func TestLegacyEntries(t *testing.T) {
-	for _, l := range legacyLayouts {
-		standard, end := legacyEntry(l, 0, "", ""), legacyEntry(l, 0, "ERROR", "ERROR")
-		services := slices.Concat(legacyEntry(l, 0, "ERROR", "KUBE-SERVICES"), legacyEntry(l, 96, "REJECT", "ERROR"), standard)
+func TestMain(m *testing.M) { netlab.Main(m) }
+
+func TestEntries(t *testing.T) {
+	for _, l := range layouts {
+		standard, end := entryOf(l, 0, "", ""), entryOf(l, 0, "ERROR", "ERROR")
+		services := slices.Concat(entryOf(l, 0, "ERROR", "KUBE-SERVICES"), entryOf(l, 96, "REJECT", "ERROR"), standard)
 		cut := slices.Concat(standard, end[:l.targetOffset])
 		beyond := slices.Concat(standard, end)
 		binary.NativeEndian.PutUint16(beyond[len(standard)+l.targetOffset+2:], uint16(len(end)+8))
@@ -38,7 +40,7 @@ func TestLegacyEntries(t *testing.T) {
 			want    string
 		}{
 			"no chain of a user":       {slices.Concat(standard, standard, end), "[]"},
-			"two chains":               {slices.Concat(standard, services, legacyEntry(l, 0, "ERROR", "B"), standard, end), "[KUBE-SERVICES B]"},
+			"two chains":               {slices.Concat(standard, services, entryOf(l, 0, "ERROR", "B"), standard, end), "[KUBE-SERVICES B]"},
 			"nothing":                  {nil, "[]"},
 			"an entry that is cut off": {cut, fmt.Sprintf("the entry at byte %d of %d is cut off", len(standard), len(cut))},
 			"an end beyond the table":  {beyond, fmt.Sprintf("the entry at byte %d of %d has its target at %d and its end at %d", len(standard), len(beyond), len(standard)+l.targetOffset+24, len(beyond)+8)},
@@ -57,7 +59,7 @@ func TestLegacyEntries(t *testing.T) {
 }
 
 // requireLegacy skips where the program or the kernel has no iptables-legacy.
-func requireLegacy(t *testing.T, ns *netlab.Namespace, l legacyLayout) {
+func requireLegacy(t *testing.T, ns *netlab.Namespace, l layout) {
 	t.Helper()
 	if _, err := exec.LookPath(l.program); err != nil {
 		t.Skipf("%s is needed: %v", l.program, err)
@@ -70,12 +72,12 @@ func requireLegacy(t *testing.T, ns *netlab.Namespace, l legacyLayout) {
 	}
 }
 
-// TestLegacyChains compares what is read with what iptables-legacy made.
-func TestLegacyChains(t *testing.T) {
+// TestChains compares what is read with what iptables-legacy made.
+func TestChains(t *testing.T) {
 	for _, ipv6 := range []bool{false, true} {
-		l := legacyLayouts[0]
+		l := layouts[0]
 		if ipv6 {
-			l = legacyLayouts[1]
+			l = layouts[1]
 		}
 		t.Run(l.program, func(t *testing.T) {
 			lab := netlab.Start(t)
@@ -84,7 +86,7 @@ func TestLegacyChains(t *testing.T) {
 			check := func(table string, want ...string) {
 				t.Helper()
 				if err := ns.Do(func() error {
-					chains, err := LegacyChains(ipv6, table)
+					chains, err := Chains(ipv6, table)
 					if !slices.Equal(chains, want) {
 						t.Errorf("table %s: %q, want %q", table, chains, want)
 					}

@@ -1,4 +1,4 @@
-package kernel
+package nft
 
 import (
 	"context"
@@ -18,11 +18,11 @@ type told chan string
 
 func (t told) Missed() { t <- "missed" }
 
-func (t told) Change(c NftablesChange) {
+func (t told) Change(c Change) {
 	t <- fmt.Sprintf("%d of family %d in table web: %t", c.Message, c.Family, c.InTable("web"))
 }
 
-func (t told) Commit(c NftablesCommit) { t <- fmt.Sprint("commit by ", c.Process) }
+func (t told) Commit(c Commit) { t <- fmt.Sprint("commit by ", c.Process) }
 
 func (t told) expect(test *testing.T, want string) {
 	test.Helper()
@@ -37,11 +37,11 @@ func (t told) expect(test *testing.T, want string) {
 }
 
 // monitored calls f while a monitor of the node's nftables runs.
-func monitored(t *testing.T, listener NftablesListener, f func(m *NftablesMonitor, node *netlab.Node)) {
+func monitored(t *testing.T, bufferBytes int, listener Listener, f func(node *netlab.Node)) {
 	node := netlab.Start(t).Node("node")
-	var m *NftablesMonitor
+	var m *Monitor
 	if err := node.Do(func() (err error) {
-		m, err = NewNftablesMonitor(listener)
+		m, err = newMonitor(bufferBytes, listener)
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -49,16 +49,16 @@ func monitored(t *testing.T, listener NftablesListener, f func(m *NftablesMonito
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
-	f(m, node)
+	f(node)
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 }
 
-func TestNftablesMonitor(t *testing.T) {
+func TestMonitor(t *testing.T) {
 	all := make(told, 100)
-	monitored(t, all, func(_ *NftablesMonitor, node *netlab.Node) {
+	monitored(t, 4<<20, all, func(node *netlab.Node) {
 		all.expect(t, "missed")
 		if err := node.Do(func() error {
 			c, err := nftables.New()
@@ -73,7 +73,7 @@ func TestNftablesMonitor(t *testing.T) {
 		}
 		all.expect(t, fmt.Sprintf("%d of family %d in table web: true", unix.NFT_MSG_NEWTABLE, unix.NFPROTO_IPV6))
 		all.expect(t, fmt.Sprintf("%d of family %d in table web: false", unix.NFT_MSG_NEWTABLE, unix.NFPROTO_IPV4))
-		all.expect(t, "commit by kernel.test")
+		all.expect(t, "commit by nft.test")
 	})
 }
 
@@ -88,12 +88,9 @@ func (s slow) Missed() {
 	s.told.Missed()
 }
 
-func TestNftablesMonitorSaysThatItMissedSomething(t *testing.T) {
+func TestMonitorSaysThatItMissedSomething(t *testing.T) {
 	s := slow{make(told, 10_000), make(chan struct{}, 2)}
-	monitored(t, s, func(m *NftablesMonitor, node *netlab.Node) {
-		if err := m.conn.SetReadBuffer(1); err != nil {
-			t.Fatal(err)
-		}
+	monitored(t, 1, s, func(node *netlab.Node) {
 		if err := node.Do(func() error {
 			c, err := nftables.New()
 			if err != nil {
@@ -122,14 +119,14 @@ func TestNftablesMonitorSaysThatItMissedSomething(t *testing.T) {
 	})
 }
 
-func TestNftablesMonitorThatCannotRead(t *testing.T) {
+func TestMonitorThatCannotRead(t *testing.T) {
 	node := netlab.Start(t).Node("node")
 	if err := node.Do(func() error {
-		m, err := NewNftablesMonitor()
+		m, err := NewMonitor()
 		if err != nil {
 			return err
 		}
-		m.conn.Close()
+		m.listener.Close()
 		if err := m.Run(context.Background()); err == nil {
 			t.Error("reading from a closed socket is no error")
 		}

@@ -1,0 +1,105 @@
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// lookup asks which route the kernel takes to an address and returns that
+// route as it stands in the table. Equivalent to: `ip route get ADDRESS fibmatch`.
+func (s *socket) lookup(to netip.Addr) (foundRoute, error) {
+	r := s.Request(unix.RTM_GETROUTE, 0)
+	header := &nl.RtMsg{}
+	header.Family = uint8(family(to))
+	header.Dst_len = uint8(to.BitLen())
+	header.Flags = unix.RTM_F_FIB_MATCH
+	r.AddData(header)
+	r.AddData(nl.NewRtAttr(unix.RTA_DST, to.AsSlice()))
+	answer, err := s.Execute(r)
+	if err != nil {
+		return foundRoute{}, err
+	}
+	if len(answer) == 0 {
+		return foundRoute{}, unix.ENETUNREACH
+	}
+	return parseRoute(answer[0]), nil
+}
+
+// HasRoute reports whether the node would send a packet of its own to an address
+// somewhere: whether there is a route to it that is not unreachable, prohibit or
+// blackhole. Equivalent to: `ip route get 10.96.0.1`.
+func HasRoute(to netip.Addr) (bool, error) {
+	s, err := openSocket(nil, usualBytes)
+	if err != nil {
+		return false, err
+	}
+	defer s.Close()
+	_, err = s.lookup(to)
+	if isUnreachable(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking up the route to %s: %w", to, err)
+	}
+	return true, nil
+}
+
+// isLocal reports whether packets to an address are for the namespace itself.
+// Equivalent to: `ip route get ADDRESS fibmatch`.
+func (s *socket) isLocal(address netip.Addr) (bool, error) {
+	route, err := s.lookup(address)
+	if err != nil && !isGone(err) && !isUnreachable(err) {
+		return false, err
+	}
+	return err == nil && route.kind == unix.RTN_LOCAL, nil
+}
+
+// defaultMTU is taken where the node has no default route to learn from.
+const defaultMTU = 1500
+
+// UplinkMTU returns the MTU, in bytes, of the interface that has the node's
+// default route, IPv4 before IPv6, or 1500 where there is none.
+// Equivalent to: `ip route get 192.0.2.1; ip link show dev …`.
+func (n *Netlink) UplinkMTU() (int, error) {
+	s := n.sockets[Host]
+	// Addresses of the documentation prefixes: nobody has a route of its own
+	// to them, so the default route answers.
+	for _, outside := range []netip.Addr{
+		netip.AddrFrom4([4]byte{192, 0, 2, 1}), netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1}),
+	} {
+		route, err := s.lookup(outside)
+		if err != nil || route.link == 0 || route.kind != unix.RTN_UNICAST {
+			continue
+		}
+		link, err := s.getLinkByIndex(route.link)
+		if err != nil {
+			return 0, err
+		}
+		return link.Attrs().MTU, nil
+	}
+	return defaultMTU, nil
+}
+
+// OnLinkElsewhere reports whether the node reaches an address directly through
+// an interface that is not flatnet's: the address then belongs to a machine
+// outside, for example a router of the underlay.
+func (n *Netlink) OnLinkElsewhere(address netip.Addr) (bool, error) {
+	s := n.sockets[Host]
+	route, err := s.lookup(address)
+	switch {
+	case isGone(err) || isUnreachable(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	case route.kind != unix.RTN_UNICAST || route.Gateway.IsValid() || route.link == 0:
+		return false, nil
+	}
+	link, err := s.getLinkByIndex(route.link)
+	if err != nil {
+		return false, err
+	}
+	return link.Attrs().Group != Group, nil
+}
