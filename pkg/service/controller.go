@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,6 +123,10 @@ const (
 	// firstRetry and lastRetry are the pauses after failures.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 30 * time.Second
+	// What planning and writing more than largeSync elements took is not needed until
+	// the next such sync, and is given back after restAfter.
+	largeSync = 20_000
+	restAfter = time.Second
 	// healthRetry is the pause until addresses that are in use are tried again.
 	healthRetry = 10 * time.Second
 )
@@ -233,6 +238,9 @@ func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Tim
 		var more Result
 		more, o.Err = c.Keeper.Verify(ctx, want)
 		o.Elements, o.Objects, o.Found, o.Refused = o.Elements+more.Elements, o.Objects+more.Objects, append(o.Found, more.Found...), more.Refused
+	}
+	if o.Elements > largeSync {
+		time.AfterFunc(restAfter, debug.FreeOSMemory)
 	}
 	end := time.Now()
 	o.Duration, o.at = end.Sub(begin), end
