@@ -3,6 +3,8 @@ package nft
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,7 +75,11 @@ func TestMonitor(t *testing.T) {
 		}
 		all.expect(t, fmt.Sprintf("%d of family %d in table web: true", unix.NFT_MSG_NEWTABLE, unix.NFPROTO_IPV6))
 		all.expect(t, fmt.Sprintf("%d of family %d in table web: false", unix.NFT_MSG_NEWTABLE, unix.NFPROTO_IPV4))
-		all.expect(t, "commit by nft.test")
+		name, err := os.ReadFile("/proc/self/comm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.expect(t, "commit by "+strings.TrimSpace(string(name)))
 	})
 }
 
