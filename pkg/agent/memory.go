@@ -13,8 +13,9 @@ const (
 	restAfter = time.Second
 )
 
-// newMemory returns the feature that gives memory back: what reading and planning a
-// long list took is not needed until the next change, and the node has better use for it.
+// newMemory returns the feature that gives memory back, and is what others ask for that:
+// what reading and planning a long list took is not needed until the next change, and
+// the node has better use for it.
 func newMemory(s *feature.Shared) feature.Feature {
 	rest := &feature.Task{
 		Name: "rest", Gap: 10 * time.Second, Advice: "nothing depends on it",
@@ -23,6 +24,7 @@ func newMemory(s *feature.Shared) feature.Feature {
 			return nil
 		},
 	}
+	s.Rest = rest.Ask
 	return feature.Feature{
 		Tasks: []*feature.Task{rest},
 		Follow: func(n feature.News) error {

@@ -80,6 +80,9 @@ func (s *services) feature() feature.Feature {
 	}
 }
 
+// largeSync is how many elements are written before what that took is worth giving back.
+const largeSync = 20_000
+
 // open prepares the balancing, in the caller's network namespace.
 func (s *services) open() error {
 	if !s.config.Services || s.Kernel.Lacks(requirements.Services) || s.Kernel.Lacks(requirements.Services6) {
@@ -89,7 +92,13 @@ func (s *services) open() error {
 	s.source = service.NewKubernetes(s.client, s.Log)
 	s.controller = service.NewController(s.source, service.NewKeeper(s.Log), s.Log)
 	s.controller.Resync = resyncsPerComparison * s.config.Resync
-	s.controller.Observe = service.NewMetrics(s.metrics).Observe
+	metrics := service.NewMetrics(s.metrics)
+	s.controller.Observe = func(o service.Observation) {
+		metrics.Observe(o)
+		if o.Elements > largeSync {
+			s.Rest()
+		}
+	}
 	s.controller.Changed = s.task.Ask
 	s.controller.Reporter = &service.Events{Client: s.client, Node: s.config.NodeName, Log: s.Log}
 	unknown := leavingUnknown

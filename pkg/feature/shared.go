@@ -24,6 +24,9 @@ type Shared struct {
 	// Do calls a function between two tasks, from any other goroutine. It fails where
 	// the agent is busy for longer than the context allows.
 	Do func(context.Context, func()) error
+	// Rest has memory given back that something large took and that is not needed until
+	// the next time. It does not wait, and may be called from any goroutine.
+	Rest func()
 }
 
 // Facts are what features know of one another. Each has one feature that writes it;

@@ -126,7 +126,7 @@ func (l List) Find(key string) (Element, bool) {
 	return l[i], true
 }
 
-// Chain returns the chain of a name.
+// chain returns the chain of a name.
 func (t *Table) chain(name string) (Chain, bool) {
 	if i := slices.IndexFunc(t.Chains, func(c Chain) bool { return c.Name == name }); i >= 0 {
 		return t.Chains[i], true
@@ -141,7 +141,7 @@ func (t *Table) set(name string) (Set, bool) {
 	return Set{}, false
 }
 
-// Set returns the elements of the set of a name; nil where there is no such set.
+// Elements returns those of the set of a name; nil where there is no such set.
 func (t *Table) Elements(set string) Elements {
 	s, _ := t.set(set)
 	return s.Elements

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -117,16 +116,12 @@ func (c *Controller) Check() error {
 const (
 	// shortestPause is between two syncs, at least; longestPause at most.
 	// Between them a pause is as long as what came before it took, so that
-	// nft does not take more than half of a processor.
+	// writing does not take more than half of a processor.
 	shortestPause = 5 * time.Millisecond
 	longestPause  = time.Second
 	// firstRetry and lastRetry are the pauses after failures.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 30 * time.Second
-	// What planning and writing more than largeSync elements took is not needed until
-	// the next such sync, and is given back after restAfter.
-	largeSync = 20_000
-	restAfter = time.Second
 	// healthRetry is the pause until addresses that are in use are tried again.
 	healthRetry = 10 * time.Second
 )
@@ -238,9 +233,6 @@ func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Tim
 		var more Result
 		more, o.Err = c.Keeper.Verify(ctx, want)
 		o.Elements, o.Objects, o.Found, o.Refused = o.Elements+more.Elements, o.Objects+more.Objects, append(o.Found, more.Found...), more.Refused
-	}
-	if o.Elements > largeSync {
-		time.AfterFunc(restAfter, debug.FreeOSMemory)
 	}
 	end := time.Now()
 	o.Duration, o.at = end.Sub(begin), end

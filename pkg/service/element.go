@@ -179,7 +179,8 @@ func (t *Target) count(id setID, f Front) int {
 func (t *Target) in(id setID, f Front, yield func(nft.Element) bool) bool {
 	switch {
 	case id.ofEndpoints():
-		for offset, list := range map[uint32]*roster{0: t.clusterUsed(), localOffset: t.localUsed()} {
+		for _, offset := range []uint32{0, localOffset} {
+			list, _ := t.numbered(offset)
 			for number := range list.size() {
 				if !yield(f.endpoint(offset+uint32(number), list.at(uint16(number)))) {
 					return false

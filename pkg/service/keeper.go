@@ -112,12 +112,16 @@ type delta struct {
 
 // since compares what may have changed with how it is now.
 func (c changes) since(now *Ruleset) (d delta) {
-	place := map[[2]uint8]int{}
+	type place struct {
+		family family
+		set    setID
+	}
+	places := map[place]int{} // in d.tables
 	note := func(f family, id setID, before, after nft.Element) {
-		at, known := place[[2]uint8{uint8(f), uint8(id)}]
+		at, known := places[place{f, id}]
 		if !known {
 			at = len(d.tables)
-			place[[2]uint8{uint8(f), uint8(id)}] = at
+			places[place{f, id}] = at
 			d.tables = append(d.tables, nft.Delta{Table: f.table(), Set: id.declared(f).Name})
 		}
 		if before.Key != "" {
