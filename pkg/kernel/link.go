@@ -27,10 +27,8 @@ func (n *Netlink) bringUp(o Up) error {
 		return err
 	}
 	r := s.Request(unix.RTM_SETLINK, 0)
-	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	message.Index = int32(index)
-	message.Flags = unix.IFF_UP
-	message.Change = unix.IFF_UP
+	message := linkMessage(index)
+	message.Flags, message.Change = unix.IFF_UP, unix.IFF_UP
 	r.AddData(message)
 	return s.Acknowledge(r)
 }
@@ -201,15 +199,20 @@ func (s *socket) getLink(name string) (vishvananda.Link, error) {
 	return s.oneLink(r)
 }
 
+// linkMessage begins a message about an interface, by its index.
+func linkMessage(index int) *nl.IfInfomsg {
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index = int32(index)
+	return message
+}
+
 // withoutStatistics is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: counters
 // are most of what the kernel would answer.
 const withoutStatistics = 1 << 3
 
 func (s *socket) getLinkByIndex(index int) (vishvananda.Link, error) {
 	r := s.Request(unix.RTM_GETLINK, 0)
-	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	message.Index = int32(index)
-	r.AddData(message)
+	r.AddData(linkMessage(index))
 	r.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(withoutStatistics)))
 	return s.oneLink(r)
 }

@@ -99,9 +99,7 @@ func (n *Netlink) sendSettings(o Settings, ipv6 bool) error {
 		return err
 	}
 	r := s.Request(unix.RTM_SETLINK, 0)
-	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	message.Index = int32(index)
-	r.AddData(message)
+	r.AddData(linkMessage(index))
 	if o.Alias != "" {
 		r.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(o.Alias)))
 	}

@@ -82,9 +82,7 @@ func (f *Fabric) applyTunnel(v Verb, want Tunnel) error {
 // `ip link set NAME type vxlan local ADDRESS`.
 func (f *Fabric) moveTunnel(t Tunnel, index int) error {
 	r := f.socket.Request(unix.RTM_NEWLINK, 0)
-	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	message.Index = int32(index)
-	r.AddData(message)
+	r.AddData(linkMessage(index))
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("vxlan"))
 	addLocal(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), t.From)
@@ -154,8 +152,8 @@ func (f *Fabric) adaptTunnel(t Tunnel, index int) error {
 
 func (f *Fabric) linkMessage(index int, flags uint32) *nl.NetlinkRequest {
 	r := f.socket.Request(unix.RTM_SETLINK, 0)
-	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	message.Index, message.Flags, message.Change = int32(index), flags, flags
+	message := linkMessage(index)
+	message.Flags, message.Change = flags, flags
 	r.AddData(message)
 	return r
 }
