@@ -4,20 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/filelock"
 )
 
 // errReplaced means that somebody removed the directory or the lock file
 // while this process was waiting for it.
 var errReplaced = errors.New("the lock file was replaced")
 
+// errTimeout means that others had the lock for the store's whole patience.
+var errTimeout = errors.New("the wait is over")
+
 // lock takes the lock that host-local takes, flock on a file in the record
-// directory, and returns its descriptor. It asks again and again instead of
-// waiting in the kernel, where neither a context nor a deadline would reach
-// it; a lock is held for some 50 µs, so the first pauses are that short.
+// directory, and returns its descriptor.
 func (s *Store) lock(ctx context.Context, d *disk) (int, error) {
 	fd, err := d.open(lockName, unix.O_RDONLY)
 	if err == unix.ENOENT {
@@ -41,38 +42,16 @@ func (s *Store) lock(ctx context.Context, d *disk) (int, error) {
 
 // await waits for the lock of an open file.
 func (s *Store) await(ctx context.Context, fd int) error {
-	const longest = 8 * time.Millisecond
-	pause := 50 * time.Microsecond
-	var deadline time.Time
-	var timer *time.Timer
-	for {
-		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if err == unix.EINTR {
-			continue
-		}
-		if err != unix.EWOULDBLOCK {
-			return fail("locking", s.path+"/"+lockName, err)
-		}
-		now := time.Now()
-		if timer == nil {
-			deadline = now.Add(s.timeout)
-			timer = time.NewTimer(pause)
-			defer timer.Stop()
-		} else {
-			if !now.Before(deadline) {
-				return fmt.Errorf("waiting %s for %s/%s: %w", s.timeout, s.path, lockName, ErrLocked)
-			}
-			timer.Reset(pause/2 + rand.N(pause))
-		}
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s/%s: %w: %w", s.path, lockName, ErrLocked, context.Cause(ctx))
-		}
-		pause = min(pause*3/2, longest)
+	patient, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
+	switch err := filelock.Flock(patient, fd, unix.LOCK_EX); {
+	case err == nil:
+	case errors.Is(err, errTimeout):
+		return fmt.Errorf("waiting %s for %s/%s: %w", s.timeout, s.path, lockName, ErrLocked)
+	case patient.Err() != nil:
+		return fmt.Errorf("waiting for %s/%s: %w: %w", s.path, lockName, ErrLocked, context.Cause(ctx))
+	default:
+		return fail("locking", s.path+"/"+lockName, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/filelock"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 )
 
@@ -24,24 +26,28 @@ import (
 // (synchronize_rcu), and 64 that wait one after the other wait for too long.
 // So many that share would never leave a moment to whoever needs it alone, and
 // what all of them miss would never be made: who waits for it alone closes the
-// way to it for others (see entered).
+// way to it for others (see locked).
 
 // share makes what the attachment needs to be there.
 func (j *job) share(record attachment.Record) error {
 	first := !j.records.Others(j.key) // who finds nothing to join
-	return j.patiently(func(deadline time.Time) (done bool, err error) {
-		if !first {
-			held, err := j.locked(unix.LOCK_SH, deadline, func() (err error) {
-				done, err = j.join(record)
+	return j.patiently(func(ctx context.Context) error {
+		for try := 0; ; try++ {
+			if joined := false; !first || try > 0 {
+				_, err := j.locked(ctx, unix.LOCK_SH, true, func() (err error) {
+					joined, err = j.join(record)
+					return err
+				})
+				if err != nil || joined {
+					return err
+				}
+			}
+			// Whoever is before may well be making what is missing: the first time
+			// it is left to that one.
+			if held, err := j.locked(ctx, unix.LOCK_EX, try > 0, func() error { return j.makeAll(record) }); err != nil || held {
 				return err
-			})
-			if err != nil || done || !held {
-				return done, err
 			}
 		}
-		// Where another one wants it alone, it may well be making what is missing.
-		first = false
-		return j.locked(unix.LOCK_EX, deadline, func() error { return j.makeAll(record) })
 	})
 }
 
@@ -91,80 +97,52 @@ func (j *job) unshare() error {
 // alone calls f while no other process has the lock, unless it is no longer
 // wanted by then.
 func (j *job) alone(wanted func() bool, f func() error) error {
-	return j.patiently(func(deadline time.Time) (done bool, err error) {
-		if !wanted() {
-			return true, nil
-		}
-		return j.locked(unix.LOCK_EX, deadline, func() error {
+	if !wanted() {
+		return nil
+	}
+	return j.patiently(func(ctx context.Context) error {
+		_, err := j.locked(ctx, unix.LOCK_EX, true, func() error {
 			if !wanted() {
 				return nil
 			}
 			return f()
 		})
+		return err
 	})
 }
 
 func (j *job) lockPath() string { return filepath.Join(j.config.StateDirectory, "shared.lock") }
 
-// locked calls f while the lock is held, and reports whether it was to be had.
-// A lock that nobody else shares is waited for until the deadline.
-func (j *job) locked(how int, deadline time.Time, f func() error) (held bool, err error) {
+// locked calls f while the lock of the file is held (flock). On the way to it
+// there is room for one, who has the file's first byte locked: who shares the lock
+// is through at once, and who wants it alone stays there until those who are in
+// have left, and nobody follows them. Without patience nobody is waited for on
+// that way: held is false. All of it ends with the process.
+func (j *job) locked(ctx context.Context, how int, patience bool, f func() error) (held bool, err error) {
 	lock, err := os.OpenFile(j.lockPath(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return false, cni.Wrap(cni.CodeState, fmt.Errorf("opening lock: %w", err), "look at the permissions and the free space of stateDir")
 	}
 	defer lock.Close()
-	if held, err = entered(lock, how, deadline); err != nil {
-		return false, cni.Wrap(cni.CodeState, fmt.Errorf("locking %s: %w", lock.Name(), err), "")
-	}
-	if !held {
+	fd := int(lock.Fd())
+	if patience {
+		err = filelock.Byte(ctx, fd)
+	} else if held, err = filelock.TryByte(fd); err == nil && !held {
 		return false, nil
 	}
-	return true, f()
-}
-
-// entered takes the lock if it is to be had, on a way on which there is room for
-// one: the first byte of the file is locked from the look at the lock until it is
-// held. Who shares the lock looks once and is through or turned away; who wants it
-// alone stays on the way until those who are in have left, and nobody follows
-// them. Both locks end with the process.
-func entered(lock *os.File, how int, deadline time.Time) (bool, error) {
-	if open, err := way(lock, unix.F_WRLCK); err != nil || !open {
-		return false, err
+	if err == nil {
+		err = filelock.Flock(ctx, fd, how)
 	}
-	held, err := flock(lock, how)
-	if how == unix.LOCK_EX {
-		for ; err == nil && !held && time.Now().Before(deadline); held, err = flock(lock, how) {
-			time.Sleep(200 * time.Microsecond)
-		}
+	if err == nil {
+		err = filelock.UnlockByte(fd)
 	}
-	_, closeErr := way(lock, unix.F_UNLCK)
-	return held && err == nil && closeErr == nil, errors.Join(err, closeErr)
-}
-
-// way locks the file's first byte or unlocks it, for this open file (an open file
-// description lock: flock's does not see it), and reports whether it could.
-func way(lock *os.File, kind int16) (bool, error) {
-	return unlessBusy(func() error {
-		return unix.FcntlFlock(lock.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Len: 1})
-	})
-}
-
-func flock(lock *os.File, how int) (bool, error) {
-	return unlessBusy(func() error { return unix.Flock(int(lock.Fd()), how|unix.LOCK_NB) })
-}
-
-// unlessBusy reports whether a lock was to be had.
-func unlessBusy(take func() error) (bool, error) {
-	for {
-		switch err := take(); {
-		case err == nil:
-			return true, nil
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES):
-			return false, nil
-		case !errors.Is(err, unix.EINTR):
-			return false, err
-		}
+	switch {
+	case err == nil:
+		return true, f()
+	case errors.Is(err, errTooLong):
+		return false, cni.Fail(cni.CodeTryAgain, fmt.Sprintf("other processes have held %s for %s", lock.Name(), lockTimeout), "find them with fuser or lsof")
+	default:
+		return false, cni.Wrap(cni.CodeState, fmt.Errorf("locking %s: %w", lock.Name(), err), "")
 	}
 }
 
@@ -172,17 +150,13 @@ func unlessBusy(take func() error) (bool, error) {
 // few milliseconds at most.
 const lockTimeout = 20 * time.Second
 
-// patiently calls try until it is done or fails, and gives up once other processes
-// have had the lock for too long.
-func (j *job) patiently(try func(deadline time.Time) (done bool, err error)) error {
-	deadline := time.Now().Add(lockTimeout)
-	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
-		if done, err := try(deadline); err != nil || done {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return cni.Fail(cni.CodeTryAgain, fmt.Sprintf("other processes have held %s for %s", j.lockPath(), lockTimeout), "find them with fuser or lsof")
-		}
-		time.Sleep(wait)
-	}
+// errTooLong means that other processes had the lock for lockTimeout.
+var errTooLong = errors.New("others have the lock")
+
+// patiently calls f with a context that ends once other processes have had the
+// lock for too long.
+func (j *job) patiently(f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), lockTimeout, errTooLong)
+	defer cancel()
+	return f(ctx)
 }

@@ -23,16 +23,13 @@ func TestWhoNeedsTheLockAloneIsNotStarved(t *testing.T) {
 		sharing.Go(func() {
 			entered := sync.OnceFunc(busy.Done)
 			for !got.Load() {
-				held, err := j.locked(unix.LOCK_SH, time.Time{}, func() error {
+				_, err := j.locked(t.Context(), unix.LOCK_SH, true, func() error {
 					entered()
 					time.Sleep(5 * time.Millisecond)
 					return nil
 				})
 				if err != nil {
 					t.Error(err)
-				}
-				if !held {
-					time.Sleep(100 * time.Microsecond)
 				}
 			}
 		})
@@ -46,23 +43,19 @@ func TestWhoNeedsTheLockAloneIsNotStarved(t *testing.T) {
 	sharing.Wait()
 }
 
-// Nobody else is in while one has the lock alone, and those that share it are in
-// at the same time.
+// Nobody else is in while one has the lock alone; those that share it are in at
+// the same time.
 func TestTheLockIsOneOnesOrMany(t *testing.T) {
 	j := &job{config: &netconf.Config{StateDirectory: t.TempDir()}}
 	var alone, sharing atomic.Int32
-	both := make(chan struct{}, 2)
-	var all sync.WaitGroup
+	var together, all sync.WaitGroup
+	together.Add(2)
 	for range 2 {
 		all.Go(func() {
-			err := j.patiently(func(deadline time.Time) (bool, error) {
-				return j.locked(unix.LOCK_SH, deadline, func() error {
-					both <- struct{}{}
-					for len(both) < cap(both) { // until the other one is in as well
-						time.Sleep(100 * time.Microsecond)
-					}
-					return nil
-				})
+			_, err := j.locked(t.Context(), unix.LOCK_SH, true, func() error {
+				together.Done()
+				together.Wait() // until the other one is in as well
+				return nil
 			})
 			if err != nil {
 				t.Error(err)
@@ -76,15 +69,13 @@ func TestTheLockIsOneOnesOrMany(t *testing.T) {
 			if i%4 == 0 {
 				how, mine, others = unix.LOCK_EX, &alone, &sharing
 			}
-			for range 50 {
-				err := j.patiently(func(deadline time.Time) (bool, error) {
-					return j.locked(how, deadline, func() error {
-						defer mine.Add(-1)
-						if n := mine.Add(1); others.Load() > 0 || how == unix.LOCK_EX && n > 1 {
-							return errors.New("somebody else is in")
-						}
-						return nil
-					})
+			for round := range 50 {
+				_, err := j.locked(t.Context(), how, round%2 == 0, func() error {
+					defer mine.Add(-1)
+					if n := mine.Add(1); others.Load() > 0 || how == unix.LOCK_EX && n > 1 {
+						return errors.New("somebody else is in")
+					}
+					return nil
 				})
 				if err != nil {
 					t.Error(err)
