@@ -199,7 +199,7 @@ func compareObjects(have view, want *Table, elements func(Set) (extra, missing [
 			e.refill = append(e.refill, c)
 		default:
 			// A set that a rule names cannot be dropped.
-			if len(e.dropSets) > 0 && len(c.Rules) > 0 {
+			if e.drops(c.Rules) {
 				e.refill = append(e.refill, c)
 			}
 		}
@@ -219,6 +219,16 @@ func compareObjects(have view, want *Table, elements func(Set) (extra, missing [
 		e.unused = append(e.unused, name)
 	}
 	return e, nil
+}
+
+// drops reports whether rules name a set that is dropped and made again.
+func (e *edit) drops(rules []string) bool {
+	return len(e.dropSets) > 0 && slices.ContainsFunc(rules, func(rule string) bool {
+		return slices.ContainsFunc(strings.Fields(rule), func(word string) bool {
+			name, is := strings.CutPrefix(word, "@")
+			return is && slices.Contains(e.dropSets, name)
+		})
+	})
 }
 
 // compared notes what differs in a set.
@@ -269,10 +279,9 @@ func (e *edit) write(t *Transaction) {
 	for _, c := range e.refill {
 		t.FlushChain(id, c.Name)
 	}
-	if len(e.dropSets) > 0 {
-		for _, name := range e.unused {
-			t.FlushChain(id, name) // they may name a set, too
-		}
+	// They may name a set that is dropped, now or by a later change.
+	for _, name := range e.unused {
+		t.FlushChain(id, name)
 	}
 	for _, c := range e.changes {
 		t.DeleteElements(id, c.set, of(c.extra))

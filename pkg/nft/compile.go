@@ -15,6 +15,7 @@ import (
 // what flatnet's rules use is understood:
 //
 //	FIELDS VALUE, FIELDS != VALUE          one field; of bits, any of those that are given
+//	FIELD FIRST-LAST                       of a port
 //	FIELDS @set, FIELDS != @set            several fields are joined by " . "
 //	FIELDS vmap @map
 //	accept, drop, return, jump CHAIN, goto CHAIN, reject, reject with tcp reset
@@ -22,6 +23,7 @@ import (
 //	dnat ip to FIELDS map @map             the map's value is an address and a port
 //	ct mark set FIELDS map @map
 //	add|update @set { FIELDS timeout DURATION }, … { FIELDS timeout DURATION : FIELDS }
+//	add @set { FIELDS counter }            and count what comes with an element that is there
 //	tcp option maxseg size set rt mtu
 
 // compiler makes expressions of a rule's words.
@@ -197,6 +199,10 @@ func (c *compiler) remember(operation uint32) error {
 	if err != nil {
 		return err
 	}
+	if c.take("counter") {
+		c.emit(count(operation, name, 0))
+		return c.expect("}")
+	}
 	if err := c.expect("timeout"); err != nil {
 		return err
 	}
@@ -247,6 +253,9 @@ func (c *compiler) match() error {
 	if len(all) > 1 {
 		return fmt.Errorf("several fields are looked up only in a set")
 	}
+	if low, high, is := strings.Cut(word, "-"); is && first.kind == kindPort && !inverted {
+		return c.between(first, low, high)
+	}
 	value, bits, err := first.value(word)
 	if err != nil {
 		return err
@@ -264,6 +273,20 @@ func (c *compiler) match() error {
 	if operation == compareEqual && first.kind == kindFamily {
 		c.packet = value[0]
 	}
+	return nil
+}
+
+// between compares a field with both ends of a range.
+func (c *compiler) between(f field, low, high string) error {
+	first, _, err := f.value(low)
+	if err != nil {
+		return err
+	}
+	last, _, err := f.value(high)
+	if err != nil {
+		return err
+	}
+	c.emit(compare(0, compareAtLeast, first), compare(0, compareAtMost, last))
 	return nil
 }
 

@@ -40,6 +40,11 @@ table ip6 t {
 table inet t {
 	set own4 { type ipv4_addr; flags interval; }
 	set own6 { type ipv6_addr; flags interval; }
+	set refused { type ipv4_addr; size 100; flags dynamic; }
+	set ended4 { type ipv4_addr . inet_service . ipv4_addr . inet_service . inet_proto; }
+	set ended6 { type ipv6_addr . inet_service . ipv6_addr . inet_service . inet_proto; }
+	set ports4 { type ipv4_addr . inet_service; }
+	map egress4 { type ipv4_addr : verdict; }
 	chain rules { type filter hook forward priority 0; }
 	chain entering { type filter hook prerouting priority 0; }
 	chain leaving { type nat hook postrouting priority 0; }
@@ -77,6 +82,14 @@ var rules = []struct{ chain, text string }{
 	{"ip6 t rules", "ct status dnat meta l4proto udp ct original ip6 daddr . meta l4proto . ct original proto-dst @external accept"},
 	{"inet t leaving", "ip saddr @own4 oifgroup != 70 ip daddr != @own4 masquerade fully-random"},
 	{"inet t leaving", "ip6 saddr @own6 ip6 daddr != @own6 masquerade fully-random"},
+	{"inet t rules", "tcp dport 80-90 accept"},
+	{"inet t rules", "ip saddr @own4 udp dport 53 return"},
+	{"inet t rules", "ip daddr . sctp dport @ports4 return"},
+	{"inet t rules", "add @refused { ip saddr counter }"},
+	{"inet t rules", "ct state established,related accept"},
+	{"inet t rules", "ip saddr . th sport . ip daddr . th dport . meta l4proto @ended4 drop"},
+	{"inet t rules", "ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto @ended6 drop"},
+	{"inet t rules", "ip saddr vmap @egress4"},
 	{"inet t entering", "iifgroup 70 meta nfproto ipv4 fib saddr . iif oif 0 drop"},
 	{"inet t rules", "tcp flags syn tcp option maxseg size set rt mtu"},
 	{"inet t leaving", "meta l4proto 255 masquerade"},

@@ -57,6 +57,8 @@ const (
 	lookupInverted          = 1
 	compareEqual            = 0
 	compareUnequal          = 1
+	compareAtMost           = 3
+	compareAtLeast          = 5
 	verdictAccept     int32 = 1
 	verdictDrop       int32 = 0
 	verdictJump       int32 = -3
@@ -177,6 +179,14 @@ func remember(operation uint32, set string, key, value register, timeout time.Du
 	}
 	e.with = append(e.with, bytesOf(6, binary.BigEndian.AppendUint64(nil, uint64(timeout.Milliseconds()))))
 	return e
+}
+
+// count adds an element to a set that counts, and counts the packet.
+func count(operation uint32, set string, key register) expression {
+	return expression{"dynset", []attribute{
+		text(1, set), number(3, operation), number(4, key.number()),
+		nested(7, text(1, "counter"), nested(2)),
+	}}
 }
 
 // append encodes the expression as an element of a list.

@@ -120,11 +120,16 @@ func (r Ranges) Contains(a netip.Addr) bool {
 
 // With returns the union with prefixes, as few runs as have the same addresses.
 func (r Ranges) With(prefixes ...netip.Prefix) Ranges {
-	all := slices.Clone(r)
+	all := slices.Clone([]Range(r))
 	for _, p := range prefixes {
 		all = append(all, RangeOf(p))
 	}
-	slices.SortFunc(all, Range.Compare)
+	return Union(all)
+}
+
+// Union returns the addresses of all ranges, in as few runs as have them.
+func Union(all []Range) Ranges {
+	all = slices.SortedFunc(slices.Values(all), Range.Compare)
 	var merged Ranges
 	for _, s := range all {
 		if n := len(merged); n > 0 && merged[n-1].touches(s) {

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -178,6 +179,13 @@ func (s *shape) element(raw []byte) (e Element, end bool) {
 			e.Value = verdictText(int32(v.number(unix.NFTA_VERDICT_CODE)), v.text(unix.NFTA_VERDICT_CHAIN))
 		} else {
 			e.Value = string(value[unix.NFTA_DATA_VALUE])
+		}
+	}
+	if expression := data(unix.NFTA_SET_ELEM_EXPR); expression.text(1) == "counter" {
+		const packets = 2 // NFTA_COUNTER_PACKETS
+		counted := expression.nested(2)
+		if raw := counted[packets]; len(raw) == 8 {
+			e.Packets = binary.BigEndian.Uint64(raw)
 		}
 	}
 	return e, a.number(unix.NFTA_SET_ELEM_FLAGS)&elementEnd != 0

@@ -91,6 +91,7 @@ type Element struct {
 	End     string // of an interval: its last key; otherwise not looked at
 	Value   string // of a map; of one of verdicts it is like `goto chain`
 	Comment string // for people
+	Packets uint64 // that a set which counts has counted; nothing that can be wanted
 }
 
 // Elements are what a set is to hold.

@@ -1,0 +1,355 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/conntrack"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
+)
+
+// Controller keeps the rules of the policies of one node's pods: it is all that an
+// agent has to run.
+type Controller struct {
+	// Resync is how often the table is compared even if nothing happens; 0 is never.
+	Resync time.Duration
+	// Observe is called by the controller's goroutine after every sync; nil for nobody.
+	// It must not take long.
+	Observe func(Observation)
+	// Gate closes new pods until their rules are in place; nil where nobody does.
+	Gate Gate
+
+	source   Source
+	log      *slog.Logger
+	keeper   *nft.Keeper
+	forget   forgetter
+	attached chan []Attached
+	requests chan func()
+	touched  chan struct{} // has an element where somebody has changed the table
+	knocked  chan struct{} // has an element where somebody may have been closed
+	summary  atomic.Pointer[Summary]
+
+	endedFlows atomic.Uint64
+
+	// What follows belongs to the goroutine of Run.
+	world    *world
+	plan     *plan
+	ended    *ended
+	known    bool // which pods are attached
+	failures int  // in a row
+	told     map[string]bool
+}
+
+// Gate keeps new pods from sending and receiving until their rules are in place.
+type Gate interface {
+	// Tell says in which directions new pods of which namespaces are to be closed. The
+	// zero value of others is for namespaces that are not in the list.
+	Tell(closed map[string][len(Directions)]bool, others [len(Directions)]bool) error
+	// Closed returns the addresses that are closed, and Open opens some.
+	Closed() ([]netip.Addr, error)
+	Open(addresses ...netip.Addr) error
+}
+
+// Observation is what happened in a sync.
+type Observation struct {
+	Duration time.Duration
+	Result   nft.Result
+	Repaired int // that others had changed
+	Opened   int // addresses
+	Err      error
+}
+
+// NewController returns a controller that is not running, for the node of a name.
+// Nothing is written before the source knows everything and the node's pods are known.
+func NewController(node string, source Source, log *slog.Logger) *Controller {
+	c := &Controller{
+		Resync: 5 * time.Minute, source: source, log: log, keeper: &nft.Keeper{Keeps: []nft.ID{tableID}, Log: log}, forget: conntrack.Forget,
+		attached: make(chan []Attached, 1), requests: make(chan func()), touched: make(chan struct{}, 1), knocked: make(chan struct{}, 1),
+		world: newWorld(node), ended: newEnded(), told: map[string]bool{},
+	}
+	c.summary.Store(&Summary{})
+	return c
+}
+
+// Attach tells which pods are attached to the node: all of them. It does not wait for
+// what follows.
+func (c *Controller) Attach(all []Attached) {
+	for {
+		select {
+		case c.attached <- all:
+			return
+		case <-c.attached: // older ones, that nobody has looked at
+		}
+	}
+}
+
+// Watcher returns what has to be told of nftables' transactions, so that what others
+// change is made right at once and not at the next resync.
+func (c *Controller) Watcher() nft.Listener {
+	return &nft.Watcher{Tables: []nft.ID{tableID}, Own: c.keeper.Port, Changed: func() { remind(c.touched) }}
+}
+
+// Knock says that a pod may have been closed, and may be opened if its rules are in
+// place. It does not wait.
+func (c *Controller) Knock() { remind(c.knocked) }
+
+func remind(of chan struct{}) {
+	select {
+	case of <- struct{}{}:
+	default:
+	}
+}
+
+// The pauses of a controller.
+const (
+	// shortestPause is between two syncs, at least; longestPause at most. Between them a
+	// pause is as long as what came before it took.
+	shortestPause = 2 * time.Millisecond
+	longestPause  = time.Second
+	// firstRetry and lastRetry are the pauses after failures.
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	// flowPause is between a change and the look for connections that are no longer
+	// allowed: what changes at the same time is looked for once.
+	flowPause = 100 * time.Millisecond
+)
+
+// Run keeps the rules until ctx ends, in the network namespace of the calling thread.
+// What it has written stays.
+func (c *Controller) Run(ctx context.Context) {
+	defer c.keeper.Close()
+	pause, flows := time.NewTimer(0), time.NewTimer(0)
+	defer pause.Stop()
+	defer flows.Stop()
+	flows.Stop()
+	var resync <-chan time.Time
+	if c.Resync > 0 {
+		ticker := time.NewTicker(c.Resync)
+		defer ticker.Stop()
+		resync = ticker.C
+	}
+	changed, verify, knocked, look, pausing := false, false, false, false, false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case all := <-c.attached:
+			c.world.attach(all)
+			c.known, changed = true, true
+		case <-c.source.Changed():
+			changed = true
+		case <-c.touched:
+			verify = true
+		case <-c.knocked:
+			knocked = true
+		case <-resync:
+			verify, look = true, true
+		case f := <-c.requests:
+			f()
+		case <-flows.C:
+			look = true
+		case <-pause.C:
+			pausing = false
+		}
+		if pausing || !(changed || verify || knocked || look) || !c.known || !c.source.Known() {
+			continue
+		}
+		begin := time.Now()
+		o := c.sync(ctx, changed, verify)
+		if o.Err == nil && look {
+			o.Err = c.end(func() error { return c.write(ctx, &o, false) })
+			look = false
+		}
+		o.Duration = time.Since(begin)
+		if ctx.Err() != nil {
+			return
+		}
+		c.observe(o)
+		if o.Err != nil {
+			pause.Reset(min(lastRetry, firstRetry<<min(c.failures, 10)))
+			c.failures++
+			changed, verify, look = true, true, true
+		} else {
+			pause.Reset(max(shortestPause, min(o.Duration, longestPause)))
+			if o.Result.Objects+o.Result.Elements > 0 {
+				flows.Reset(flowPause)
+			}
+			c.failures = 0
+			changed, verify, knocked = false, false, false
+		}
+		pausing = true
+	}
+}
+
+// sync makes the table what the policies say, and then opens the pods that wait for it.
+func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observation) {
+	if changed {
+		c.world.apply(c.source.Take())
+	}
+	if c.plan == nil || c.world.stirred {
+		// A policy that begins to select is in the list before a pod can be attached
+		// without it, and one that ends leaves it after.
+		c.plan = c.world.replan()
+		if o.Err = c.tell(); o.Err != nil {
+			return o
+		}
+	}
+	if o.Err = c.write(ctx, &o, verify); o.Err == nil {
+		o.Opened, o.Err = c.open()
+	}
+	return o
+}
+
+// write makes the table what is planned.
+func (c *Controller) write(ctx context.Context, o *Observation, verify bool) error {
+	want := []nft.Table{c.plan.table(c.ended.elements())}
+	deltas := append(c.world.takeChanges(), c.ended.take()...)
+	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
+	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
+	if err != nil || compared || !verify {
+		return err
+	}
+	r, err = c.keeper.Verify(ctx, want)
+	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
+	o.Result.Found, o.Repaired = r.Found, r.Count
+	return err
+}
+
+// takeChanges returns what has changed of the groups that the kernel has.
+func (w *world) takeChanges() (all []nft.Delta) {
+	for key, c := range w.changed {
+		for _, f := range families {
+			d := nft.Delta{Table: tableID, Set: key.name(f)}
+			for k, of := range c.deleted {
+				if of == f {
+					d.Deleted = append(d.Deleted, nft.Element{Key: k})
+				}
+			}
+			for k, of := range c.added {
+				if of == f {
+					d.Added = append(d.Added, nft.Element{Key: k})
+				}
+			}
+			if len(d.Added)+len(d.Deleted) > 0 {
+				all = append(all, d)
+			}
+		}
+	}
+	clear(w.changed)
+	return all
+}
+
+// tell says which new pods are to be closed.
+func (c *Controller) tell() error {
+	if c.Gate == nil {
+		return nil
+	}
+	closed := map[string][len(Directions)]bool{}
+	for _, p := range c.world.policies {
+		if p.Subject.Namespace != "" {
+			closed[p.Subject.Namespace] = c.world.closed(p.Subject.Namespace)
+		}
+	}
+	others := c.world.closed("") // of a namespace that is not known
+	if others != ([len(Directions)]bool{}) {
+		for name := range c.world.namespaces {
+			closed[name] = c.world.closed(name)
+		}
+	}
+	return c.Gate.Tell(closed, others)
+}
+
+// open opens the pods whose rules are in place.
+func (c *Controller) open() (int, error) {
+	if c.Gate == nil {
+		return 0, nil
+	}
+	all, err := c.Gate.Closed()
+	if err != nil {
+		return 0, err
+	}
+	all = slices.DeleteFunc(all, func(a netip.Addr) bool {
+		_, here := c.world.holder[a]
+		return !here // nothing is known of it, or nobody has it yet
+	})
+	if len(all) == 0 {
+		return 0, nil
+	}
+	return len(all), c.Gate.Open(all...)
+}
+
+func (c *Controller) observe(o Observation) {
+	if o.Err != nil && c.failures == 0 {
+		c.log.Error("rules of policies could not be written, trying again", "error", o.Err)
+	}
+	if len(o.Result.Found) > 0 {
+		c.log.Info("rules of policies repaired", "found", fmt.Sprint(o.Result.Found))
+	}
+	c.summarize(o.Err)
+	if c.Observe != nil {
+		c.Observe(o)
+	}
+}
+
+// do calls f between two syncs. It fails where the controller is busy for longer than
+// ctx allows.
+func (c *Controller) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case c.requests <- func() { f(); close(done) }:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the keeping of policies is busy: %w", ctx.Err())
+	}
+}
+
+// Check returns nil while the rules are what the policies say, else why they may not be.
+func (c *Controller) Check() error {
+	s := c.summary.Load()
+	switch {
+	case s.Failure != "":
+		return errors.New("rules of policies could not be written: " + s.Failure)
+	case !s.Synced:
+		return errors.New("rules of policies are not written yet")
+	}
+	return c.source.Check()
+}
+
+// Remove deletes the table in the caller's network namespace, and reports whether it
+// was there.
+// Equivalent to: `nft delete table inet flatnet-policy`.
+func Remove() (bool, error) {
+	k := &nft.Keeper{Keeps: []nft.ID{tableID}}
+	defer k.Close()
+	all, err := k.Remove()
+	if err != nil {
+		return false, fmt.Errorf("removing nftables table %s: %w", tableID, err)
+	}
+	return len(all) > 0, nil
+}
+
+// own returns the node's own addresses: what it sends itself, and what is for itself,
+// no policy has a say about.
+func own() (map[netip.Addr]bool, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing the node's addresses: %w", err)
+	}
+	set := map[netip.Addr]bool{}
+	for _, a := range all {
+		if n, is := a.(*net.IPNet); is {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				set[ip.Unmap()] = true
+			}
+		}
+	}
+	return set, nil
+}

@@ -1,0 +1,105 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func notThere(err error) bool { return errors.Is(err, unix.ENOENT) }
+
+// Explanation says what decides about a connection at the ends that are on this node.
+type Explanation struct {
+	From      string     `json:"from"`
+	To        string     `json:"to"`
+	Port      uint16     `json:"port,omitempty"`
+	Protocol  string     `json:"protocol"`
+	Decisions []Decision `json:"decisions"`
+	// Notes are what else there is to know: an end that is elsewhere, a pod that is
+	// unknown.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Explain says what the policies decide about a connection. The ends are addresses, or
+// pods as namespace/name.
+func (c *Controller) Explain(ctx context.Context, from, to string, protocol Protocol, port uint16) (e Explanation, err error) {
+	failed := c.do(ctx, func() { e, err = c.explain(from, to, protocol, port) })
+	return e, errors.Join(failed, err)
+}
+
+func (c *Controller) explain(from, to string, protocol Protocol, port uint16) (e Explanation, err error) {
+	e = Explanation{From: from, To: to, Port: port, Protocol: protocol.String()}
+	if c.plan == nil {
+		return e, errors.New("nothing is known yet")
+	}
+	source, err := c.find("FROM", from)
+	if err != nil {
+		return e, err
+	}
+	destination, err := c.find("TO", to)
+	if err != nil {
+		return e, err
+	}
+	mine, err := own()
+	if err != nil {
+		return e, err
+	}
+	pairs := 0
+	for _, a := range source {
+		for _, b := range destination {
+			if familyOf(a) != familyOf(b) {
+				continue
+			}
+			pairs++
+			switch {
+			case a == b:
+				e.Notes = append(e.Notes, fmt.Sprintf("%s is one pod: it always reaches itself", a))
+			case mine[a] || mine[b]:
+				e.Notes = append(e.Notes, fmt.Sprintf("from %s to %s: what this node itself sends, and what is for itself, is always allowed", a, b))
+			default:
+				for _, end := range []netip.Addr{a, b} {
+					if _, here := c.world.holder[end]; !here {
+						e.Notes = append(e.Notes, c.elsewhere(end))
+					}
+				}
+				e.Decisions = append(e.Decisions, c.plan.judge(c.world, a, b, protocol, port)...)
+			}
+		}
+	}
+	if pairs == 0 {
+		return e, fmt.Errorf("%s and %s have no addresses of one family", from, to)
+	}
+	return e, nil
+}
+
+// elsewhere says who has an address that is not of a pod of this node.
+func (c *Controller) elsewhere(a netip.Addr) string {
+	p := c.world.owner(a)
+	if p == nil {
+		return fmt.Sprintf("%s is no pod that is known: no policy selects it, and no podSelector matches it", a)
+	}
+	return fmt.Sprintf("%s is pod %s on node %s: ask there what its policies say", a, p.Name, p.Node)
+}
+
+// find finds the addresses of one end.
+func (c *Controller) find(which, text string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	namespace, name, is := strings.Cut(text, "/")
+	if !is {
+		return nil, fmt.Errorf("%s %q is neither an address nor a pod as namespace/name", which, text)
+	}
+	pod := Name{namespace, name}
+	if at, here := c.world.attached[pod]; here {
+		return at.Addresses, nil
+	}
+	if p := c.world.pods[pod]; p != nil && len(p.Addresses) > 0 {
+		return p.Addresses, nil
+	}
+	return nil, fmt.Errorf("%s: no pod %s with an address is known on this node: pods of other nodes are known where a policy exists", which, pod)
+}

@@ -1,0 +1,69 @@
+package policy
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+func TestMain(m *testing.M) { netlab.Main(m) }
+
+var silent = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// The kernel takes the rules of random clusters, one after another; what it has then is
+// what was wanted, and `nft` can list it.
+func TestKernelHasWhatIsWanted(t *testing.T) {
+	lab := netlab.Start(t)
+	node := lab.Node("node")
+	err := node.Do(func() error {
+		k := &nft.Keeper{Keeps: []nft.ID{tableID}, Log: silent}
+		defer k.Close()
+		d := newDice(1)
+		c, w, e := newCluster(), newWorld(thisNode), newEnded()
+		for _, name := range []string{"x", "y", "z"} {
+			n := d.namespace(name)
+			c.namespaces[name] = n
+			w.apply(Batch{Namespaces: map[string]*Namespace{name: FromNamespace(n)}})
+		}
+		for step := range 150 {
+			w.apply(c.step(d))
+			w.attach(c.attached())
+			want := []nft.Table{w.replan().table(e.elements())}
+			_, compared, err := k.Sync(context.Background(), want, w.takeChanges()...)
+			if err != nil {
+				return err
+			}
+			if compared && step > 0 {
+				t.Errorf("step %d: the kernel did not have what the keeper had left there", step)
+			}
+			if step%10 != 9 {
+				continue
+			}
+			other := &nft.Keeper{Keeps: []nft.ID{tableID}, Log: silent}
+			r, err := other.Verify(context.Background(), want)
+			other.Close()
+			if err != nil {
+				return err
+			}
+			// Chains that are needed no longer go with the next comparison.
+			for _, found := range r.Found {
+				if !strings.HasSuffix(found, "is not wanted") || !strings.HasPrefix(found, "chain ") {
+					t.Errorf("step %d: %s", step, found)
+				}
+			}
+			if output, err := exec.Command("nft", "list", "table", "inet", TableName).CombinedOutput(); err != nil {
+				t.Errorf("step %d: nft: %v: %s", step, err, output)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

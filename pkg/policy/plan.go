@@ -1,0 +1,204 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
+)
+
+// TableName is the name of the table, `inet flatnet-policy`.
+const TableName = "flatnet-policy"
+
+var tableID = nft.ID{Family: nft.INet, Name: TableName}
+
+// plan is what the rules for the pods of this node are, as of a state of the world.
+type plan struct {
+	chains map[string]nft.Chain
+	blocks map[string]nft.Set
+	groups map[groupKey]*group
+	// leads says where connections of an address enter, by the side.
+	leads map[side]map[netip.Addr]string
+	rules [len(Directions)]map[*Policy][]*compiled
+	of    map[Name][len(Directions)][]*Policy
+}
+
+// replan computes the plan anew: what pods of this node may do. It does not depend on
+// how many pods there are elsewhere, but for groups that are new.
+func (w *world) replan() *plan {
+	p := &plan{
+		chains: map[string]nft.Chain{}, blocks: map[string]nft.Set{}, groups: map[groupKey]*group{},
+		leads: map[side]map[netip.Addr]string{}, of: map[Name][len(Directions)][]*Policy{},
+	}
+	for d := range p.rules {
+		p.rules[d] = map[*Policy][]*compiled{}
+	}
+	for name := range w.attached {
+		if pod := w.here(name); pod != nil {
+			p.open(w, name, pod)
+		} else {
+			p.close(w, name)
+		}
+	}
+	maps.DeleteFunc(w.groups, func(key groupKey, _ *group) bool { return p.groups[key] == nil })
+	maps.DeleteFunc(w.changed, func(key groupKey, _ groupChange) bool { return p.groups[key] == nil })
+	w.stirred = false
+	return p
+}
+
+// open gives a pod the chains of its policies.
+func (p *plan) open(w *world, name Name, pod *Pod) {
+	policies := w.policiesOf(pod)
+	p.of[name] = policies
+	for _, d := range Directions {
+		if len(policies[d]) == 0 {
+			continue
+		}
+		for _, one := range policies[d] {
+			if p.rules[d][one] == nil {
+				p.rules[d][one] = w.compile(one, d, p.groups)
+			}
+		}
+		for _, a := range w.attached[name].Addresses {
+			s := side{d, familyOf(a)}
+			entry := s.chainName(pod, policies[d])
+			if _, made := p.chains[entry]; !made {
+				for _, c := range s.chains(pod, policies[d], p.rules[d], p.block(s.family)) {
+					p.chains[c.Name] = c
+				}
+			}
+			p.lead(s, a, entry)
+		}
+	}
+}
+
+// close refuses what a pod does of which nothing is known, where a policy may select it.
+func (p *plan) close(w *world, name Name) {
+	closed := w.closed(name.Namespace)
+	for _, d := range Directions {
+		if !closed[d] {
+			continue
+		}
+		for _, a := range w.attached[name].Addresses {
+			s := side{d, familyOf(a)}
+			p.lead(s, a, s.refused())
+		}
+	}
+}
+
+func (p *plan) lead(s side, a netip.Addr, chain string) {
+	if p.leads[s] == nil {
+		p.leads[s] = map[netip.Addr]string{}
+	}
+	p.leads[s][a] = chain
+}
+
+// block makes the set of a rule's networks.
+func (p *plan) block(f family) func(nft.Ranges) string {
+	return func(r nft.Ranges) string {
+		name := blockName(f, r)
+		if _, made := p.blocks[name]; !made {
+			p.blocks[name] = nft.Set{Name: name, Type: f.addressType(), Flags: "interval", Elements: r}
+		}
+		return name
+	}
+}
+
+// sides are all, in the order in which they are listed.
+var sides = [...]side{{Egress, ipv4}, {Egress, ipv6}, {Ingress, ipv4}, {Ingress, ipv6}}
+
+// countedPods bounds how many pods' refused connections are counted.
+const countedPods = 65535
+
+// table is the whole table. What stays is before what depends on the policies.
+func (p *plan) table(ended [len(families)]nft.Elements) nft.Table {
+	t := nft.Table{ID: tableID, Comment: "flatnet keeps NetworkPolicies here"}
+	for _, f := range families {
+		t.Sets = append(t.Sets,
+			nft.Set{Name: "self" + f.suffix(), Type: f.addressType() + " . " + f.addressType()[len("type "):], Elements: p.self(f)},
+			nft.Set{Name: "ended" + f.suffix(), Type: fmt.Sprintf("%s . inet_service . %s . inet_service . inet_proto", f.addressType(), f.addressType()[len("type "):]), Elements: ended[f]},
+		)
+	}
+	for _, s := range sides {
+		t.Sets = append(t.Sets,
+			nft.Set{Name: s.String(), Type: s.family.addressType() + " : verdict", Elements: p.verdicts(s)},
+			refusedSet(s))
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(p.groups), groupKey.compare) {
+		for _, f := range families {
+			t.Sets = append(t.Sets, p.groups[key].set(f))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.blocks)) {
+		t.Sets = append(t.Sets, p.blocks[name])
+	}
+	t.Chains = append(t.Chains, forwardChain)
+	for _, s := range sides {
+		t.Chains = append(t.Chains, nft.Chain{Name: s.refused(), Rules: []string{
+			fmt.Sprintf("add @refused-%s { %s %s counter }", s, s.family.header(), [...]string{"daddr", "saddr"}[s.direction]),
+			"drop",
+		}})
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.chains)) {
+		t.Chains = append(t.Chains, p.chains[name])
+	}
+	return t
+}
+
+// refusedSet counts what is refused, by pod. Rules fill it.
+func refusedSet(s side) nft.Set {
+	return nft.Set{Name: "refused-" + s.String(), Type: s.family.addressType(), Flags: "dynamic", Size: countedPods}
+}
+
+func (k groupKey) compare(o groupKey) int {
+	return cmp.Or(cmp.Compare(k.namespace, o.namespace), cmp.Compare(k.namespaces, o.namespaces), cmp.Compare(k.pods, o.pods),
+		cmp.Compare(k.port, o.port), cmp.Compare(k.protocol, o.protocol))
+}
+
+// forwardChain is what every packet meets that the node forwards; those that it sends
+// itself (kubelet's probes) and those that are for itself do not pass here. What belongs
+// to a connection is decided by the first rule. Flows that a policy has ended begin
+// nowhere again. A pod always reaches itself, by a Service too. Then the source's
+// policies have their say, and then the destination's.
+var forwardChain = nft.Chain{Name: "forward", Base: "type filter hook forward priority filter; policy accept;", Rules: []string{
+	"ct state established,related accept",
+	"ip saddr . th sport . ip daddr . th dport . meta l4proto @ended4 drop",
+	"ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto @ended6 drop",
+	"ip saddr . ip daddr @self4 accept",
+	"ip6 saddr . ip6 daddr @self6 accept",
+	"ip saddr vmap @egress4",
+	"ip6 saddr vmap @egress6",
+	"ip daddr vmap @ingress4",
+	"ip6 daddr vmap @ingress6",
+}}
+
+// self are the addresses of pods with policies, each with itself.
+func (p *plan) self(f family) nft.List {
+	all := map[netip.Addr]struct{}{}
+	for _, d := range Directions {
+		for a := range p.leads[side{d, f}] {
+			all[a] = struct{}{}
+		}
+	}
+	var list nft.List
+	for _, a := range slices.SortedFunc(maps.Keys(all), netip.Addr.Compare) {
+		list = append(list, nft.Element{Key: string(nft.Key(nil).Address(a).Address(a))})
+	}
+	return list
+}
+
+// verdicts are where the connections of each pod go.
+func (p *plan) verdicts(s side) nft.List {
+	var list nft.List
+	for _, a := range slices.SortedFunc(maps.Keys(p.leads[s]), netip.Addr.Compare) {
+		verdict := "jump "
+		if s.direction == Ingress {
+			verdict = "goto "
+		}
+		list = append(list, nft.Element{Key: string(nft.Key(nil).Address(a)), Value: verdict + p.leads[s][a]})
+	}
+	return list
+}
