@@ -1,0 +1,96 @@
+package attachment
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Whoever watches is told of what is there, of what comes and of what goes.
+func TestWatch(t *testing.T) {
+	d := OpenDirectory(t.TempDir())
+	record := func(id string) Record { return Record{Key: Key{"net", id, "eth0"}, Pod: "ns/" + id} }
+	if err := d.Put(record("a")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	told, ended := make(chan string), make(chan error)
+	go func() {
+		ended <- d.Watch(ctx, func(all []Record) {
+			var names []string
+			for _, r := range all {
+				names = append(names, r.Pod)
+			}
+			slices.Sort(names)
+			told <- strings.Join(names, " ")
+		})
+	}()
+	// until is told of a state; on the way there others may be told, and one twice.
+	until := func(want string) {
+		t.Helper()
+		var seen []string
+		for {
+			select {
+			case got := <-told:
+				if seen = append(seen, got); got == want {
+					return
+				}
+			case <-t.Context().Done():
+				t.Fatalf("waited for %q, told %q", want, seen)
+			}
+		}
+	}
+	until("ns/a")
+	for _, id := range []string{"b", "c"} {
+		if err := d.Put(record(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until("ns/a ns/b ns/c")
+	if err := d.Delete(record("a").Key); err != nil {
+		t.Fatal(err)
+	}
+	until("ns/b ns/c")
+	cancel()
+	for {
+		select {
+		case <-told:
+			continue
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		}
+	}
+}
+
+// A directory that is not there is made, and watched from the first record on.
+func TestWatchWithoutDirectory(t *testing.T) {
+	d := OpenDirectory(filepath.Join(t.TempDir(), "state"))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	told := make(chan int)
+	go func() {
+		_ = d.Watch(ctx, func(all []Record) {
+			select {
+			case told <- len(all):
+			case <-ctx.Done():
+			}
+		})
+	}()
+	if n := <-told; n != 0 {
+		t.Errorf("%d records of none", n)
+	}
+	if err := d.Put(Record{Key: Key{"net", fmt.Sprint(1), "eth0"}}); err != nil {
+		t.Fatal(err)
+	}
+	for n := range told {
+		if n == 1 {
+			return
+		}
+	}
+}
