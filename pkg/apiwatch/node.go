@@ -12,7 +12,7 @@ import (
 
 // readNode reads of a Node in protobuf what flatnet looks at:
 //
-//	metadata  name, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels, and of the annotations those of bookmarks
+//	metadata  name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, labels, and of the annotations those of bookmarks
 //	spec      podCIDR, podCIDRs, unschedulable, taints
 //	status    addresses
 //
@@ -47,6 +47,8 @@ func readMetadata(message []byte, m *metav1.ObjectMeta) error {
 		switch f.number {
 		case 1:
 			m.Name = string(f.bytes)
+		case 3:
+			m.Namespace = string(f.bytes)
 		case 5:
 			m.UID = types.UID(f.bytes)
 		case 6:

@@ -176,14 +176,14 @@ func listOf(n int) *v1.NodeList {
 // A list that is cut off anywhere is refused: its end would be nodes that are gone.
 func TestListThatIsCutOff(t *testing.T) {
 	raw := protobufOf(t, listOf(2))
-	list, err := readNodeList(bufio.NewReader(bytes.NewReader(raw)))
+	list, err := readList(bufio.NewReader(bytes.NewReader(raw)), nodeKind())
 	if err != nil || len(list.Items) != 2 || list.ResourceVersion != "7" || list.Continue != "next" {
 		t.Fatalf("read is %v, %v", list, err)
 	}
 	// The last two fields of the envelope are empty, and of no interest.
 	const rest = 4
 	for end := range len(raw) - rest {
-		if _, err := readNodeList(bufio.NewReader(bytes.NewReader(raw[:end]))); err == nil {
+		if _, err := readList(bufio.NewReader(bytes.NewReader(raw[:end])), nodeKind()); err == nil {
 			t.Fatalf("%d bytes of %d are taken for a list", end, len(raw))
 		}
 	}
@@ -200,7 +200,7 @@ func TestAnswersThatAreNoList(t *testing.T) {
 		{"not protobuf", magic + "\xff\xff\xff", "unexpected EOF"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := readNodeList(bufio.NewReader(strings.NewReader(c.answer)))
+			_, err := readList(bufio.NewReader(strings.NewReader(c.answer)), nodeKind())
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("it is %v, want %s", err, c.want)
 			}
@@ -234,13 +234,13 @@ func TestEventsThatAreNone(t *testing.T) {
 		{"the end", "", io.EOF.Error()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := &nodeEvents{stream: stream{Reader: bufio.NewReader(strings.NewReader(c.answer))}}
+			e := newEvents(io.NopCloser(strings.NewReader(c.answer)), nodeKind())
 			if _, _, err := e.Decode(); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("it is %v, want %s", err, c.want)
 			}
 		})
 	}
-	e := &nodeEvents{stream: stream{Reader: bufio.NewReader(bytes.NewReader(append(good, good...)))}}
+	e := newEvents(io.NopCloser(bytes.NewReader(append(good, good...))), nodeKind())
 	for range 2 {
 		if kind, o, err := e.Decode(); kind != watch.Modified || err != nil || o.(*v1.Node).Name != "n1" {
 			t.Errorf("read is %s %v %v", kind, o, err)
@@ -257,7 +257,7 @@ func TestMemoryOfALongList(t *testing.T) {
 	raw := protobufOf(t, listOf(nodes))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	list, err := readNodeList(bufio.NewReaderSize(bytes.NewReader(raw), bufferSize))
+	list, err := readList(bufio.NewReaderSize(bytes.NewReader(raw), bufferSize), nodeKind())
 	runtime.ReadMemStats(&after)
 	if err != nil || len(list.Items) != nodes {
 		t.Fatal(len(list.Items), err)

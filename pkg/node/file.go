@@ -5,15 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/filewatch"
 )
 
 // maxFileSize is the size of a nodes file, in bytes, beyond which it is taken
@@ -142,7 +142,7 @@ type reading struct {
 // read delivers the nodes of the file if they have changed, unless what was read is
 // not whole: then there will be another change.
 func (r *reading) read(whole func() bool) {
-	text, err := readFile(r.file.path)
+	text, err := filewatch.Read(r.file.path, maxFileSize)
 	if !whole() {
 		return
 	}
@@ -190,41 +190,6 @@ func (f *File) become(err error) {
 	case err == nil && before != nil:
 		f.log.Info("nodes file is good")
 	}
-}
-
-// readFile reads a regular file of bounded size. Opening does not block, even
-// if somebody has put a pipe there.
-func readFile(path string) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, reasonOf(err)
-	}
-	defer file.Close()
-	stat, err := file.Stat()
-	switch {
-	case err != nil:
-		return nil, reasonOf(err)
-	case !stat.Mode().IsRegular():
-		return nil, errors.New("it is not a regular file")
-	}
-	var text bytes.Buffer
-	text.Grow(int(min(stat.Size(), maxFileSize)) + bytes.MinRead)
-	if _, err := text.ReadFrom(io.LimitReader(file, maxFileSize+1)); err != nil {
-		return nil, reasonOf(err)
-	}
-	if text.Len() > maxFileSize {
-		return nil, fmt.Errorf("it is larger than %d MiB, which is taken for a mistake", maxFileSize>>20)
-	}
-	return text.Bytes(), nil
-}
-
-// reasonOf takes the path out of an error: whoever wraps it names it.
-func reasonOf(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Err
-	}
-	return err
 }
 
 // sleep waits; it reports whether ctx lasted as long.

@@ -1,125 +1,17 @@
 package node
 
 import (
-	"encoding/binary"
-	"fmt"
-	"os"
-	"path/filepath"
-	"sync"
 	"sync/atomic"
-	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/flatnet-cni/flatnet/pkg/filewatch"
 )
-
-// directory watches the entries of a directory through inotify(7).
-//
-// It is not the file that is watched, because a file is rarely changed in
-// place: an editor renames a new one over it, and the kubelet swaps the symbolic
-// link ..data of a ConfigMap's directory. And it is not fsnotify that watches,
-// because that tells of every write: a file being written in several of them is
-// at times a shorter list that is valid, and nodes would be dropped for a moment.
-// inotify tells of the end of the writing as well.
-type directory struct {
-	path string
-	file *os.File
-	stat os.FileInfo
-
-	mu     sync.Mutex // of who reads events
-	buffer []byte
-}
-
-// changes are what may give a name in the directory another content, or the
-// path another directory.
-const changes = unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE |
-	unix.IN_CREATE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
-
-// watchDirectory begins to watch the directory at path.
-func watchDirectory(path string) (*directory, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("starting to watch directory %s: %w", path, err)
-	}
-	// Non-blocking, so that Close ends a Read.
-	d := &directory{path: path, file: os.NewFile(uintptr(fd), "inotify"), buffer: make([]byte, 64<<10)}
-	// The status first: if the directory is exchanged in between, it is seen
-	// to be another one, and watched again.
-	if d.stat, err = os.Stat(path); err == nil {
-		_, err = unix.InotifyAddWatch(fd, path, changes|unix.IN_ONLYDIR)
-	}
-	if err != nil {
-		d.file.Close()
-		return nil, fmt.Errorf("watching directory %s: %w", path, err)
-	}
-	return d, nil
-}
-
-// stale reports whether the path no longer leads to the directory watched.
-func (d *directory) stale() bool {
-	stat, err := os.Stat(d.path)
-	return err != nil || !os.SameFile(stat, d.stat)
-}
-
-// close ends the watching.
-func (d *directory) close() { d.file.Close() }
-
-// forward calls notify with the name of each entry that may have changed, an
-// empty name if it may be any of them, until the directory is closed. It tells
-// whether somebody is writing to it, the end of which will be another change.
-func (d *directory) forward(notify func(name string, writing bool)) {
-	events, err := d.file.SyscallConn()
-	for err == nil {
-		err = events.Read(func(fd uintptr) bool { return d.take(int(fd), notify) })
-	}
-}
-
-// catchUp calls notify with all that has happened by now, as forward would some time
-// later.
-func (d *directory) catchUp(notify func(name string, writing bool)) {
-	if events, err := d.file.SyscallConn(); err == nil {
-		_ = events.Control(func(fd uintptr) {
-			for d.take(int(fd), notify) {
-			}
-		})
-	}
-}
-
-// take reads some events, and reports whether there were any.
-func (d *directory) take(fd int, notify func(name string, writing bool)) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n, err := unix.Read(fd, d.buffer)
-	if err != nil {
-		return false
-	}
-	for events := d.buffer[:n]; len(events) >= unix.SizeofInotifyEvent; {
-		// struct inotify_event: wd, mask, cookie, len, name
-		mask := binary.NativeEndian.Uint32(events[4:])
-		end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(events[12:]))
-		name := unix.ByteSliceToString(events[unix.SizeofInotifyEvent:end])
-		notify(name, mask&unix.IN_MODIFY != 0 || mask&unix.IN_CREATE != 0 && d.unwritten(name))
-		events = events[end:]
-	}
-	return true
-}
-
-// unwritten reports whether an entry that has just been created is a file that
-// somebody has opened to write to it, who will close it. A link is complete.
-func (d *directory) unwritten(name string) bool {
-	stat, err := os.Lstat(filepath.Join(d.path, name))
-	if err != nil || !stat.Mode().IsRegular() {
-		return false
-	}
-	sys, ok := stat.Sys().(*syscall.Stat_t)
-	return ok && sys.Nlink == 1
-}
 
 // watching keeps a directory watched while it is there.
 type watching struct {
 	concerns  func(name string) bool // which entries count
 	changed   chan struct{}          // has one element after a change
 	writing   atomic.Bool            // somebody is writing to an entry
-	directory *directory
+	directory *filewatch.Directory
 }
 
 // newWatching prepares to watch for changes of the entries that concern the caller.
@@ -130,17 +22,17 @@ func newWatching(concerns func(name string) bool) *watching {
 // ensure watches the directory at path, and watches anew if it is not the one
 // that was there before.
 func (w *watching) ensure(path string) error {
-	if w.directory != nil && !w.directory.stale() {
+	if w.directory != nil && !w.directory.Stale() {
 		return nil
 	}
 	w.close()
-	d, err := watchDirectory(path)
+	d, err := filewatch.Watch(path)
 	if err != nil {
 		return err
 	}
 	w.directory = d
 	w.writing.Store(false)
-	go d.forward(w.notify)
+	go d.Forward(w.notify)
 	return nil
 }
 
@@ -163,7 +55,7 @@ func (w *watching) notify(name string, writing bool) {
 // was read before is whole.
 func (w *watching) calm() bool {
 	if w.directory != nil {
-		w.directory.catchUp(w.notify)
+		w.directory.CatchUp(w.notify)
 	}
 	return !w.writing.Load()
 }
@@ -171,7 +63,7 @@ func (w *watching) calm() bool {
 // close ends the watching.
 func (w *watching) close() {
 	if w.directory != nil {
-		w.directory.close()
+		w.directory.Close()
 		w.directory = nil
 	}
 }

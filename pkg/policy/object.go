@@ -89,7 +89,10 @@ type Policy struct {
 	Isolates [2]bool
 	Rules    [2][]Rule // by direction
 	// Faults are what is wrong with the object, a sentence each. The rest of it is in
-	// force; what cannot be understood allows nothing, and refuses nothing.
+	// force; what cannot be understood allows nothing. (So a rule of a
+	// ClusterNetworkPolicy that denies, or passes, and is not understood is one that
+	// denies everything. A rule that accepts may have no peer left, or no port: it
+	// matches nothing.)
 	Faults []string
 }
 

@@ -1,0 +1,191 @@
+package policy
+
+import (
+	"maps"
+	"sync"
+)
+
+// kind is a kind of objects that a source tells of.
+type kind uint8
+
+const (
+	networkPolicies kind = iota
+	clusterPolicies
+	namespaces
+	pods
+	kinds
+)
+
+func (k kind) String() string {
+	return [...]string{"networkpolicies", "clusternetworkpolicies", "namespaces", "pods"}[k]
+}
+
+// listed is what a source was told of the objects of a cluster: what policies look at and
+// nothing else. Its methods, but for those that say so, may be called at the same time.
+type listed struct {
+	changed chan struct{} // has one element when there is something to take
+	policed chan struct{} // has one element after policies came or went
+
+	mu         sync.Mutex
+	pods       map[Name]*Pod
+	namespaces map[string]*Namespace
+	policies   map[PolicyKey]*Policy
+	invalid    map[PolicyKey]string // why they could not be understood; they are not in policies
+	complete   [kinds]bool          // all of the kind were listed
+	dirty      struct {
+		pods       map[Name]struct{}
+		namespaces map[string]struct{}
+		policies   map[PolicyKey]struct{}
+	}
+}
+
+func newListed() *listed {
+	l := &listed{
+		changed: make(chan struct{}, 1), policed: make(chan struct{}, 1),
+		pods: map[Name]*Pod{}, namespaces: map[string]*Namespace{}, policies: map[PolicyKey]*Policy{}, invalid: map[PolicyKey]string{},
+	}
+	l.clean()
+	return l
+}
+
+// clean forgets what has changed; l.mu is held.
+func (l *listed) clean() {
+	l.dirty.pods, l.dirty.namespaces, l.dirty.policies = map[Name]struct{}{}, map[string]struct{}{}, map[PolicyKey]struct{}{}
+}
+
+// known reports whether everything is.
+func (l *listed) known() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unknown() == ""
+}
+
+// missing is what was not listed yet, in words; "" where everything was.
+func (l *listed) missing() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unknown()
+}
+
+// unknown is missing; l.mu is held.
+func (l *listed) unknown() string {
+	for k := range kinds {
+		// Whom no policy is about nobody looks at.
+		if !l.complete[k] && (k < namespaces || len(l.policies) > 0) {
+			return k.String()
+		}
+	}
+	return ""
+}
+
+// policing reports whether there is a policy.
+func (l *listed) policing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.policies) > 0
+}
+
+// take returns what has changed since it was last called. Before everything is known that
+// is nothing: a policy without the pods that it allows would cut them off.
+func (l *listed) take() Batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var b Batch
+	if l.unknown() != "" {
+		return b
+	}
+	b.Pods = now(l.pods, l.dirty.pods)
+	b.Namespaces = now(l.namespaces, l.dirty.namespaces)
+	b.Policies = now(l.policies, l.dirty.policies)
+	l.clean()
+	return b
+}
+
+// now returns those that are dirty as they are, nil for one that is not there.
+func now[K comparable, T any](all map[K]*T, dirty map[K]struct{}) map[K]*T {
+	if len(dirty) == 0 {
+		return nil
+	}
+	batch := make(map[K]*T, len(dirty))
+	for key := range dirty {
+		batch[key] = all[key]
+	}
+	return batch
+}
+
+// why returns the policies that could not be understood, and why.
+func (l *listed) why() map[PolicyKey]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.invalid)
+}
+
+func signal(to chan struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
+	}
+}
+
+// The rest is called with l.mu held.
+
+// setPod notes a pod as it is now; nil for one that is none of our business.
+func (l *listed) setPod(name Name, p *Pod) {
+	before, known := l.pods[name]
+	switch {
+	case p == nil && !known || p != nil && known && p.equal(before):
+		return
+	case p == nil:
+		delete(l.pods, name)
+	default:
+		if known && maps.Equal(before.Labels, p.Labels) {
+			p.Labels = before.Labels // which others may share
+		}
+		l.pods[name] = p
+	}
+	l.dirty.pods[name] = struct{}{}
+	signal(l.changed)
+}
+
+func (l *listed) setNamespace(name string, n *Namespace) {
+	before, known := l.namespaces[name]
+	switch {
+	case n == nil && !known || n != nil && known && n.equal(before):
+		return
+	case n == nil:
+		delete(l.namespaces, name)
+	default:
+		l.namespaces[name] = n
+	}
+	l.dirty.namespaces[name] = struct{}{}
+	signal(l.changed)
+}
+
+// setPolicy notes a policy as it is now, or that it is gone. One with an error is there,
+// and says nothing.
+func (l *listed) setPolicy(key PolicyKey, p *Policy, err error) {
+	if err != nil {
+		l.invalid[key] = err.Error()
+		p = nil
+	} else {
+		delete(l.invalid, key)
+	}
+	before, known := l.policies[key]
+	switch {
+	case p == nil && !known || p != nil && known && p.equal(before):
+		return
+	case p == nil:
+		delete(l.policies, key)
+	default:
+		l.policies[key] = p
+	}
+	l.dirty.policies[key] = struct{}{}
+	signal(l.changed)
+	signal(l.policed)
+}
+
+// completed notes that all of a kind are known, or that this is no longer so.
+func (l *listed) completed(k kind, is bool) {
+	l.complete[k] = is
+	signal(l.changed) // it may have been the last that something waited for
+}
