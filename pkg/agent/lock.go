@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/netconf"
 )
 
 // lockPath is the file that the flatnetd of a state directory locks.
-func lockPath(stateDir string) string { return filepath.Join(stateDir, "flatnetd.lock") }
+func lockPath(stateDir string) string { return netconf.AgentLock(stateDir) }
 
 // lockNode waits until no other flatnetd works on the node: during an update the
 // old one may still be there. The lock ends with the process, however it ends.

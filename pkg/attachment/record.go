@@ -29,7 +29,11 @@ type Record struct {
 	Masquerade bool           `json:"ipMasq,omitempty"`
 	Exempt     []netip.Prefix `json:"exempt,omitempty"` // from masquerading
 	Pod        string         `json:"pod,omitempty"`    // namespace/name, for people
-	Since      time.Time      `json:"since"`
+	UID        string         `json:"uid,omitempty"`    // of the pod
+	// Closed are the directions in which ADD closed the pod, for the agent to open
+	// it: "ingress", "egress".
+	Closed []string  `json:"closed,omitempty"`
+	Since  time.Time `json:"since"`
 }
 
 // Sandbox identifies the pod's network namespace. Device and Inode tell it from

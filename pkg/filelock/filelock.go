@@ -8,6 +8,7 @@ package filelock
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,28 @@ func Flock(ctx context.Context, fd, how int) error {
 		}
 		return unix.Flock(fd, how)
 	})
+}
+
+// Held reports whether somebody has the lock of flock(2) for a file alone. Nobody
+// has one that does not exist. To ask takes the lock for a moment, shared with
+// others who ask.
+func Held(path string) (bool, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("opening lock %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	err = again(fd, false, func(fd int, _ bool) error { return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
+	if busy(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("asking for lock %s: %w", path, err)
+	}
+	return false, nil
 }
 
 // Byte locks the first byte of the open file fd, which has to be writable, for

@@ -122,3 +122,33 @@ func TestBadDescriptor(t *testing.T) {
 		}
 	}
 }
+
+// Who asks whether a lock is held is told, and leaves it as it is.
+func TestHeld(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	check := func(when string, want bool) {
+		t.Helper()
+		for range 2 {
+			if held, err := Held(path); held != want || err != nil {
+				t.Errorf("%s: held is %v, %v", when, held, err)
+			}
+		}
+	}
+	check("without a file", false)
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the file was made")
+	}
+	file := open(t, path)
+	check("without a lock", false)
+	if err := Flock(t.Context(), int(file.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	check("locked", true)
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	check("unlocked", false)
+	if held, err := Held(filepath.Join(path, "below")); held || err == nil {
+		t.Errorf("what cannot be opened: held is %v, %v", held, err)
+	}
+}

@@ -40,6 +40,9 @@ type Network struct {
 	// StateDir is where the plugin keeps what it has to remember, an absolute
 	// path; "" stands for the plugin's default, /run/flatnet.
 	StateDir string
+	// Policies is the file from which the plugin reads in which namespaces pods
+	// begin closed, an absolute path; "" for a node without policies.
+	Policies string
 }
 
 // list and the types below are the JSON form (CNI SPEC.md, section 1), with
@@ -54,6 +57,7 @@ type plugin struct {
 	Type         string          `json:"type"`
 	MTU          int             `json:"mtu,omitempty"`
 	StateDir     string          `json:"stateDir,omitempty"`
+	Policies     string          `json:"policies,omitempty"`
 	IPAM         *ipamSection    `json:"ipam,omitempty"`
 	Capabilities map[string]bool `json:"capabilities,omitempty"`
 }
@@ -86,7 +90,7 @@ func Conflist(n Network, chainPortmap bool) ([]byte, error) {
 	if err := n.validate(); err != nil {
 		return nil, err
 	}
-	flatnet := plugin{Type: pluginType, MTU: n.MTU, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)}}
+	flatnet := plugin{Type: pluginType, MTU: n.MTU, Policies: n.Policies, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)}}
 	if n.StateDir != "" && filepath.Clean(n.StateDir) != netconf.DefaultStateDirectory {
 		flatnet.StateDir = n.StateDir
 	}

@@ -44,8 +44,8 @@ func TestConflist(t *testing.T) {
 			pool: "10.244.1.1-10.244.1.254",
 		},
 		{
-			name:    "IPv6, MTU left to the plugin, state elsewhere",
-			network: Network{Name: "flatnet", PodCIDRs: prefixes("fd00:244:1::/64"), StateDir: "/run/other"},
+			name:    "IPv6, MTU left to the plugin, state elsewhere, policies",
+			network: Network{Name: "flatnet", PodCIDRs: prefixes("fd00:244:1::/64"), StateDir: "/run/other", Policies: "/var/lib/flatnet/policies.json"},
 			want: `{
   "cniVersion": "1.0.0",
   "name": "flatnet",
@@ -53,6 +53,7 @@ func TestConflist(t *testing.T) {
     {
       "type": "flatnet",
       "stateDir": "/run/other",
+      "policies": "/var/lib/flatnet/policies.json",
       "ipam": {
         "ranges": [
           [
@@ -150,6 +151,7 @@ func TestConflistRefuses(t *testing.T) {
 		{Network{Name: "flatnet", PodCIDRs: append(prefixes("10.244.1.0/24"), prefixes("10.244.1.128/25")...)}, []string{"overlap"}},
 		{Network{Name: "flatnet", MTU: 67, PodCIDRs: prefixes("10.244.1.0/24")}, []string{"mtu", "67"}},
 		{Network{Name: "flatnet", MTU: -1, PodCIDRs: prefixes("10.244.1.0/24")}, []string{"mtu", "-1"}},
+		{Network{Name: "flatnet", Policies: "policies.json", PodCIDRs: prefixes("10.244.1.0/24")}, []string{"policies", "policies.json"}},
 		{Network{Name: "flatnet", StateDir: "run", PodCIDRs: prefixes("10.244.1.0/24")}, []string{"stateDir", "run"}},
 	} {
 		text, err := Conflist(c.network, false)

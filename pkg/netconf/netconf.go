@@ -29,6 +29,7 @@ type Config struct {
 	NonMasqueradeCIDRs  []netip.Prefix
 	HostInterfacePrefix string
 	StateDirectory      string
+	Policies            string     // path of the list of closed namespaces; "" where there is none
 	DNS                 *types.DNS // nil where the configuration has none
 	Log                 Log
 	IPAM                IPAM
@@ -52,6 +53,10 @@ type Log struct {
 // on a tmpfs: state ends with what it describes, at a reboot.
 const DefaultStateDirectory = "/run/flatnet"
 
+// AgentLock is the file that the flatnetd of a state directory has locked, alone
+// (flock(2)), for as long as it runs.
+func AgentLock(stateDirectory string) string { return filepath.Join(stateDirectory, "flatnetd.lock") }
+
 const defaultPrefix = "veth"
 
 // document is the JSON form of Config.
@@ -61,6 +66,7 @@ type document struct {
 	NonMasqueradeCIDRs  []string        `json:"nonMasqueradeCIDRs"`
 	HostInterfacePrefix *string         `json:"hostInterfacePrefix"`
 	StateDir            *string         `json:"stateDir"`
+	Policies            string          `json:"policies"`
 	DNS                 json.RawMessage `json:"dns"`
 	LogLevel            string          `json:"logLevel"`
 	LogFile             string          `json:"logFile"`
@@ -121,7 +127,7 @@ func parse(r *cni.Request, isIPAM bool) (*Config, *Arguments, error) {
 		required bool // by DEL and GC as well
 	}{
 		{c.readDirectory, true}, {c.readSource, true},
-		{c.readMTU, false}, {c.readPrefix, false}, {c.readExemptions, false}, {c.readDNS, false},
+		{c.readPolicies, false}, {c.readMTU, false}, {c.readPrefix, false}, {c.readExemptions, false}, {c.readDNS, false},
 		{c.readLog, false}, {c.readPrevResult, false}, {c.readMAC, false}, {c.readAllocator, false},
 	} {
 		if err := read.f(&d, arguments); err != nil && (strict || read.required) {
@@ -191,6 +197,14 @@ func (c *Config) readDirectory(d *document, _ *Arguments) error {
 	}
 	c.StateDirectory = *d.StateDir
 	return validateDirectory("stateDir", c.StateDirectory)
+}
+
+func (c *Config) readPolicies(d *document, _ *Arguments) error {
+	if d.Policies != "" && (!filepath.IsAbs(d.Policies) || strings.ContainsRune(d.Policies, 0)) {
+		return invalid("policies", d.Policies, "must be the absolute path of a file, or empty")
+	}
+	c.Policies = d.Policies
+	return nil
 }
 
 func validateDirectory(field, path string) error {

@@ -37,6 +37,8 @@ func TestBadConfigurations(t *testing.T) {
 		{config: `{"hostInterfacePrefix": "a/b", ` + ranges + `}`, code: 7, want: []string{"hostInterfacePrefix", "a/b"}},
 		{config: `{"stateDir": "run", ` + ranges + `}`, code: 7, want: []string{"stateDir", `"run"`, "absolute"}},
 		{config: `{"stateDir": "/", ` + ranges + `}`, code: 7, want: []string{"stateDir"}},
+		{config: `{"policies": "policies.json", ` + ranges + `}`, code: 7, want: []string{"policies", `"policies.json"`, "absolute"}},
+		{config: `{"policies": {}, ` + ranges + `}`, code: 6, want: []string{"policies"}},
 		{config: `{"nonMasqueradeCIDRs": ["10.0.0.0/8", "10.1.2.3/8"], ` + ranges + `}`, code: 7, want: []string{"nonMasqueradeCIDRs[1]", "10.1.2.3/8"}},
 		{config: `{"dns": {"search": "x"}, ` + ranges + `}`, code: 7, want: []string{"dns", "search"}},
 		{config: `{"logLevel": "loud", ` + ranges + `}`, code: 7, want: []string{"logLevel", "loud"}},
@@ -85,18 +87,18 @@ func TestBadConfigurations(t *testing.T) {
 
 func TestConfiguration(t *testing.T) {
 	c, a, err := parseText(`{"mtu": 1400, "ipMasq": true, "nonMasqueradeCIDRs": ["10.0.0.0/8"], "hostInterfacePrefix": "pod",
-		"stateDir": "/run/x/", "dns": {"nameservers": []}, "unknown": {}, "capabilities": {"ips": true},
+		"stateDir": "/run/x/", "policies": "/var/lib/x.json", "dns": {"nameservers": []}, "unknown": {}, "capabilities": {"ips": true},
 		"runtimeConfig": {"ips": ["10.1.2.9/24", "::ffff:10.1.3.9"], "ipRanges": [[{"subnet": "10.1.3.0/24"}]]},
 		"ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "routes": [{"dst": "192.168.1.1/16"}], "ranges": [[{"subnet": "fd00::/64"}]]}}`,
 		"IP=10.1.2.77;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=na\nme;K8S_POD_UID=u;K8S_POD_INFRA_CONTAINER_ID=i")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprintln(c.MTU, c.IPMasq, c.NonMasqueradeCIDRs, c.HostInterfacePrefix, c.StateDirectory, c.DNS.Nameservers,
+	got := fmt.Sprintln(c.MTU, c.IPMasq, c.NonMasqueradeCIDRs, c.HostInterfacePrefix, c.StateDirectory, c.Policies, c.DNS.Nameservers,
 		c.IPAM.Type, c.IPAM.DataDirectory, c.IPAM.Pool, c.IPAM.Requested, c.IPAM.Routes[0].Dst.String(), a.Pod(), c.PrevResult, c.ValidAttachments)
 	// The capability's ranges come first, as with host-local; CNI_ARGS does not
 	// count beside it; what is no text for an alias is replaced.
-	want := "1400 true [10.0.0.0/8] pod /run/x/ []  /run/x/ipam " +
+	want := "1400 true [10.0.0.0/8] pod /run/x/ /var/lib/x.json []  /run/x/ipam " +
 		"10.1.3.1-10.1.3.254; 10.1.2.1-10.1.2.254; fd00::1-fd00::ffff:ffff:ffff:ffff [10.1.2.9 10.1.3.9] 192.168.0.0/16 ns/na?me <nil> <nil>\n"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -108,8 +110,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprintln(c.MTU, c.IPMasq, c.HostInterfacePrefix, c.StateDirectory, c.DNS, c.Log, c.IPAM.Type, c.IPAM.DataDirectory, c.IPAM.Requested, a.Pod() == "")
-	if want := "0 false veth /run/flatnet <nil> {error }  /run/flatnet/ipam [] true\n"; got != want {
+	got := fmt.Sprintln(c.MTU, c.IPMasq, c.HostInterfacePrefix, c.StateDirectory, c.Policies, c.DNS, c.Log, c.IPAM.Type, c.IPAM.DataDirectory, c.IPAM.Requested, a.Pod() == "")
+	if want := "0 false veth /run/flatnet  <nil> {error }  /run/flatnet/ipam [] true\n"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

@@ -112,7 +112,7 @@ func (j *job) attach(ctx context.Context) (_ *addresses.Lease, _ *attachment.Rec
 	steps.push(func() error {
 		settle, err := j.rules.Remove(need(*record))
 		defer settle()
-		return errors.Join(removed(err), j.unshare())
+		return errors.Join(removed(err), j.open(*record), j.unshare(*record))
 	})
 	if err := j.share(*record); err != nil {
 		return nil, nil, err
@@ -192,7 +192,8 @@ func (j *job) plan(lease *addresses.Lease) (*attachment.Record, error) {
 			Alias: j.key.Alias(j.arguments.Pod()), MTU: mtu,
 		},
 		IPAM: j.config.IPAM.Type, DataDir: j.config.IPAM.DataDirectory,
-		Masquerade: j.config.IPMasq, Pod: j.arguments.Pod(), Since: time.Now().UTC().Truncate(time.Second),
+		Masquerade: j.config.IPMasq, Pod: j.arguments.Pod(), UID: j.arguments.UID,
+		Closed: j.directions(), Since: time.Now().UTC().Truncate(time.Second),
 	}
 	if j.config.IPMasq {
 		record.Exempt = append(subnets(lease), j.config.NonMasqueradeCIDRs...)

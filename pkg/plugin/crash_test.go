@@ -6,11 +6,14 @@ import (
 	"testing"
 )
 
-// masqueraded is the configuration with the most steps.
+// masqueraded is the configuration with the most steps, on a full stage for a pod of
+// prod.
 var masqueraded = map[string]any{"ipMasq": true}
 
 func newFullStage(t *testing.T) *stage {
-	return newStage(t, "10.1.2.0/24", "fd00:1::/64")
+	s := newStage(t, "10.1.2.0/24", "fd00:1::/64")
+	s.write(prodIsClosed)
+	return s
 }
 
 // Every change of ADD fails once: ADD says so, and nothing is left of it.
@@ -20,7 +23,7 @@ func TestAddThatFailsAnywhereLeavesNothing(t *testing.T) {
 	injected := errors.New("injected fault")
 	for n := 1; ; n++ {
 		calls, failed := 0, ""
-		_, err := s.run(call{verb: "ADD", container: "a", netns: pod.Path, config: masqueraded, step: func(operation string) error {
+		_, err := s.run(call{verb: "ADD", container: "a", netns: pod.Path, args: ofProd, config: masqueraded, step: func(operation string) error {
 			if calls++; calls == n {
 				failed = operation
 				return injected
@@ -61,7 +64,7 @@ func TestAddThatIsKilledAnywhereIsCleanedUp(t *testing.T) {
 			cleanUp.netns = pod.Path
 		}
 		for n := 1; ; n++ {
-			_, killed, err := s.spawn(call{verb: "ADD", container: "a", netns: pod.Path, config: masqueraded}, n)
+			_, killed, err := s.spawn(call{verb: "ADD", container: "a", netns: pod.Path, args: ofProd, config: masqueraded}, n)
 			if err != nil {
 				t.Fatalf("ADD that should be killed at change %d: %v", n, err)
 			}
@@ -82,7 +85,7 @@ func TestDelThatIsKilledAnywhereIsCleanedUp(t *testing.T) {
 	s := newFullStage(t)
 	pod, other := s.lab.Pod("a"), s.lab.Pod("b")
 	for n := 1; ; n++ {
-		first, err := s.run(call{verb: "ADD", container: "a", netns: pod.Path, config: masqueraded})
+		first, err := s.run(call{verb: "ADD", container: "a", netns: pod.Path, args: ofProd, config: masqueraded})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +93,7 @@ func TestDelThatIsKilledAnywhereIsCleanedUp(t *testing.T) {
 		if err != nil {
 			t.Errorf("DEL that should be killed at change %d: %v", n, err)
 		}
-		second, err := s.run(call{verb: "ADD", container: "b", netns: other.Path, config: masqueraded})
+		second, err := s.run(call{verb: "ADD", container: "b", netns: other.Path, args: ofProd, config: masqueraded})
 		if err != nil {
 			t.Fatalf("ADD after DEL was killed at change %d: %v", n, err)
 		}
@@ -115,7 +118,7 @@ func TestDelThatFailsAnywhereCanBeRepeated(t *testing.T) {
 	s := newFullStage(t)
 	pod := s.lab.Pod("a")
 	for n := 1; ; n++ {
-		if _, err := s.run(call{verb: "ADD", container: "a", netns: pod.Path, config: masqueraded}); err != nil {
+		if _, err := s.run(call{verb: "ADD", container: "a", netns: pod.Path, args: ofProd, config: masqueraded}); err != nil {
 			t.Fatal(err)
 		}
 		calls := 0

@@ -8,6 +8,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/addresses"
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
+	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/namespace"
@@ -64,7 +65,11 @@ func (j *job) disconnect(record attachment.Record) error {
 	if err := j.removeInterfaces(record); err != nil {
 		return err
 	}
-	if err := j.unshare(); err != nil {
+	// Only now: a pod that is still there must not be opened by its end.
+	if err := j.open(record); err != nil {
+		return err
+	}
+	if err := j.unshare(record); err != nil {
 		return err
 	}
 	return forget(record.Wire.Addresses)
@@ -80,6 +85,7 @@ func (j *job) reconstruct(ctx context.Context) (attachment.Record, error) {
 		Wire: wire.Wire{Host: kernel.End{MAC: host}, Pod: kernel.End{Name: j.request.IfName, MAC: pod}},
 	}
 	if j.config.IPAM.Type != "" {
+		// These may be another pod's by now: it is not opened for their sake.
 		if j.config.PrevResult != nil {
 			record.Wire.Addresses = j.previousAddresses()
 		}
@@ -87,6 +93,9 @@ func (j *job) reconstruct(ctx context.Context) (attachment.Record, error) {
 	}
 	held, err := addresses.NewBuiltIn(j.request, j.config, j.options()).Held(ctx)
 	record.Wire.Addresses = held
+	if j.config.Policies != "" {
+		record.Closed = []string{closed.Ingress, closed.Egress}
+	}
 	return record, err
 }
 

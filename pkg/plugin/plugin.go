@@ -15,6 +15,7 @@ import (
 	"github.com/flatnet-cni/flatnet/ipam"
 	"github.com/flatnet-cni/flatnet/pkg/addresses"
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
+	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/namespace"
@@ -43,6 +44,7 @@ type job struct {
 	key       attachment.Key
 	records   *attachment.Directory
 	rules     *rules.Rules
+	closed    *closed.Table
 	log       *slog.Logger
 	closeLog  func()
 
@@ -62,6 +64,7 @@ func (p *Plugin) begin(r *cni.Request) (*job, error) {
 		key:     attachment.Key{Network: r.Network, ContainerID: r.ContainerID, Interface: r.IfName},
 		records: attachment.OpenDirectory(config.StateDirectory),
 		rules:   &rules.Rules{Step: p.Step},
+		closed:  &closed.Table{Step: p.Step},
 		living:  &namespace.Living{},
 	}
 	j.records.Step = p.Step

@@ -17,7 +17,7 @@ import (
 )
 
 // What attachments share on a node: that it forwards, that it answers to the
-// gateways, the nftables rules. The first attachment makes it, the last takes
+// gateways, the nftables rules, the table of those that begin closed. The first attachment makes it, the last takes
 // it along. A lock keeps the last DEL from removing what an ADD, which has
 // written its record before, is about to rely on: whoever joins what is there
 // shares the lock with others, whoever makes or removes it has it alone. To join
@@ -35,8 +35,10 @@ func (j *job) share(record attachment.Record) error {
 		for try := 0; ; try++ {
 			if joined := false; !first || try > 0 {
 				_, err := j.locked(ctx, unix.LOCK_SH, true, func() (err error) {
-					joined, err = j.join(record)
-					return err
+					if joined, err = j.join(record); err != nil || !joined {
+						return err
+					}
+					return j.shut(record)
 				})
 				if err != nil || joined {
 					return err
@@ -56,7 +58,10 @@ func (j *job) makeAll(record attachment.Record) error {
 	if err := j.makeShared(record); err != nil {
 		return err
 	}
-	return cni.Wrap(cni.CodeKernel, j.unguarded(need(record), j.rules.Add), "")
+	if err := j.unguarded(need(record), j.rules.Add); err != nil {
+		return cni.Wrap(cni.CodeKernel, err, "")
+	}
+	return j.shut(record)
 }
 
 // join adds the attachment to what is shared, and reports whether all of that
@@ -82,15 +87,19 @@ func (j *job) makeShared(record attachment.Record) error {
 	return nil
 }
 
-// unshare removes what is shared, if the job's attachment was the last one.
-func (j *job) unshare() error {
+// unshare removes what is shared, if the attachment was the last one.
+func (j *job) unshare(record attachment.Record) error {
 	// Without the lock's file nothing was ever shared.
 	if _, err := os.Stat(j.lockPath()); err != nil {
 		return nil
 	}
 	last := func() bool { return !j.records.Others(j.key) }
 	return j.alone(last, func() error {
-		return errors.Join(j.kernel.RemoveAnswered(), removed(j.rules.Clear()))
+		err := errors.Join(j.kernel.RemoveAnswered(), removed(j.rules.Clear()))
+		if j.config.Policies != "" || len(record.Closed) > 0 {
+			err = errors.Join(err, removed(j.closed.Clear()))
+		}
+		return err
 	})
 }
 

@@ -1,0 +1,226 @@
+package closed
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
+	"github.com/flatnet-cni/flatnet/test/netlab"
+)
+
+func TestMain(m *testing.M) { netlab.Main(m) }
+
+func addresses(texts ...string) []netip.Addr {
+	var all []netip.Addr
+	for _, t := range texts {
+		all = append(all, netip.MustParseAddr(t))
+	}
+	return all
+}
+
+// check compares what is closed.
+func check(t *testing.T, table *Table, want ...string) {
+	t.Helper()
+	got, err := table.Addresses()
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(addresses(want...)) {
+		t.Errorf("closed are %v, %v; want %v", got, err, want)
+	}
+}
+
+// there reports whether the table is there with its chain.
+func there(t *testing.T) (exists, right bool) {
+	t.Helper()
+	c, err := nft.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	exists, right, err = c.Chain(id, chain())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exists, right
+}
+
+func TestCloseAndOpen(t *testing.T) {
+	node := netlab.Start(t).Node("node")
+	node.Test(t, func() {
+		table := &Table{}
+		check(t, table)
+		if err := table.Open(addresses("10.1.0.2")...); err != nil {
+			t.Errorf("opening without a table: %v", err)
+		}
+		if err := errors.Join(table.Close(addresses("10.1.0.2"), false, false), table.Close(nil, true, true), table.Open()); err != nil {
+			t.Error(err)
+		}
+		if exists, _ := there(t); exists {
+			t.Error("there is a table that nobody needs")
+		}
+		for range 2 {
+			for _, c := range []struct {
+				of              []netip.Addr
+				ingress, egress bool
+			}{
+				{addresses("10.1.0.2", "fd00::2"), true, true},
+				{addresses("10.1.0.3", "fd00::3"), true, false},
+				{addresses("10.1.0.4"), false, true},
+				{addresses("fd00::5"), true, false},
+			} {
+				if err := table.Close(c.of, c.ingress, c.egress); err != nil {
+					t.Fatal(err)
+				}
+			}
+			check(t, table, "10.1.0.2", "10.1.0.3", "10.1.0.4", "fd00::2", "fd00::3", "fd00::5")
+			if exists, right := there(t); !exists || !right {
+				t.Errorf("chain exists: %v, is right: %v", exists, right)
+			}
+		}
+		if ruleset, err := node.Output("nft", "list", "ruleset"); err == nil {
+			for _, want := range []string{
+				"type filter hook forward priority filter; policy accept;", "ct state established,related accept",
+				"ip daddr @ingress4 drop", "ip6 daddr @ingress6 drop", "ip saddr @egress4 drop", "ip6 saddr @egress6 drop",
+			} {
+				if !strings.Contains(ruleset, want) {
+					t.Errorf("nft does not show %q:\n%s", want, ruleset)
+				}
+			}
+		} else if errors.Is(err, exec.ErrNotFound) {
+			t.Log("the program nft is missing: the ruleset's text is not compared (Debian package nftables)")
+		} else {
+			t.Error(err)
+		}
+		if err := table.Open(addresses("10.1.0.2", "fd00::2", "fd00::5", "10.1.0.77")...); err != nil {
+			t.Error(err)
+		}
+		check(t, table, "10.1.0.3", "10.1.0.4", "fd00::3")
+		if err := table.Open(addresses("10.1.0.2")...); err != nil {
+			t.Errorf("opening twice: %v", err)
+		}
+		// Others' records may be elsewhere: the sets show that they are there.
+		if err := table.Clear(); err != nil {
+			t.Error(err)
+		}
+		check(t, table, "10.1.0.3", "10.1.0.4", "fd00::3")
+		if err := table.Open(addresses("10.1.0.3", "10.1.0.4", "fd00::3")...); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			if err := table.Clear(); err != nil {
+				t.Error(err)
+			}
+		}
+		if exists, _ := there(t); exists {
+			t.Error("the table is left")
+		}
+	})
+}
+
+func TestRemoveOpensAll(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		table := &Table{}
+		if removed, err := table.Remove(); removed != "" || err != nil {
+			t.Errorf("without a table: %q, %v", removed, err)
+		}
+		if err := table.Close(addresses("10.1.0.2"), true, true); err != nil {
+			t.Fatal(err)
+		}
+		if removed, err := table.Remove(); removed != "nftables table inet flatnet-closed" || err != nil {
+			t.Errorf("removed %q, %v", removed, err)
+		}
+		check(t, table)
+	})
+}
+
+// What somebody has taken of the table is made again by who needs it.
+func TestPartsThatAreMissing(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		table := &Table{}
+		c, err := nft.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		bare := &nft.Transaction{}
+		bare.AddTable(id, "")
+		bare.AddSet(id, set(Egress, false))
+		if err := c.Run(bare); err != nil {
+			t.Fatal(err)
+		}
+		check(t, table)
+		if err := table.Open(addresses("10.1.0.2", "fd00::2")...); err != nil {
+			t.Error(err)
+		}
+		if err := table.Close(addresses("10.1.0.2"), true, false); err != nil {
+			t.Fatal(err)
+		}
+		check(t, table, "10.1.0.2")
+		if exists, right := there(t); !exists || !right {
+			t.Errorf("chain exists: %v, is right: %v", exists, right)
+		}
+	})
+}
+
+// A change that fails is said, and has changed nothing.
+func TestChangesThatFail(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		injected := errors.New("injected fault")
+		failing := &Table{Step: func(string) error { return injected }}
+		table := &Table{}
+		if err := failing.Close(addresses("10.1.0.2"), true, true); !errors.Is(err, injected) {
+			t.Errorf("closing: %v", err)
+		}
+		check(t, table)
+		if err := table.Close(addresses("10.1.0.2"), true, true); err != nil {
+			t.Fatal(err)
+		}
+		if err := failing.Open(addresses("10.1.0.2")...); !errors.Is(err, injected) {
+			t.Errorf("opening: %v", err)
+		}
+		if _, err := failing.Remove(); !errors.Is(err, injected) {
+			t.Errorf("removing: %v", err)
+		}
+		check(t, table, "10.1.0.2")
+	})
+}
+
+// Many come and go at the same time, as processes of the plugin do, and nobody's
+// address is lost or left.
+func TestManyAtATime(t *testing.T) {
+	node := netlab.Start(t).Node("node")
+	var all sync.WaitGroup
+	for i := range 8 {
+		own := addresses(fmt.Sprintf("10.1.0.%d", i+2), fmt.Sprintf("fd00::%d", i+2))
+		all.Go(func() {
+			err := node.Do(func() error {
+				table := &Table{}
+				for range 10 {
+					if err := table.Close(own, true, i%2 == 0); err != nil {
+						return err
+					}
+					if i == 0 {
+						continue // stays
+					}
+					if err := table.Open(own...); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	node.Test(t, func() {
+		check(t, &Table{}, "10.1.0.2", "fd00::2")
+		if exists, right := there(t); !exists || !right {
+			t.Errorf("chain exists: %v, is right: %v", exists, right)
+		}
+	})
+}
