@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 
+	"github.com/flatnet-cni/flatnet/pkg/policy"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
@@ -24,6 +26,7 @@ type Status struct {
 	PodsStatus
 	PeersStatus
 	ServicesStatus
+	PoliciesStatus
 	RequirementsStatus
 	ProblemsStatus
 }
@@ -38,6 +41,19 @@ func AskStatus(ctx context.Context, stateDir string) (s Status, err error) {
 func AskServices(ctx context.Context, stateDir string) (s service.Status, err error) {
 	err = decode(ctx, stateDir, "/status/services", &s)
 	return s, err
+}
+
+// AskPolicies asks the flatnetd of a state directory what policies come to for each pod.
+func AskPolicies(ctx context.Context, stateDir string) (s PodPolicies, err error) {
+	err = decode(ctx, stateDir, "/status/policies", &s)
+	return s, err
+}
+
+// AskToExplain asks the flatnetd of a state directory what decides about a connection.
+func AskToExplain(ctx context.Context, stateDir, from, to, port string) (e policy.Explanation, err error) {
+	question := url.Values{"from": {from}, "to": {to}, "port": {port}}
+	err = decode(ctx, stateDir, "/policy/explain?"+question.Encode(), &e)
+	return e, err
 }
 
 // decode reads a JSON answer into what to points to.

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
 	"github.com/flatnet-cni/flatnet/pkg/service"
@@ -43,6 +44,10 @@ type Config struct {
 	Services                       bool   // balance Kubernetes Services
 	NodePortAddresses              service.NodePortAddresses
 	ServiceCIDRs                   []netip.Prefix
+	Policies                       bool   // keep NetworkPolicies
+	PoliciesDir                    string // YAML of policies, pods and namespaces; "" means Kubernetes
+	PoliciesFile                   string // that tells the plugin which pods begin closed
+	PoliciesWithoutAgent           string // closed.StayClosed or closed.BeOpen
 	ServicesHealth                 string // address:port; "" listens nowhere
 	ServicesMetrics                string // address:port; "" listens nowhere
 	LogLevel                       slog.Level
@@ -58,6 +63,9 @@ const EnvironmentPrefix = "FLATNETD_"
 
 // DefaultListen is where health, readiness and metrics are served.
 const DefaultListen = "127.0.0.1:9370"
+
+// DefaultPoliciesFile is where the plugin reads which pods begin closed.
+const DefaultPoliciesFile = "/var/lib/flatnet/policies.json"
 
 // DefaultServicesHealth is where load balancers ask kube-proxy.
 const DefaultServicesHealth = ":10256"
@@ -95,6 +103,10 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	serviceCIDRs := set.String("service-cidrs", "", "comma-separated `networks` of ClusterIPs: what goes to one that no Service has is dropped on the node; with --services")
 	set.StringVar(&c.ServicesHealth, "services-health", DefaultServicesHealth, "`address` where load balancers ask whether the node balances Services; empty: not served; with --services")
 	set.StringVar(&c.ServicesMetrics, "services-metrics", DefaultServicesMetrics, "`address` where kube-proxy's /metrics, /proxyMode and /healthz are answered; empty: not served; with --services")
+	set.BoolVar(&c.Policies, "policies", false, "keep the cluster's NetworkPolicies and ClusterNetworkPolicies")
+	set.StringVar(&c.PoliciesDir, "policies-dir", "", "`directory` of YAML files with policies, pods and namespaces; without it they come from the Kubernetes API; with --policies")
+	set.StringVar(&c.PoliciesFile, "policies-file", DefaultPoliciesFile, "`file` that tells the plugin in which namespaces new pods are closed until their policies are in place; it has to outlive a reboot; with --policies")
+	set.StringVar(&c.PoliciesWithoutAgent, "policies-without-agent", closed.StayClosed, "what becomes of a new pod in a namespace with policies while no flatnetd runs, a `word`: closed or open; with --policies")
 	set.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "lowest `level` that is logged: debug, info, warn or error")
 	set.StringVar(&c.LogFormat, "log-format", "text", "`form` of the log: text or json")
 	set.DurationVar(&c.Resync, "resync", time.Minute, "`time` between full comparisons with the kernel and the disk")
@@ -172,7 +184,7 @@ func (c *Config) validate() error {
 		}
 	}
 	check(c.NodeName != "", "--node-name is empty: give the node's name in the source of nodes")
-	check(c.Services || c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
+	check(c.Services || c.Policies && c.PoliciesDir == "" || c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
 	check(c.Fabric.VNI >= 1 && c.Fabric.VNI <= maximumVNI, "--vxlan-id %d is not within 1 to %d", c.Fabric.VNI, maximumVNI)
 	check(c.Fabric.Port >= 1 && c.Fabric.Port <= maximumPort, "--vxlan-port %d is not within 1 to %d", c.Fabric.Port, maximumPort)
 	check(c.Fabric.MTU == 0 || c.Fabric.MTU >= minimumMTU && c.Fabric.MTU <= maximumMTU, "--mtu %d is not 0 or within %d to %d", c.Fabric.MTU, minimumMTU, maximumMTU)
@@ -183,6 +195,7 @@ func (c *Config) validate() error {
 	check(c.Collect >= time.Second, "--collect %s is less than a second", c.Collect)
 	for _, d := range []struct{ flag, path string }{
 		{"cni-bin-dir", c.BinDir}, {"cni-conf-dir", c.ConfDir}, {"plugins-dir", c.PluginsDir}, {"state-dir", c.StateDir}, {"sysctl-dir", c.SysctlDir},
+		{"policies-dir", c.PoliciesDir}, {"policies-file", c.PoliciesFile},
 	} {
 		check(d.path == "" || filepath.IsAbs(d.path), "--%s %q is not an absolute path", d.flag, d.path)
 	}
@@ -190,6 +203,8 @@ func (c *Config) validate() error {
 		// An address that is in use is tried again; what is none would be for ever.
 		check(l.address == "" || hasPort(l.address), "--%s %q is not an address with a port, as in 127.0.0.1:10249 or :10249", l.flag, l.address)
 	}
+	check(c.PoliciesWithoutAgent == closed.StayClosed || c.PoliciesWithoutAgent == closed.BeOpen, "--policies-without-agent %q is not %s or %s", c.PoliciesWithoutAgent, closed.StayClosed, closed.BeOpen)
+	check(c.PoliciesFile != "", "--policies-file is empty")
 	check(c.StateDir != "", "--state-dir is empty")
 	check(c.SysctlDir != "", "--sysctl-dir is empty")
 	return errors.Join(errs...)

@@ -36,6 +36,9 @@ func (c Config) parts() []requirements.Part {
 	if c.Services {
 		parts = append(parts, requirements.Services, requirements.Services6)
 	}
+	if c.Policies {
+		parts = append(parts, requirements.Policies)
+	}
 	return parts
 }
 

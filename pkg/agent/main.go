@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -30,6 +31,11 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
   flatnetd status [-o json] [flags]  ask the running agent how the node is joined
   flatnetd status services [-o json] [flags]
                                      ask it who serves what Service
+  flatnetd status policies [-o json] [flags]
+                                     ask it what policies come to for each pod of the node
+  flatnetd policy explain [-o json] [flags] FROM TO PORT[/PROTOCOL]
+                                     ask it what decides about a connection; FROM and TO are
+                                     addresses, or pods as namespace/name
   flatnetd cleanup [flags]           remove all that flatnet made on this node, pods' interfaces included
   flatnetd version
 
@@ -51,11 +57,15 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	}
 	config := Flags(set, getenv)
 	output, about := "", ""
-	if command == "status" {
+	explaining := command == "policy" && len(arguments) > 0 && arguments[0] == "explain"
+	if explaining {
+		arguments = arguments[1:]
+	}
+	if command == "status" || explaining {
 		set.StringVar(&output, "o", "", "`json` for machines")
 	}
 	err := set.Parse(arguments)
-	if command == "status" && err == nil && set.Arg(0) == "services" {
+	if command == "status" && err == nil && (set.Arg(0) == "services" || set.Arg(0) == "policies") {
 		about = set.Arg(0)
 		err = set.Parse(set.Args()[1:])
 	}
@@ -67,7 +77,10 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	}
 	c, err := config()
 	c.Version = version
-	if err == nil && set.NArg() > 0 {
+	if err == nil && explaining && set.NArg() != 3 {
+		err = errors.New("policy explain needs three arguments: FROM TO PORT[/PROTOCOL]")
+	}
+	if err == nil && !explaining && set.NArg() > 0 {
 		err = fmt.Errorf("unknown argument %q", set.Arg(0))
 	}
 	if err == nil && output != "" && output != "json" {
@@ -82,12 +95,18 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		err = serve(ctx, c, errOut)
 	case "status":
 		err = printStatus(ctx, c, about, output, out)
+	case "policy":
+		if !explaining {
+			fmt.Fprintln(errOut, "flatnetd: policy knows one thing to do: flatnetd policy explain FROM TO PORT[/PROTOCOL]")
+			return exitUsage
+		}
+		err = explain(ctx, c, set.Args(), output, out)
 	case "cleanup":
 		err = cleanup(ctx, c, out, errOut)
 	case "version":
 		fmt.Fprintln(out, version)
 	default:
-		fmt.Fprintf(errOut, "flatnetd: unknown command %q: status, cleanup or version, or none\n", command)
+		fmt.Fprintf(errOut, "flatnetd: unknown command %q: status, policy, cleanup or version, or none\n", command)
 		return exitUsage
 	}
 	if err != nil {
@@ -108,7 +127,7 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 	}
 	log := c.Logger(errOut)
 	var client *apiwatch.Client
-	if c.NodesFile == "" || c.Services {
+	if c.NodesFile == "" || c.Services || c.Policies && c.PoliciesDir == "" {
 		var err error
 		if client, err = apiwatch.NewClient(c.Kubeconfig); err != nil {
 			return fmt.Errorf("%w: %s", err, c.withoutAPI())
@@ -131,6 +150,9 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 func (c Config) withoutAPI() string {
 	if c.NodesFile == "" {
 		return "outside of a cluster, give --nodes-file or --kubeconfig"
+	}
+	if !c.Services {
+		return "policies come from the Kubernetes API: outside of a cluster, give --policies-dir or --kubeconfig"
 	}
 	return "Services come from the Kubernetes API: outside of a cluster, give --kubeconfig, or leave --services out"
 }
@@ -155,6 +177,13 @@ func (c Config) nodes(client *apiwatch.Client, log *slog.Logger) node.Source {
 func printStatus(ctx context.Context, c Config, about, output string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout+time.Second)
 	defer cancel()
+	if about == "policies" && output == "" {
+		s, err := AskPolicies(ctx, c.StateDir)
+		if err == nil {
+			s.Print(out)
+		}
+		return err
+	}
 	if about == "services" && output == "" {
 		s, err := AskServices(ctx, c.StateDir)
 		if err == nil {
@@ -174,6 +203,23 @@ func printStatus(ctx context.Context, c Config, about, output string, out io.Wri
 		_, err = out.Write(raw)
 	}
 	return err
+}
+
+// explain prints what decides about a connection.
+func explain(ctx context.Context, c Config, arguments []string, output string, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout+time.Second)
+	defer cancel()
+	e, err := AskToExplain(ctx, c.StateDir, arguments[0], arguments[1], arguments[2])
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(e)
+	}
+	printExplanation(out, e)
+	return nil
 }
 
 func cleanup(ctx context.Context, c Config, out, errOut io.Writer) error {

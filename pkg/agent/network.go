@@ -11,6 +11,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/install"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
+	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
 // networkName is that of the configuration that is installed.
@@ -29,6 +30,9 @@ type ownNetwork struct {
 // network has no podCIDRs until the fabric is planned.
 func (o ownNetwork) network() install.Network {
 	n := install.Network{Name: networkName, StateDir: o.config.StateDir}
+	if o.config.Policies && !o.Kernel.Lacks(requirements.Policies) {
+		n.Policies = o.config.PoliciesFile
+	}
 	if o.Plan != nil {
 		n.PodCIDRs, n.MTU = o.Plan.OwnPodCIDRs, o.Plan.PodMTU
 	}
@@ -49,7 +53,7 @@ func (f *followed) change(n install.Network) bool {
 }
 
 func equalNetworks(a, b install.Network) bool {
-	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && a.Policies == b.Policies && slices.Equal(a.PodCIDRs, b.PodCIDRs)
+	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && a.Policies == b.Policies && a.Policies == b.Policies && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
 // request returns what a container runtime would execute the plugin with.

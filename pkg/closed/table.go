@@ -76,6 +76,12 @@ func sets() []nft.Set {
 	return []nft.Set{set(Ingress, false), set(Ingress, true), set(Egress, false), set(Egress, true)}
 }
 
+// Watcher returns what calls changed when somebody has touched the table, and when that
+// may have happened unseen; changed must not wait.
+func Watcher(changed func()) nft.Listener {
+	return &nft.Watcher{Tables: []nft.ID{id}, Own: func() uint32 { return 0 }, Changed: changed}
+}
+
 // Close closes addresses, in the directions that are given, and makes the table
 // where it is missing. An address that is closed already stays it.
 func (t *Table) Close(addresses []netip.Addr, ingress, egress bool) error {

@@ -43,6 +43,7 @@ type Controller struct {
 	plan     *plan
 	ended    *ended
 	known    bool // which pods are attached
+	knocks   bool // somebody may be closed
 	failures int  // in a row
 	told     map[string]bool
 }
@@ -135,22 +136,22 @@ func (c *Controller) Run(ctx context.Context) {
 		defer ticker.Stop()
 		resync = ticker.C
 	}
-	changed, verify, knocked, look, pausing := false, false, false, false, false
+	changed, verify, look, pausing := false, false, false, false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case all := <-c.attached:
 			c.world.attach(all)
-			c.known, changed = true, true
+			c.known, c.knocks, changed = true, true, true
 		case <-c.source.Changed():
 			changed = true
 		case <-c.touched:
 			verify = true
 		case <-c.knocked:
-			knocked = true
+			c.knocks = true
 		case <-resync:
-			verify, look = true, true
+			c.knocks, verify, look = true, true, true
 		case f := <-c.requests:
 			f()
 		case <-flows.C:
@@ -158,7 +159,7 @@ func (c *Controller) Run(ctx context.Context) {
 		case <-pause.C:
 			pausing = false
 		}
-		if pausing || !(changed || verify || knocked || look) || !c.known || !c.source.Known() {
+		if pausing || !(changed || verify || c.knocks || look) || !c.known || !c.source.Known() {
 			continue
 		}
 		begin := time.Now()
@@ -182,7 +183,7 @@ func (c *Controller) Run(ctx context.Context) {
 				flows.Reset(flowPause)
 			}
 			c.failures = 0
-			changed, verify, knocked = false, false, false
+			changed, verify = false, false
 		}
 		pausing = true
 	}
@@ -201,7 +202,7 @@ func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observat
 			return o
 		}
 	}
-	if o.Err = c.write(ctx, &o, verify); o.Err == nil {
+	if o.Err = c.write(ctx, &o, verify); o.Err == nil && c.knocks {
 		o.Opened, o.Err = c.open()
 	}
 	return o
@@ -268,6 +269,7 @@ func (c *Controller) tell() error {
 
 // open opens the pods whose rules are in place.
 func (c *Controller) open() (int, error) {
+	c.knocks = false
 	if c.Gate == nil {
 		return 0, nil
 	}
@@ -279,10 +281,11 @@ func (c *Controller) open() (int, error) {
 		_, here := c.world.holder[a]
 		return !here // nothing is known of it, or nobody has it yet
 	})
-	if len(all) == 0 {
-		return 0, nil
+	if err = c.Gate.Open(all...); err != nil {
+		c.knocks = true
+		return 0, err
 	}
-	return len(all), c.Gate.Open(all...)
+	return len(all), nil
 }
 
 func (c *Controller) observe(o Observation) {

@@ -15,7 +15,7 @@ const (
 
 var (
 	everyMasquerade = []Part{Masquerade, IPMasq, Services, Services6}
-	everyNftables   = []Part{Masquerade, IPMasq, Guard4, Guard6, Services, Services6}
+	everyNftables   = []Part{Masquerade, IPMasq, Guard4, Guard6, Services, Services6, Policies}
 	everyService    = []Part{Services, Services6}
 )
 
@@ -45,7 +45,7 @@ var features = sync.OnceValue(func() []Feature {
 			probe: expression{of: unix.NFPROTO_IPV4, code: &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1}, first: &expr.Immediate{Register: 1, Data: make([]byte, 4)}}},
 		{Name: "nftables' numgen", Key: "nft_numgen", Module: "nft_numgen", Config: "NFT_NUMGEN", Since: Version{4, 9}, Parts: everyService, Beneath: keyNfTables,
 			probe: expression{of: unix.NFPROTO_IPV4, code: &expr.Numgen{Register: 1, Modulus: 2, Type: unix.NFT_NG_RANDOM}}},
-		{Name: "nftables' ct", Key: "nft_ct", Module: "nft_ct", Config: "NFT_CT", Since: Version{3, 13}, Parts: everyService, Beneath: keyNfTables,
+		{Name: "nftables' ct", Key: "nft_ct", Module: "nft_ct", Config: "NFT_CT", Since: Version{3, 13}, Parts: []Part{Services, Services6, Policies}, Beneath: keyNfTables,
 			probe: expression{of: unix.NFPROTO_IPV4, code: &expr.Ct{Register: 1, Key: expr.CtKeyMARK}}},
 		{Name: "nftables' reject for IPv4", Key: "nft_reject_ipv4", Module: "nft_reject_ipv4", Config: "NFT_REJECT_IPV4", Since: Version{3, 14}, Parts: []Part{Services}, Beneath: keyNfTables,
 			probe: expression{of: unix.NFPROTO_IPV4, code: &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}},

@@ -30,6 +30,7 @@ const (
 	Guard6       Part = "guard of IPv6"    // of pods' source addresses
 	Services     Part = "Services"
 	Services6    Part = "Services in IPv6"
+	Policies     Part = "policies"
 	Forgetting   Part = "conntrack entries" // of pods that are gone
 )
 
@@ -44,6 +45,8 @@ func without(p Part) string {
 		return "nodes that need the overlay are not reached"
 	case OverlayNodes:
 		return "pods send from their own addresses to other nodes, as with --overlay-nodes=false"
+	case Policies:
+		return "no policy is in force"
 	case Masquerade:
 		return "what pods send out of the cluster keeps their addresses"
 	case IPMasq:
