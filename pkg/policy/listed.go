@@ -186,6 +186,8 @@ func (l *listed) setPolicy(key PolicyKey, p *Policy, err error) {
 
 // completed notes that all of a kind are known, or that this is no longer so.
 func (l *listed) completed(k kind, is bool) {
-	l.complete[k] = is
-	signal(l.changed) // it may have been the last that something waited for
+	if l.complete[k] != is {
+		l.complete[k] = is
+		signal(l.changed) // it may have been the last that something waited for
+	}
 }

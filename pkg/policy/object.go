@@ -169,6 +169,13 @@ type PolicyKey struct {
 	Name    Name
 }
 
+func (k PolicyKey) String() string {
+	if k.Cluster {
+		return "ClusterNetworkPolicy " + k.Name.String()
+	}
+	return "NetworkPolicy " + k.Name.String()
+}
+
 // Source tells of the objects of a cluster.
 type Source interface {
 	// Changed has an element when Take has something to return.

@@ -1,6 +1,6 @@
-// Package apiserver answers list and watch of Nodes, Services, EndpointSlices and
-// ServiceCIDRs as a Kubernetes API server does, and stores Events, over HTTP, in JSON
-// or protobuf, for tests and benchmarks. It can go away and come back, refuse, and forget.
+// Package apiserver answers list and watch of Nodes, Pods, Namespaces, NetworkPolicies,
+// Services, EndpointSlices and ServiceCIDRs as a Kubernetes API server does, and stores
+// Events, over HTTP, in JSON or protobuf, for tests and benchmarks. It can go away and come back, refuse, and forget.
 package apiserver
 
 import (
@@ -36,8 +36,9 @@ type Server struct {
 	calls     []string
 }
 
-// Object is one that the server knows: a *v1.Node, *v1.Service, *v1.Event,
-// *discovery.EndpointSlice or *networking.ServiceCIDR.
+// Object is one that the server knows: a *v1.Node, *v1.Pod, *v1.Namespace, *v1.Service,
+// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice or
+// *networking.ServiceCIDR.
 type Object interface {
 	runtime.Object
 	metav1.Object

@@ -109,7 +109,7 @@ func TestStreamedList(t *testing.T) {
 func TestWhatIsNotKnown(t *testing.T) {
 	s := New()
 	c := client(t, s, runtime.ContentTypeJSON)
-	if _, err := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); err == nil || !strings.Contains(err.Error(), "GET /api/v1/pods is not list or watch of what is known here") {
+	if _, err := c.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{}); err == nil || !strings.Contains(err.Error(), "GET /api/v1/secrets is not list or watch of what is known here") {
 		t.Error(err)
 	}
 	e := &v1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "conflict"}, Reason: "AddressConflict"}
@@ -124,7 +124,7 @@ func TestWhatIsNotKnown(t *testing.T) {
 		t.Error(all)
 	}
 	const post = "POST /api/v1/namespaces/shop/events"
-	if got := strings.Join(s.Calls(), ", "); got != "GET /api/v1/pods, "+post+", "+post {
+	if got := strings.Join(s.Calls(), ", "); got != "GET /api/v1/secrets, "+post+", "+post {
 		t.Error(got)
 	}
 }

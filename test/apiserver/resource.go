@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"reflect"
+	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -24,6 +25,9 @@ type resource struct {
 
 var resources = [...]resource{
 	{"/api/v1/nodes", v1.SchemeGroupVersion, &v1.Node{}, &v1.NodeList{}},
+	{"/api/v1/pods", v1.SchemeGroupVersion, &v1.Pod{}, &v1.PodList{}},
+	{"/api/v1/namespaces", v1.SchemeGroupVersion, &v1.Namespace{}, &v1.NamespaceList{}},
+	{"/apis/networking.k8s.io/v1/networkpolicies", networking.SchemeGroupVersion, &networking.NetworkPolicy{}, &networking.NetworkPolicyList{}},
 	{"/api/v1/services", v1.SchemeGroupVersion, &v1.Service{}, &v1.ServiceList{}},
 	{"/apis/discovery.k8s.io/v1/endpointslices", discovery.SchemeGroupVersion, &discovery.EndpointSlice{}, &discovery.EndpointSliceList{}},
 	{"/api/v1/events", v1.SchemeGroupVersion, &v1.Event{}, &v1.EventList{}},
@@ -78,8 +82,12 @@ func (s selection) has(o Object) bool {
 		return false
 	}
 	known := fields.Set{"metadata.name": o.GetName(), "metadata.namespace": o.GetNamespace()}
-	if service, is := o.(*v1.Service); is {
-		known["spec.clusterIP"] = service.Spec.ClusterIP
+	switch o := o.(type) {
+	case *v1.Service:
+		known["spec.clusterIP"] = o.Spec.ClusterIP
+	case *v1.Pod:
+		known["spec.hostNetwork"] = strconv.FormatBool(o.Spec.HostNetwork)
+		known["status.phase"] = string(o.Status.Phase)
 	}
 	return s.labels.Matches(labels.Set(o.GetLabels())) && s.fields.Matches(known)
 }

@@ -1,0 +1,392 @@
+package policy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/filewatch"
+)
+
+// largestFile is the size of a file, in bytes, beyond which it is taken for a mistake.
+const largestFile = 64 << 20
+
+const (
+	// settle is how long Directory waits after a change for the next one, so that
+	// several steps (unlink, create, rename) are one change.
+	settle = 5 * time.Millisecond
+	// poll is how often the files are read without a word that they have changed: where
+	// inotify does not reach, as behind a symbolic link or on a network file system.
+	poll = 10 * time.Second
+	// pollUnwatched is how often, while the directory cannot be watched.
+	pollUnwatched = time.Second
+	// quiet is how old a change must be before a poll reads it.
+	quiet = time.Second
+)
+
+// Directory is a Source that reads the objects of a cluster from the files of a directory
+// whose names end in .yaml, .yml or .json: NetworkPolicies, ClusterNetworkPolicies, pods
+// and namespaces as kubectl writes and reads them, in as many documents and lists as one
+// likes. Names with a dot before them are left out.
+//
+// A namespace that pods are in does not need to be in a file. Each has the label
+// kubernetes.io/metadata.name, as the API server gives it.
+//
+// A file that is malformed, or cannot be read, leaves what was good of it before as it is;
+// one that is deleted takes its objects along. While the directory is not there, all stays.
+type Directory struct {
+	path   string
+	log    *slog.Logger
+	poll   time.Duration
+	listed *listed
+
+	mu    sync.Mutex
+	wrong []string // in the files, or with the directory
+	since time.Time
+}
+
+var _ Source = (*Directory)(nil)
+
+// NewDirectory returns a source that reads the files of the directory at path.
+func NewDirectory(path string, log *slog.Logger) *Directory {
+	return &Directory{
+		path: path, log: log.With("directory", path), poll: poll, listed: newListed(),
+		wrong: []string{"it has not been read yet"}, since: time.Now(),
+	}
+}
+
+// Changed implements Source.
+func (d *Directory) Changed() <-chan struct{} { return d.listed.changed }
+
+// Take implements Source.
+func (d *Directory) Take() Batch { return d.listed.take() }
+
+// Known implements Source.
+func (d *Directory) Known() bool { return d.listed.known() }
+
+// Invalid returns the policies that cannot be understood at all, with what is wrong. No
+// Batch has them.
+func (d *Directory) Invalid() map[PolicyKey]string { return d.listed.why() }
+
+// Check implements Source. The error names the files that are not good, and the objects
+// that are of no use here.
+func (d *Directory) Check() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.wrong) == 0 {
+		return nil
+	}
+	return fmt.Errorf("reading policies from directory %s: since %s: %s", d.path, d.since.UTC().Format(time.RFC3339), strings.Join(d.wrong, "; "))
+}
+
+// become notes what is wrong, and logs it if it is something else.
+func (d *Directory) become(wrong []string) {
+	d.mu.Lock()
+	before := d.wrong
+	d.wrong = wrong
+	if len(before) == 0 {
+		d.since = time.Now()
+	}
+	d.mu.Unlock()
+	switch {
+	case len(wrong) > 0 && !slices.Equal(wrong, before):
+		d.log.Error("policy files are not all good", "err", strings.Join(wrong, "; "))
+	case len(wrong) == 0 && len(before) > 0:
+		d.log.Info("policy files are good")
+	}
+}
+
+// Run follows the directory until ctx ends. A change is told some milliseconds after the
+// file is closed by its writer, or renamed into place.
+func (d *Directory) Run(ctx context.Context) {
+	reading := newReading(d)
+	defer reading.close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for first := true; ; first = false {
+		polled := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-reading.changed:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(settle):
+			}
+		case <-timer.C:
+			polled = !first
+		}
+		next := d.poll
+		if !reading.read(polled) {
+			next = min(next, pollUnwatched)
+		}
+		timer.Reset(next)
+	}
+}
+
+// reading is what Run knows of the files.
+type reading struct {
+	*Directory
+	changed chan struct{} // has one element after a change
+	watched *filewatch.Directory
+	files   map[string]*file
+
+	mu      sync.Mutex
+	writing map[string]bool // files that somebody is writing to
+}
+
+// file is one of the directory.
+type file struct {
+	text  []byte // read last
+	err   error  // why nothing could be made of it
+	found *found // the last that was good
+}
+
+func newReading(d *Directory) *reading {
+	return &reading{Directory: d, changed: make(chan struct{}, 1), files: map[string]*file{}, writing: map[string]bool{}}
+}
+
+func (r *reading) close() {
+	if r.watched != nil {
+		r.watched.Close()
+		r.watched = nil
+	}
+}
+
+// watch watches the directory, and anew if it is not the one that was there before.
+func (r *reading) watch() error {
+	if r.watched != nil && !r.watched.Stale() {
+		return nil
+	}
+	r.close()
+	watched, err := filewatch.Watch(r.path)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	clear(r.writing)
+	r.mu.Unlock()
+	r.watched = watched
+	go watched.Forward(r.notify)
+	return nil
+}
+
+// notify takes note of a change of an entry. Files of a ConfigMap are symbolic links
+// through ..data.
+func (r *reading) notify(name string, writing bool) {
+	if name != "" && name != "..data" && !counts(name) {
+		return
+	}
+	r.mu.Lock()
+	switch {
+	case name == "":
+		clear(r.writing)
+	case writing:
+		r.writing[name] = true
+	default:
+		delete(r.writing, name)
+	}
+	r.mu.Unlock()
+	if !writing {
+		signal(r.changed)
+	}
+}
+
+// whole reports whether nobody is writing to a file, as far as it is watched.
+func (r *reading) whole(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.writing[name]
+}
+
+// counts reports whether a file of a name is one to read.
+func counts(name string) bool {
+	switch filepath.Ext(name) {
+	case ".yaml", ".yml", ".json":
+		return !strings.HasPrefix(name, ".")
+	}
+	return false
+}
+
+// read reads all files that are whole, and tells what has changed. It reports whether
+// there is nothing to be read again soon. Where it is polled, what has not changed for long
+// is whole, whoever has it open.
+func (r *reading) read(polled bool) bool {
+	// Watch first, then read: no change is missed in between.
+	unwatched := r.watch()
+	entries, err := os.ReadDir(r.path)
+	if err != nil {
+		var path *os.PathError
+		if errors.As(err, &path) {
+			err = path.Err
+		}
+		text := err.Error() + "; waiting for it"
+		if len(r.files) > 0 {
+			text = err.Error() + "; what was read before stays"
+		}
+		r.become([]string{text})
+		return false
+	}
+	there := map[string]*file{}
+	calm := unwatched == nil
+	for _, e := range entries {
+		name := e.Name()
+		if !counts(name) {
+			continue
+		}
+		known := r.files[name]
+		if polled && r.young(name) {
+			calm = false
+		} else if polled || r.whole(name) {
+			text, err := filewatch.Read(filepath.Join(r.path, name), largestFile)
+			if r.watched != nil {
+				r.watched.CatchUp(r.notify)
+			}
+			// One that is being written to by now will be changed again.
+			if polled || r.whole(name) {
+				known = known.with(name, text, err)
+			}
+		}
+		if known != nil {
+			there[name] = known
+		}
+	}
+	r.files = there
+	r.tell()
+	return calm
+}
+
+// young reports whether a file has changed so lately that there may be more to come.
+func (r *reading) young(name string) bool {
+	stat, err := os.Stat(filepath.Join(r.path, name))
+	if err != nil {
+		return false
+	}
+	age := time.Since(stat.ModTime())
+	return age >= 0 && age < quiet
+}
+
+// with returns the file with what was read of it just now; f may be nil.
+func (f *file) with(name string, text []byte, err error) *file {
+	if f == nil {
+		f = &file{found: &found{}}
+	}
+	if err != nil {
+		return &file{err: err, found: f.found}
+	}
+	if f.text != nil && bytes.Equal(text, f.text) {
+		return f
+	}
+	objects, err := parse(text, filepath.Ext(name) == ".json")
+	if err != nil {
+		return &file{text: text, err: err, found: f.found}
+	}
+	return &file{text: text, found: objects}
+}
+
+// tell notes all objects of all files.
+func (r *reading) tell() {
+	all, wrong := r.gather()
+	l := r.listed
+	// All at once: nobody is to see a part of a change.
+	l.mu.Lock()
+	namespaceStore(l).replace(all.namespaces)
+	podStore(l).replace(all.pods)
+	networkPolicyStore(l).replace(all.policies)
+	clusterPolicyStore(l).replace(all.cluster)
+	for key, why := range l.invalid {
+		wrong = append(wrong, fmt.Sprintf("%s: %s", key, why))
+	}
+	l.mu.Unlock()
+	slices.Sort(wrong)
+	r.become(wrong)
+}
+
+// gathered are the objects of all files.
+type gathered struct {
+	namespaces map[string]*v1.Namespace
+	pods       map[Name]*apiwatch.Pod
+	policies   map[PolicyKey]*networking.NetworkPolicy
+	cluster    map[PolicyKey]*apiwatch.ClusterNetworkPolicy
+}
+
+// gather returns the objects of all files, and what is wrong with these. Of an object that
+// is in several files, the first by name has it.
+func (r *reading) gather() (all gathered, wrong []string) {
+	all = gathered{map[string]*v1.Namespace{}, map[Name]*apiwatch.Pod{}, map[PolicyKey]*networking.NetworkPolicy{}, map[PolicyKey]*apiwatch.ClusterNetworkPolicy{}}
+	names := make([]string, 0, len(r.files))
+	for name := range r.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		f := r.files[name]
+		if f.err != nil {
+			text := name + ": " + f.err.Error()
+			if n := f.found.count(); n > 0 {
+				text += fmt.Sprintf("; the %d objects read before stay", n)
+			}
+			wrong = append(wrong, text)
+		}
+		for _, other := range f.found.others {
+			wrong = append(wrong, name+": "+other+" is of no use here")
+		}
+		twice := func(what string, of fmt.Stringer) {
+			wrong = append(wrong, fmt.Sprintf("%s: the %s %s is there twice, and the first is taken", name, what, of))
+		}
+		for _, o := range f.found.namespaces {
+			once(all.namespaces, o.Name, named(o), func() { twice("namespace", Name{Name: o.Name}) })
+		}
+		for _, o := range f.found.pods {
+			key := Name{o.Namespace, o.Name}
+			once(all.pods, key, o, func() { twice("pod", key) })
+		}
+		for _, o := range f.found.policies {
+			key := PolicyKey{Name: Name{o.Namespace, o.Name}}
+			once(all.policies, key, o, func() { twice("NetworkPolicy", key.Name) })
+		}
+		for _, o := range f.found.cluster {
+			key := PolicyKey{true, Name{Name: o.Name}}
+			once(all.cluster, key, o, func() { twice("ClusterNetworkPolicy", key.Name) })
+		}
+	}
+	for name := range all.pods {
+		if all.namespaces[name.Namespace] == nil {
+			o := &v1.Namespace{}
+			o.Name = name.Namespace
+			all.namespaces[o.Name] = named(o)
+		}
+	}
+	return all, wrong
+}
+
+func once[K comparable, T any](all map[K]T, key K, o T, twice func()) {
+	if _, is := all[key]; is {
+		twice()
+		return
+	}
+	all[key] = o
+}
+
+// named returns a namespace with the label that the API server gives it.
+func named(o *v1.Namespace) *v1.Namespace {
+	c := o.DeepCopy()
+	if c.Labels == nil {
+		c.Labels = map[string]string{}
+	}
+	c.Labels[v1.LabelMetadataName] = c.Name
+	return c
+}

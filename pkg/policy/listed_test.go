@@ -1,0 +1,190 @@
+package policy
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// text is a batch in words.
+func (b Batch) text() string {
+	var all []string
+	add := func(is bool, what, name, details string) {
+		if !is {
+			what, details = "no "+what, ""
+		}
+		all = append(all, strings.TrimSpace(what+" "+name+" "+details))
+	}
+	for name, p := range b.Pods {
+		details := ""
+		if p != nil {
+			details = p.Labels.String()
+			for _, a := range p.Addresses {
+				details += " " + a.String()
+			}
+		}
+		add(p != nil, "pod", name.String(), details)
+	}
+	for name, n := range b.Namespaces {
+		details := ""
+		if n != nil {
+			details = n.Labels.String()
+		}
+		add(n != nil, "namespace", name, details)
+	}
+	for key, p := range b.Policies {
+		add(p != nil, map[bool]string{false: "policy", true: "cluster policy"}[key.Cluster], key.Name.String(), "")
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+func podObject(name, address string) *v1.Pod {
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{"app": name}},
+		Status:     v1.PodStatus{Phase: v1.PodRunning, PodIP: address},
+	}
+}
+
+func few(o *v1.Pod) *apiwatch.Pod { return apiwatch.PodOf(o) }
+
+func namespaceObject(name string) *v1.Namespace {
+	return &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1.LabelMetadataName: name}}}
+}
+
+func TestListed(t *testing.T) {
+	l := newListed()
+	policies, cluster, spaces, all := networkPolicyStore(l), clusterPolicyStore(l), namespaceStore(l), podStore(l)
+	step := func(what string, err error, want string) {
+		t.Helper()
+		must(t, err)
+		told := len(l.changed) > 0
+		for len(l.changed) > 0 {
+			<-l.changed
+		}
+		if got := l.take().text(); got != want {
+			t.Errorf("%s: got %q, want %q", what, got, want)
+		}
+		if want != "" && !told {
+			t.Errorf("%s: nobody is told", what)
+		}
+	}
+	known := func(want bool) {
+		t.Helper()
+		if l.known() != want {
+			t.Errorf("everything is known: %v; missing is %q", !want, l.missing())
+		}
+	}
+	p := networkPolicy(t, `{}`)
+	step("policies alone", policies.Replace([]any{p}, ""), "")
+	step("no ClusterNetworkPolicies", cluster.Replace(nil, ""), "")
+	known(false)
+	step("pods", all.Replace([]any{few(podObject("a", "10.0.0.1")), few(podObject("b", ""))}, ""), "")
+	known(false)
+	step("and namespaces", spaces.Replace([]any{namespaceObject("shop")}, ""), "namespace shop kubernetes.io/metadata.name=shop, pod shop/a app=a 10.0.0.1, pod shop/b app=b, policy shop/p")
+	known(true)
+	step("the same list", all.Replace([]any{few(podObject("a", "10.0.0.1")), few(podObject("b", ""))}, ""), "")
+	step("the same policy", policies.Update(networkPolicy(t, `{}`)), "")
+	step("the same namespace", spaces.Update(namespaceObject("shop")), "")
+	busy := podObject("a", "10.0.0.1")
+	busy.Status.Conditions = []v1.PodCondition{{Type: v1.PodReady}}
+	step("of no concern", all.Update(few(busy)), "")
+	step("an address", all.Update(few(podObject("b", "10.0.0.2"))), "pod shop/b app=b 10.0.0.2")
+	done := podObject("b", "10.0.0.2")
+	done.Status.Phase = v1.PodSucceeded
+	step("a pod has run to its end", all.Update(few(done)), "no pod shop/b")
+	step("and goes", all.Delete(few(done)), "")
+	step("a pod comes", all.Add(few(podObject("c", "10.0.0.2"))), "pod shop/c app=c 10.0.0.2")
+	step("one vanished", all.Replace([]any{few(podObject("c", "10.0.0.2"))}, ""), "no pod shop/a")
+	step("one comes and goes", all.Add(few(podObject("d", "10.0.0.3"))), "pod shop/d app=d 10.0.0.3")
+	must(t, all.Update(few(podObject("d", "10.0.0.4"))))
+	step("one comes and goes", all.Delete(few(podObject("d", "10.0.0.4"))), "no pod shop/d")
+	step("a namespace goes", spaces.Delete(namespaceObject("shop")), "no namespace shop")
+	step("and comes", spaces.Add(namespaceObject("shop")), "namespace shop kubernetes.io/metadata.name=shop")
+
+	// What cannot be understood is as if it were not there, and is named.
+	step("a policy that is none", policies.Update(networkPolicy(t, `{podSelector: {matchExpressions: [{key: x, operator: Like}]}}`)), "no policy shop/p")
+	step("a ClusterNetworkPolicy that is none", cluster.Add(clusterPolicy(t, "tier: Admin")), "")
+	if got := fmt.Sprint(l.why()); got != `map[NetworkPolicy shop/p:spec.podSelector: "x Like []" cannot be understood: "Like" is not a valid label selector operator ClusterNetworkPolicy p:spec.subject: there is nothing that is known here to select by]` {
+		t.Error(got)
+	}
+	step("it is one now", cluster.Update(clusterPolicy(t, "tier: Admin\nsubject: {namespaces: {}}")), "cluster policy p")
+	step("a new list of the other kind", policies.Replace(nil, ""), "")
+	if why := l.why(); len(why) > 0 {
+		t.Errorf("still wrong is %v", why)
+	}
+	step("a policy of the same name", policies.Add(networkPolicy(t, `{}`)), "policy shop/p")
+	step("it goes", policies.Delete(networkPolicy(t, `{}`)), "no policy shop/p")
+	for _, err := range []error{all.Add(podObject("a", "")), spaces.Add(few(podObject("a", ""))), policies.Replace([]any{namespaceObject("shop")}, "")} {
+		if err == nil {
+			t.Error("an object is taken for one of another kind")
+		}
+	}
+
+	// The last policy takes the pods along.
+	k := &Kubernetes{listed: l}
+	if k.endSubjects(spaces, all) {
+		t.Error("pods are not looked at any more, although there is a policy")
+	}
+	step("the last goes", cluster.Delete(clusterPolicy(t, "tier: Admin")), "no cluster policy p")
+	if !k.endSubjects(spaces, all) {
+		t.Error("pods are looked at, although there is no policy")
+	}
+	step("and so do the others", nil, "no namespace shop, no pod shop/c")
+	known(true)
+	step("a list that is late", all.Replace([]any{few(podObject("a", "10.0.0.1"))}, ""), "")
+	step("and a pod", all.Add(few(podObject("a", "10.0.0.1"))), "")
+	step("a policy comes again", policies.Add(networkPolicy(t, `{}`)), "")
+	known(false)
+	spaces, all = namespaceStore(l), podStore(l)
+	step("namespaces", spaces.Replace([]any{namespaceObject("shop")}, ""), "")
+	step("pods", all.Replace([]any{few(podObject("a", "10.0.0.1"))}, ""), "namespace shop kubernetes.io/metadata.name=shop, pod shop/a app=a 10.0.0.1, policy shop/p")
+}
+
+// A hundred thousand pods have to fit.
+func TestMemoryOfPods(t *testing.T) {
+	const many = 20_000
+	l := newListed()
+	store := podStore(l)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range many {
+		// Each has labels of its own, as those of a StatefulSet.
+		must(t, store.Add(&apiwatch.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "shop", Name: fmt.Sprintf("some-application-%010d", i), UID: types.UID(fmt.Sprintf("%036d", i)),
+				Labels: map[string]string{"app": "some-application", "team": "a", "statefulset.kubernetes.io/pod-name": fmt.Sprintf("some-application-%010d", i)},
+			},
+			Node: "n1", Phase: v1.PodRunning,
+			Addresses: []string{fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), fmt.Sprintf("2001:db8::%x", i)},
+			Ports:     []apiwatch.PodPort{{Name: "web", Port: 80}},
+		}))
+	}
+	l.mu.Lock()
+	l.clean() // as if it had been taken
+	l.mu.Unlock()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := (after.HeapAlloc - before.HeapAlloc) / many
+	t.Logf("%d bytes a pod", each)
+	if each > 1500 {
+		t.Errorf("%d bytes a pod", each)
+	}
+	runtime.KeepAlive(l)
+}
