@@ -21,6 +21,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/install"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/policy"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/service"
@@ -316,6 +317,16 @@ var examples = map[problem.Kind][]example{
 		"node n1: rules of Services: shop/web: session affinity does not work: table ip flatnet-services: no such file", "all other Services are served; docs/kernel.md says which kernels", ""}},
 	problem.ServicesConflict: {{balanced(balancing{summary: service.Summary{Conflicts: 2}}),
 		"node n1: Services: 2 addresses and ports are claimed by more than one Service", "`flatnetd status services` says which has them", ""}},
+	problem.PoliciesSource: {{policed(policing{lost: errors.New("watching networkpolicies: no answer since 12:00")}),
+		"node n1: source of policies: watching networkpolicies: no answer since 12:00", "the rights of deploy/base/rbac.yaml", ""}},
+	problem.PoliciesRules: {{policed(policing{summary: policy.Summary{Failure: "no space left on device"}}),
+		"node n1: rules of policies: no space left on device", "`nft list table inet flatnet-policy` shows what is there", ""}},
+	problem.PolicyFault: {
+		{policed(policing{summary: policy.Summary{Faults: []policy.Fault{{Policy: "NetworkPolicy shop/web", Fault: "spec.ingress[0].ports[0].endPort: 1 is below 2"}}}}),
+			"node n1: NetworkPolicy shop/web: spec.ingress[0].ports[0].endPort: 1 is below 2", "correct the field that the sentence names", ""},
+		{policed(policing{invalid: map[policy.PolicyKey]string{{Cluster: true, Name: policy.Name{Name: "all"}}: "spec.subject: is empty"}}),
+			"node n1: ClusterNetworkPolicy all: spec.subject: is empty", "correct the field that the sentence names", ""},
+	},
 	problem.KubeProxy: {
 		{balanced(balancing{traces: []string{"nftables table ip kube-proxy"}, deaf: []deaf{deafAt(problem.NodeHealth, "services-health", ":10256")}}),
 			"node n1: kube-proxy: balances Services as well, or has left its rules: nftables table ip kube-proxy", "end kube-proxy on this node and run `kube-proxy --cleanup`. Or run flatnetd without --services", "node n1: --services-health :10256"},
@@ -353,6 +364,11 @@ func obstructed(by error) func(*testing.T) []problem.Problem {
 	return func(t *testing.T) []problem.Problem {
 		return telling(on(t, fabric.VXLAN, refusing{"ip link": by, "ip addr": kernel.ErrNoTunnel, "ip neigh": kernel.ErrNoTunnel, "bridge": kernel.ErrNoTunnel, "ip route add 10.244.3.0/24": kernel.ErrNoTunnel}, []node.Node{near, far}))
 	}
+}
+
+func policed(b policing) func(*testing.T) []problem.Problem {
+	b.node = "n1"
+	return func(*testing.T) []problem.Problem { return problem.Fold(b.problems()) }
 }
 
 func balanced(b balancing) func(*testing.T) []problem.Problem {

@@ -53,7 +53,7 @@ func (f *followed) change(n install.Network) bool {
 }
 
 func equalNetworks(a, b install.Network) bool {
-	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && a.Policies == b.Policies && a.Policies == b.Policies && slices.Equal(a.PodCIDRs, b.PodCIDRs)
+	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && a.Policies == b.Policies && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
 // request returns what a container runtime would execute the plugin with.

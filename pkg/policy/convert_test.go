@@ -15,7 +15,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
 
-func (s Selector) text() string {
+func (s Selector) written() string {
 	where := s.Namespace
 	if where == "" {
 		where = "<" + s.Namespaces.String() + ">"
@@ -23,13 +23,13 @@ func (s Selector) text() string {
 	return where + "/<" + s.Pods.String() + ">"
 }
 
-func (r Rule) text() string {
+func (r Rule) written() string {
 	var peers, ports []string
 	if r.AnyPeer {
 		peers = append(peers, "any")
 	}
 	for _, s := range r.Peers {
-		peers = append(peers, s.text())
+		peers = append(peers, s.written())
 	}
 	for _, b := range r.Blocks {
 		text := b.CIDR.String()
@@ -53,14 +53,14 @@ func (r Rule) text() string {
 
 // text is a policy as the tables have it, a line each: whom it is about, its rules, and
 // what is wrong.
-func (p *Policy) text() string {
-	lines := []string{p.Subject.text()}
+func (p *Policy) written() string {
+	lines := []string{p.Subject.written()}
 	for _, d := range Directions {
 		if p.Isolates[d] {
 			lines = append(lines, "isolates "+d.String())
 		}
 		for _, r := range p.Rules[d] {
-			lines = append(lines, d.String()+" "+r.text())
+			lines = append(lines, d.String()+" "+r.written())
 		}
 	}
 	for _, f := range p.Faults {
@@ -141,7 +141,7 @@ func TestFromNetworkPolicy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := p.text(); got != c.want {
+			if got := p.written(); got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
 			if p.Name != (Name{"shop", "p"}) || p.Tier != Network {
@@ -209,7 +209,7 @@ egress:
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := p.text(); got != c.want {
+			if got := p.written(); got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
 			if p.Name != (Name{"", "p"}) || (p.Tier == Baseline) != strings.Contains(c.spec, "Baseline") {

@@ -23,8 +23,8 @@ import (
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
-// world is an API server that may know ClusterNetworkPolicies.
-type world struct {
+// apiserving is an API server that may know ClusterNetworkPolicies.
+type apiserving struct {
 	*apiserver.Server
 	url string
 
@@ -38,8 +38,8 @@ type world struct {
 	asked   []string // what is asked of pods
 }
 
-func newWorld(t *testing.T) *world {
-	w := &world{Server: apiserver.New(), there: map[string]*apiwatch.ClusterNetworkPolicy{}}
+func serveAPI(t *testing.T) *apiserving {
+	w := &apiserving{Server: apiserver.New(), there: map[string]*apiwatch.ClusterNetworkPolicy{}}
 	w.more = sync.NewCond(&w.mu)
 	// It serves, so that watches do not end; who asks comes through here.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -56,7 +56,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+func (w *apiserving) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	if r.URL.Path == "/api/v1/pods" {
 		w.asked = append(w.asked, r.URL.Query().Get("fieldSelector"))
@@ -107,20 +107,20 @@ func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 }
 
 // install has the API server know ClusterNetworkPolicies in a version, "" for no more.
-func (w *world) install(version string, end bool) {
+func (w *apiserving) install(version string, end bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.version, w.ended = version, end
 	w.more.Broadcast()
 }
 
-func (w *world) refuse(refused bool) {
+func (w *apiserving) refuse(refused bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.refused = refused
 }
 
-func (w *world) cluster(kind string, o *apiwatch.ClusterNetworkPolicy) {
+func (w *apiserving) cluster(kind string, o *apiwatch.ClusterNetworkPolicy) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o.Kind, o.APIVersion = "ClusterNetworkPolicy", apiwatch.ClusterNetworkPolicyGroup+"/"+w.version
@@ -137,7 +137,7 @@ func (w *world) cluster(kind string, o *apiwatch.ClusterNetworkPolicy) {
 }
 
 // podsAsked are the selections of pods that were asked for since the last call.
-func (w *world) podsAsked() []string {
+func (w *apiserving) podsAsked() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	asked := w.asked
@@ -152,7 +152,7 @@ type running struct {
 	pods map[string]string // what is known, in words, by the first two
 }
 
-func (w *world) run(t *testing.T) (*Kubernetes, *running) {
+func (w *apiserving) run(t *testing.T) (*Kubernetes, *running) {
 	t.Helper()
 	client, err := apiwatch.NewClientFor(&rest.Config{Host: w.url})
 	must(t, err)
@@ -215,7 +215,7 @@ func (r *running) settles(healthy bool) (last error) {
 func TestKubernetes(t *testing.T) {
 	for _, c := range []struct{ protobuf, streams bool }{{true, true}, {true, false}, {false, false}} {
 		t.Run(fmt.Sprintf("protobuf=%v,streams=%v", c.protobuf, c.streams), func(t *testing.T) {
-			w := newWorld(t)
+			w := serveAPI(t)
 			w.Protobuf, w.Streams = c.protobuf, c.streams
 			host, done := podObject("host", "10.0.0.7"), podObject("done", "10.0.0.1")
 			host.Spec.HostNetwork = true
@@ -262,7 +262,7 @@ func TestKubernetes(t *testing.T) {
 }
 
 func TestClusterPolicies(t *testing.T) {
-	w := newWorld(t)
+	w := serveAPI(t)
 	w.Put(podObject("a", "10.0.0.1"))
 	w.Put(namespaceObject("shop"))
 	k, r := w.run(t)
@@ -296,7 +296,7 @@ func TestClusterPolicies(t *testing.T) {
 // While it is not known whether there are ClusterNetworkPolicies, nothing is told: what is
 // allowed by others they may deny.
 func TestClusterPoliciesRefused(t *testing.T) {
-	w := newWorld(t)
+	w := serveAPI(t)
 	w.Put(networkPolicy(t, `{}`))
 	w.Put(podObject("a", "10.0.0.1"))
 	w.refuse(true)
@@ -318,7 +318,7 @@ func TestClusterPoliciesRefused(t *testing.T) {
 
 // What is known stays while the API server is away.
 func TestKubernetesAway(t *testing.T) {
-	w := newWorld(t)
+	w := serveAPI(t)
 	w.Put(networkPolicy(t, `{}`))
 	w.Put(podObject("a", "10.0.0.1"))
 	k, r := w.run(t)

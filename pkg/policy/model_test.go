@@ -495,7 +495,7 @@ func (c *cluster) step(d dice) Batch {
 		}
 		p := d.policy(name.Namespace, name.Name)
 		c.policies[name] = p
-		b.Policies[key] = must(FromNetworkPolicy(p))
+		b.Policies[key] = sure(FromNetworkPolicy(p))
 	default:
 		name := d.one("p", "q", "r", "s")
 		key := PolicyKey{Cluster: true, Name: Name{Name: name}}
@@ -506,12 +506,12 @@ func (c *cluster) step(d dice) Batch {
 		}
 		p := d.widePolicy(name)
 		c.wide[name] = p
-		b.Policies[key] = must(FromClusterNetworkPolicy(p))
+		b.Policies[key] = sure(FromClusterNetworkPolicy(p))
 	}
 	return b
 }
 
-func must[T any](v T, err error) T {
+func sure[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
@@ -543,10 +543,10 @@ func (c *cluster) everything() Batch {
 		b.Namespaces[name] = FromNamespace(n)
 	}
 	for name, p := range c.policies {
-		b.Policies[PolicyKey{Name: name}] = must(FromNetworkPolicy(p))
+		b.Policies[PolicyKey{Name: name}] = sure(FromNetworkPolicy(p))
 	}
 	for name, p := range c.wide {
-		b.Policies[PolicyKey{Cluster: true, Name: Name{Name: name}}] = must(FromClusterNetworkPolicy(p))
+		b.Policies[PolicyKey{Cluster: true, Name: Name{Name: name}}] = sure(FromClusterNetworkPolicy(p))
 	}
 	return b
 }

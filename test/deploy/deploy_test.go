@@ -232,6 +232,9 @@ func TestRights(t *testing.T) {
 		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "list", "watch"}},
 		{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"list", "watch"}},
 		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{"policy.networking.k8s.io"}, Resources: []string{"clusternetworkpolicies"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"pods", "namespaces"}, Verbs: []string{"list", "watch"}},
 		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 	}
 	if !reflect.DeepEqual(role.Rules, want) || role.AggregationRule != nil {
@@ -301,7 +304,7 @@ func TestVolumes(t *testing.T) {
 		}
 	}
 	want := []string{
-		"/opt/cni/bin at /opt/cni/bin", "/etc/cni/net.d at /etc/cni/net.d", "/run at /run HostToContainer",
+		"/opt/cni/bin at /opt/cni/bin", "/etc/cni/net.d at /etc/cni/net.d", "/var/lib/flatnet at /var/lib/flatnet", "/run at /run HostToContainer",
 		"/proc/sys/net at /host/proc/sys/net",
 	}
 	if !slices.Equal(got, want) || len(pod.Volumes) != len(got) {
