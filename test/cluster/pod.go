@@ -17,6 +17,8 @@ import (
 type Pod struct {
 	*netlab.Namespace
 	Name          string
+	Space         string // its namespace in Kubernetes
+	UID           string // "" is not told
 	Node          *Node
 	Addresses     []netip.Addr
 	HostInterface string
@@ -33,11 +35,16 @@ func (n *Node) Pod(name string) *Pod { return n.PodWith(name, n.Conflist()) }
 
 // PodWith is Pod by another configuration, a file.
 func (n *Node) PodWith(name, conflist string) *Pod {
-	p := &Pod{Namespace: n.cluster.Lab.Pod(n.Name + "-" + name), Name: name, Node: n, conflist: conflist}
+	p := &Pod{Namespace: n.cluster.Lab.Pod(n.Name + "-" + name), Name: name, Space: "test", Node: n, conflist: conflist}
 	if err := p.Add(); err != nil {
 		n.fail("%w", err)
 	}
 	return p
+}
+
+// Prepare makes a pod that is not attached yet.
+func (n *Node) Prepare(namespace, name string) *Pod {
+	return &Pod{Namespace: n.cluster.Lab.Pod(n.Name + "-" + namespace + "-" + name), Name: name, Space: namespace, Node: n, conflist: n.Conflist()}
 }
 
 // Add attaches the pod.
@@ -94,7 +101,7 @@ func (p *Pod) Address(ipv6 bool) netip.Addr {
 func (p *Pod) arguments() *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID: p.Namespace.Name, NetNS: p.Path, IfName: "eth0",
-		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "test"}, {"K8S_POD_NAME", p.Name}},
+		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", p.Space}, {"K8S_POD_NAME", p.Name}, {"K8S_POD_UID", p.UID}},
 	}
 }
 

@@ -1,0 +1,312 @@
+package policy_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/test/cluster"
+)
+
+const (
+	denyIngress = "{podSelector: {}, policyTypes: [Ingress]}"
+	denyEgress  = "{podSelector: {}, policyTypes: [Egress]}"
+)
+
+// Who may talk to whom: ingress, egress, ports by number and by name, on one node and
+// between nodes; and that the node itself and the pod itself always pass.
+func TestWhoReachesWhom(t *testing.T) {
+	s := newSite(t, cluster.Dual, 2)
+	n1, n2 := s.Node("n1"), s.Node("n2")
+	web := s.start(n1, "shop", "web", "app: web")
+	near := s.start(n1, "shop", "near", "app: client")
+	far := s.start(n2, "shop", "far", "app: client")
+	stranger := s.start(n2, "other", "stranger", "app: client")
+	for _, port := range []uint16{80, 81} {
+		serve(t, web.Namespace, port)
+	}
+	serve(t, far.Namespace, 80)
+	everybody := []*cluster.Pod{near, far, stranger}
+	for _, p := range everybody {
+		s.reached("without policies", p.Namespace, web, 80)
+	}
+
+	s.write("deny", policy("shop", "deny", denyIngress))
+	for _, p := range everybody {
+		s.refused("denied", p.Namespace, web, 80)
+	}
+	s.reached("kubelet's probes", n1.Namespace, web, 80)
+	s.reached("itself", web.Namespace, web, 80)
+	s.refused("another node", n2.Namespace, web, 80)
+
+	s.write("allow", policy("shop", "allow", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: http}]}]}"))
+	s.reached("allowed", near.Namespace, web, 80)
+	s.reached("allowed", far.Namespace, web, 80)
+	s.refused("another port", near.Namespace, web, 81)
+	s.refused("another namespace", stranger.Namespace, web, 80)
+
+	s.write("allow", policy("shop", "allow", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: other}}}], ports: [{port: 80, endPort: 90}]}]}"))
+	s.reached("its namespace is allowed", stranger.Namespace, web, 81)
+	s.refused("not any more", near.Namespace, web, 80)
+
+	// Both ends have a say: web may not begin anything, and is answered all the same.
+	s.write("deny", policy("shop", "deny", denyEgress))
+	s.write("allow", policy("shop", "allow", "{podSelector: {}, policyTypes: [Ingress], ingress: [{}]}"))
+	s.reached("answers are no egress", stranger.Namespace, web, 80)
+	s.refused("egress", web.Namespace, far, 80)
+	s.write("allow", policy("shop", "allow", fmt.Sprintf("{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: %s/32}}, {ipBlock: {cidr: \"%s/128\"}}]}]}", far.Address(false), far.Address(true))))
+	s.reached("egress to a network", web.Namespace, far, 80)
+
+	// A cluster's policy overrules.
+	s.write("wide", `apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: wide}
+spec: {tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}}, egress: [{action: Deny, to: [{namespaces: {}}]}]}
+`)
+	s.refused("denied by the cluster's", web.Namespace, far, 80)
+	s.write("wide", "")
+	s.write("deny", "")
+	s.write("allow", "")
+	s.reached("without policies again", web.Namespace, far, 80)
+}
+
+// talk is a connection that says something now and then.
+type talk struct {
+	net.Conn
+	lines *bufio.Reader
+}
+
+func (s *site) talk(from, to *cluster.Pod, ipv6 bool, port uint16) *talk {
+	s.t.Helper()
+	c, err := dial(from.Namespace, to.Address(ipv6), port, 10*time.Second)
+	must(s.t, err)
+	s.t.Cleanup(func() { c.Close() })
+	k := &talk{c, bufio.NewReader(c)}
+	must(s.t, k.say("hello", 10*time.Second))
+	return k
+}
+
+// say waits for the answer to a line.
+func (k *talk) say(text string, timeout time.Duration) error {
+	if _, err := fmt.Fprintln(k, text); err != nil {
+		return err
+	}
+	if err := k.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	answer, err := k.lines.ReadString('\n')
+	if err == nil && answer != text+"\n" {
+		err = fmt.Errorf("answered %q", answer)
+	}
+	return err
+}
+
+// A connection that a change forbids ends, whoever of both sends; all others go on.
+func TestWhatIsForbiddenEnds(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ipv6=%v", ipv6), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, cluster.Dual, 2)
+			n1, n2 := s.Node("n1"), s.Node("n2")
+			web := s.start(n1, "shop", "web", "app: web")
+			good, bad := s.start(n2, "shop", "good", "app: good"), s.start(n2, "shop", "bad", "app: bad")
+			serve(t, web.Namespace, 80)
+			serve(t, good.Namespace, 80)
+			stays, ends := s.talk(good, web, ipv6, 80), s.talk(bad, web, ipv6, 80)
+			own := s.talk(web, good, ipv6, 80)
+			s.write("deny", policy("shop", "deny", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: good}}}]}]}"))
+			s.Eventually("the end of what is forbidden", func() error {
+				if err := ends.say("still?", unanswered); err == nil {
+					return errors.New("it is answered")
+				}
+				return nil
+			})
+			// The label makes the other one forbidden as well.
+			must(t, stays.say("still!", 10*time.Second))
+			must(t, own.say("its own connections go on", 10*time.Second))
+			if err := ends.say("no", unanswered); err == nil {
+				t.Error("what has ended is answered again")
+			}
+			s.pod(good, "app: bad")
+			s.Eventually("the end of what a label forbids", func() error {
+				if err := stays.say("still?", unanswered); err == nil {
+					return errors.New("it is answered")
+				}
+				return nil
+			})
+			must(t, own.say("its own connections go on", 10*time.Second))
+			s.pod(good, "app: good")
+			s.reached("allowed again", good.Namespace, web, 80)
+		})
+	}
+}
+
+// A new pod is closed from its ADD until its rules are in place, with the agent and
+// without; a pod of a namespace without policies never is.
+func TestNewPods(t *testing.T) {
+	s := newSite(t, cluster.Dual, 1)
+	n := s.Node("n1")
+	client := s.start(n, "other", "client", "app: client")
+	s.write("deny", policy("shop", "deny", denyIngress))
+	s.Eventually("the list of closed namespaces", func() error {
+		text, err := os.ReadFile(s.list(n))
+		if err == nil && !strings.Contains(string(text), "shop") {
+			err = fmt.Errorf("%s", text)
+		}
+		return err
+	})
+
+	// Nothing is known of it: closed.
+	web := n.Prepare("shop", "web")
+	must(t, web.Add())
+	serve(t, web.Namespace, 80)
+	s.refused("unknown", client.Namespace, web, 80)
+	s.pod(web, "app: web")
+	s.write("allow", policy("shop", "allow", "{podSelector: {matchLabels: {app: web}}, ingress: [{}]}"))
+	s.reached("known", client.Namespace, web, 80)
+
+	// The API knows it before it is attached, and it is opened.
+	free := n.Prepare("shop", "free")
+	s.pod(free, "app: web")
+	must(t, free.Add())
+	serve(t, free.Namespace, 80)
+	s.reached("known before", client.Namespace, free, 80)
+
+	// Without an agent.
+	n.Kill()
+	s.reached("what runs keeps its rules", client.Namespace, web, 80)
+	late, other := n.Prepare("shop", "late"), n.Prepare("other", "late")
+	must(t, late.Add())
+	must(t, other.Add())
+	serve(t, late.Namespace, 80)
+	serve(t, other.Namespace, 80)
+	s.refused("without an agent", client.Namespace, late, 80)
+	s.reached("without an agent, in a namespace without policies", client.Namespace, other, 80)
+	s.pod(late, "app: web")
+	n.StartAgain()
+	n.WaitReady()
+	s.reached("with an agent again", client.Namespace, late, 80)
+
+	// Without an agent, and open.
+	n.Restart(s.flags(n, "--policies-without-agent", "open")...)
+	s.Eventually("the list", func() error {
+		if text, _ := os.ReadFile(s.list(n)); !strings.Contains(string(text), `"open"`) {
+			return fmt.Errorf("%s", text)
+		}
+		return nil
+	})
+	n.Kill()
+	open := n.Prepare("shop", "open")
+	must(t, open.Add())
+	serve(t, open.Namespace, 80)
+	s.reached("without an agent, open", client.Namespace, open, 80)
+	n.StartAgain()
+	n.WaitReady()
+	s.refused("unknown, with an agent", client.Namespace, open, 80)
+
+	// Without policies at all.
+	n.Restart("--fabric", "direct", "--policies-file", s.list(n))
+	s.reached("without --policies", client.Namespace, open, 80)
+	if text, err := n.Output("nft", "list", "tables"); err != nil || strings.Contains(text, "policy") || strings.Contains(text, "closed") {
+		t.Errorf("left are %s, %v", text, err)
+	}
+}
+
+// What somebody else takes from the rules comes back, and nothing is refused meanwhile
+// that is allowed.
+func TestFlushedRulesComeBack(t *testing.T) {
+	s := newSite(t, cluster.IPv4, 1)
+	n := s.Node("n1")
+	web, client := s.start(n, "shop", "web", "app: web"), s.start(n, "shop", "client", "app: client")
+	serve(t, web.Namespace, 80)
+	serve(t, web.Namespace, 81)
+	s.write("some", policy("shop", "some", "{podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: 80}]}]}"))
+	s.refused("before", client.Namespace, web, 81)
+	goes := s.talk(client, web, false, 80)
+	for _, command := range []string{"flush ruleset", "delete table inet flatnet-policy", "flush chain inet flatnet-policy forward", "flush map inet flatnet-policy ingress4"} {
+		if _, err := n.Output("nft", strings.Fields(command)...); err != nil {
+			t.Fatal(err)
+		}
+		s.Eventually("the repair of "+command, func() error {
+			text, err := n.Output("nft", "list", "map", "inet", "flatnet-policy", "ingress4")
+			if err == nil && !strings.Contains(text, web.Address(false).String()) {
+				err = errors.New(text)
+			}
+			return err
+		})
+		s.refused("after "+command, client.Namespace, web, 81)
+		must(t, goes.say("on", 10*time.Second))
+	}
+	if n.Repairs("policies") == 0 {
+		t.Error("no repair is counted")
+	}
+}
+
+// What the person on call asks.
+func TestWhy(t *testing.T) {
+	s := newSite(t, cluster.Dual, 2)
+	n1, n2 := s.Node("n1"), s.Node("n2")
+	web, client := s.start(n1, "shop", "web", "app: web"), s.start(n2, "shop", "client", "app: client")
+	serve(t, web.Namespace, 80)
+	s.write("some", policy("shop", "some", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: http}]}]}"))
+	s.refused("another port", client.Namespace, web, 81)
+	s.reached("the port", client.Namespace, web, 80)
+	// Contains waits until an answer has a text.
+	contains := func(n *cluster.Node, command string, texts ...string) {
+		t.Helper()
+		s.Eventually(command, func() error {
+			words := strings.Fields(command)
+			var flags []string
+			if words[0] != "status" {
+				flags = words[1:]
+			} else {
+				flags = words[1:]
+			}
+			answer, err := n.Flatnetd(words[0], flags...)
+			for _, text := range texts {
+				if err == nil && !strings.Contains(answer, text) {
+					err = fmt.Errorf("no %q in\n%s", text, answer)
+				}
+			}
+			return err
+		})
+	}
+	contains(n1, "policy explain shop/client shop/web 80", "shop/client to shop/web, port 80/tcp: allowed", "ingress of shop/web  allows  NetworkPolicy shop/some, ingress rule 1", "on node n2")
+	contains(n1, "policy explain shop/client shop/web 81", "REFUSED", "no policy that selects the pod allows it")
+	contains(n1, "policy explain "+client.Address(true).String()+" shop/web icmpv6", "REFUSED")
+	contains(n2, "policy explain shop/client shop/web 81", "egress of shop/client  allows  no policy is about it")
+	contains(n1, "status policies", "shop/web", "ingress: the rest is refused", "by NetworkPolicy shop/some", "accept from pods in shop: http/tcp")
+	contains(n1, "status", "policies", "1 of 1 select 1 of 1 pods here, rules as wanted")
+	var all struct {
+		Pods []struct {
+			Pod        string
+			Directions []struct{ Refused uint64 }
+		}
+	}
+	answer, err := n1.Flatnetd("status", "policies", "-o", "json")
+	must(t, err)
+	must(t, json.Unmarshal([]byte(answer), &all))
+	if len(all.Pods) != 1 || all.Pods[0].Pod != "shop/web" || all.Pods[0].Directions[0].Refused == 0 {
+		t.Errorf("JSON: %s", answer)
+	}
+	if n := n1.Metrics()[`flatnet_policy_refused_packets{direction="ingress",namespace="shop",pod="web"}`]; n == 0 {
+		t.Error("no refused packet in the metrics")
+	}
+	s.write("broken", policy("shop", "broken", "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]}"))
+	contains(n1, "status", "NetworkPolicy shop/broken", "10.0.0.0/33", "[policy-fault]")
+	answer, err = n1.Flatnetd("cleanup")
+	if err == nil {
+		t.Errorf("cleanup beside a running flatnetd: %s", answer)
+	}
+	n1.Stop()
+	answer, err = n1.Flatnetd("cleanup", "--policies-file", s.list(n1))
+	if err != nil || !strings.Contains(answer, "nftables table inet flatnet-policy") || !strings.Contains(answer, "list of closed namespaces") {
+		t.Errorf("cleanup: %v\n%s", err, answer)
+	}
+}
