@@ -22,7 +22,7 @@ func ClusterNetworkPolicyVersions() []string { return []string{"v1beta1", "v1alp
 
 // ClusterNetworkPolicy is one of [ClusterNetworkPolicyGroup].
 type ClusterNetworkPolicy struct {
-	metav1.TypeMeta   `json:",inline"`
+	metav1.TypeMeta
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              ClusterNetworkPolicySpec `json:"spec"`
 	Status            json.RawMessage          `json:"status,omitempty"` // of no interest
@@ -62,10 +62,10 @@ type ClusterPolicyRule struct {
 
 // ClusterPolicyPeer has one of its fields; the last three are of egress only.
 type ClusterPolicyPeer struct {
-	ClusterPolicyPods `json:",inline"`
-	Nodes             *metav1.LabelSelector `json:"nodes,omitempty"`
-	Networks          []string              `json:"networks,omitempty"`
-	DomainNames       []string              `json:"domainNames,omitempty"`
+	ClusterPolicyPods
+	Nodes       *metav1.LabelSelector `json:"nodes,omitempty"`
+	Networks    []string              `json:"networks,omitempty"`
+	DomainNames []string              `json:"domainNames,omitempty"`
 }
 
 // ClusterPolicyProtocol has one of its fields.

@@ -142,6 +142,7 @@ type reading struct {
 	*Directory
 	changed chan struct{} // has one element after a change
 	watched *filewatch.Directory
+	warned  bool // that the directory cannot be watched
 	files   map[string]*file
 
 	mu      sync.Mutex
@@ -174,8 +175,13 @@ func (r *reading) watch() error {
 	r.close()
 	watched, err := filewatch.Watch(r.path)
 	if err != nil {
+		if !r.warned {
+			r.log.Warn("policy files cannot be watched: reading them every second", "err", err)
+		}
+		r.warned = true
 		return err
 	}
+	r.warned = false
 	r.mu.Lock()
 	clear(r.writing)
 	r.mu.Unlock()
