@@ -57,16 +57,16 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	}
 	config := Flags(set, getenv)
 	output, about := "", ""
-	explaining := command == "policy" && len(arguments) > 0 && arguments[0] == "explain"
-	if explaining {
-		arguments = arguments[1:]
-	}
-	if command == "status" || explaining {
+	if command == "status" || command == "policy" {
 		set.StringVar(&output, "o", "", "`json` for machines")
 	}
 	err := set.Parse(arguments)
 	if command == "status" && err == nil && (set.Arg(0) == "services" || set.Arg(0) == "policies") {
 		about = set.Arg(0)
+		err = set.Parse(set.Args()[1:])
+	}
+	explaining := command == "policy" && err == nil && set.Arg(0) == "explain"
+	if explaining {
 		err = set.Parse(set.Args()[1:])
 	}
 	if err != nil {
@@ -79,6 +79,9 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	c.Version = version
 	if err == nil && explaining && set.NArg() != 3 {
 		err = errors.New("policy explain needs three arguments: FROM TO PORT[/PROTOCOL]")
+	}
+	if err == nil && command == "policy" && !explaining {
+		err = errors.New("policy knows one thing to do: flatnetd policy explain FROM TO PORT[/PROTOCOL]")
 	}
 	if err == nil && !explaining && set.NArg() > 0 {
 		err = fmt.Errorf("unknown argument %q", set.Arg(0))
@@ -96,10 +99,6 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	case "status":
 		err = printStatus(ctx, c, about, output, out)
 	case "policy":
-		if !explaining {
-			fmt.Fprintln(errOut, "flatnetd: policy knows one thing to do: flatnetd policy explain FROM TO PORT[/PROTOCOL]")
-			return exitUsage
-		}
 		err = explain(ctx, c, set.Args(), output, out)
 	case "cleanup":
 		err = cleanup(ctx, c, out, errOut)

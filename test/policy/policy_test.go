@@ -262,13 +262,7 @@ func TestWhy(t *testing.T) {
 		t.Helper()
 		s.Eventually(command, func() error {
 			words := strings.Fields(command)
-			var flags []string
-			if words[0] != "status" {
-				flags = words[1:]
-			} else {
-				flags = words[1:]
-			}
-			answer, err := n.Flatnetd(words[0], flags...)
+			answer, err := n.Flatnetd(words[0], words[1:]...)
 			for _, text := range texts {
 				if err == nil && !strings.Contains(answer, text) {
 					err = fmt.Errorf("no %q in\n%s", text, answer)
