@@ -27,6 +27,7 @@ var All = []Suite{
 		Why: "a process for each of some forty places to be killed at; TestAddThatFailsAnywhereLeavesNothing stops at the same places",
 	},
 	{Name: "pkg/rules", Short: true},
+	{Name: "pkg/closed"},
 	{
 		Name: "pkg/fabric", Skip: "TestTenThousandTransitions", Short: true,
 		Why: "random histories: thousands without a kernel, and all but a few with one",
