@@ -67,13 +67,13 @@ type Observation struct {
 	Err      error
 }
 
-// NewController returns a controller that is not running, for the node of a name.
+// NewController returns a controller that is not running..
 // Nothing is written before the source knows everything and the node's pods are known.
-func NewController(node string, source Source, log *slog.Logger) *Controller {
+func NewController(source Source, log *slog.Logger) *Controller {
 	c := &Controller{
 		Resync: 5 * time.Minute, source: source, log: log, keeper: &nft.Keeper{Keeps: []nft.ID{tableID}, Log: log}, forget: conntrack.Forget,
 		attached: make(chan []Attached, 1), requests: make(chan func()), touched: make(chan struct{}, 1), knocked: make(chan struct{}, 1),
-		world: newWorld(node), ended: newEnded(), told: map[string]bool{},
+		world: newWorld(), ended: newEnded(), told: map[string]bool{},
 	}
 	c.summary.Store(&Summary{})
 	return c
