@@ -47,6 +47,7 @@ type Config struct {
 	Policies                       bool   // keep NetworkPolicies
 	PoliciesDir                    string // YAML of policies, pods and namespaces; "" means Kubernetes
 	PoliciesFile                   string // that tells the plugin which pods begin closed
+	LogDrops                       bool   // log what policies refuse
 	PoliciesWithoutAgent           string // closed.StayClosed or closed.BeOpen
 	ServicesHealth                 string // address:port; "" listens nowhere
 	ServicesMetrics                string // address:port; "" listens nowhere
@@ -107,6 +108,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.StringVar(&c.PoliciesDir, "policies-dir", "", "`directory` of YAML files with policies, pods and namespaces; without it they come from the Kubernetes API; with --policies")
 	set.StringVar(&c.PoliciesFile, "policies-file", DefaultPoliciesFile, "`file` that tells the plugin in which namespaces new pods are closed until their policies are in place; it has to outlive a reboot; with --policies")
 	set.StringVar(&c.PoliciesWithoutAgent, "policies-without-agent", closed.StayClosed, "what becomes of a new pod in a namespace with policies while no flatnetd runs, a `word`: closed or open; with --policies")
+	set.BoolVar(&c.LogDrops, "log-drops", false, "log what policies refuse, with the names of pods, ten packets a second at most; with --policies")
 	set.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "lowest `level` that is logged: debug, info, warn or error")
 	set.StringVar(&c.LogFormat, "log-format", "text", "`form` of the log: text or json")
 	set.DurationVar(&c.Resync, "resync", time.Minute, "`time` between full comparisons with the kernel and the disk")

@@ -96,7 +96,7 @@ func (p *policies) open() error {
 		p.source = policy.NewKubernetes(p.client, p.Log)
 	}
 	p.controller = policy.NewController(p.source, p.Log)
-	p.controller.Resync = p.config.Resync
+	p.controller.Resync, p.controller.LogDrops = p.config.Resync, p.config.LogDrops
 	p.controller.Gate = &gate{config: p.config}
 	p.controller.Observe = func(o policy.Observation) {
 		p.metrics.seconds.Observe(o.Duration.Seconds())

@@ -36,6 +36,35 @@ func Listen(protocol, bufferBytes int, groups ...int) (*Listener, error) {
 	return &Listener{os.NewFile(uintptr(fd), "netlink")}, nil
 }
 
+// Ask sends a request that asks for an acknowledgement, and returns what the kernel
+// says to it. It is for what comes before [Listener.Run].
+func (l *Listener) Ask(request []byte) error {
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	buffer := make([]byte, 4<<10)
+	failed := raw.Control(func(fd uintptr) {
+		if err = unix.Sendto(int(fd), request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return
+		}
+		// The answer is there when the sending ends; others' messages may be before it.
+		for answered := false; err == nil && !answered; {
+			var n int
+			if n, _, err = unix.Recvfrom(int(fd), buffer, unix.MSG_DONTWAIT); err == nil {
+				err = each(buffer[:n], func(h *unix.NlMsghdr, payload []byte) (err error) {
+					if h.Type == unix.NLMSG_ERROR {
+						answered = true
+						_, err = Status(h, payload)
+					}
+					return err
+				})
+			}
+		}
+	})
+	return errors.Join(failed, err)
+}
+
 // Close ends the listening.
 func (l *Listener) Close() { l.file.Close() }
 

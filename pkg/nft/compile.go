@@ -24,6 +24,8 @@ import (
 //	ct mark set FIELDS map @map
 //	add|update @set { FIELDS timeout DURATION }, … { FIELDS timeout DURATION : FIELDS }
 //	add @set { FIELDS counter }            and count what comes with an element that is there
+//	limit rate N/second burst N packets
+//	log prefix "WORD" group N snaplen N
 //	tcp option maxseg size set rt mtu
 
 // compiler makes expressions of a rule's words.
@@ -120,6 +122,10 @@ func (c *compiler) statement() error {
 		return c.remember(dynsetAdd)
 	case c.take("update"):
 		return c.remember(dynsetUpdate)
+	case c.take("limit rate"):
+		return c.limit()
+	case c.take("log prefix"):
+		return c.log()
 	case c.take("tcp option maxseg size set rt mtu"):
 		const maximumSegment, afterKind, size = 2, 2, 2
 		c.emit(routeMSS(0), byteorder(0, size), setTCPOption(maximumSegment, afterKind, size, 0))
@@ -127,6 +133,61 @@ func (c *compiler) statement() error {
 		return c.match()
 	}
 	return nil
+}
+
+// limit is what follows `limit rate`.
+func (c *compiler) limit() error {
+	word, err := c.next()
+	if err != nil {
+		return err
+	}
+	word, is := strings.CutSuffix(word, "/second")
+	rate, err := strconv.ParseUint(word, 10, 32)
+	if err != nil || !is {
+		return fmt.Errorf("%q is no rate by the second", word)
+	}
+	if err := c.expect("burst"); err != nil {
+		return err
+	}
+	burst, err := c.number()
+	if err != nil {
+		return err
+	}
+	c.emit(limit(rate, burst))
+	return c.expect("packets")
+}
+
+// log is what follows `log prefix`.
+func (c *compiler) log() error {
+	word, err := c.next()
+	if err != nil {
+		return err
+	}
+	prefix, err := strconv.Unquote(word)
+	if err != nil {
+		return fmt.Errorf("prefix %s: %w", word, err)
+	}
+	var numbers [2]uint32
+	for i, name := range []string{"group", "snaplen"} {
+		if err := c.expect(name); err != nil {
+			return err
+		}
+		if numbers[i], err = c.number(); err != nil {
+			return err
+		}
+	}
+	c.emit(logTo(uint16(numbers[0]), prefix, numbers[1]))
+	return nil
+}
+
+// number takes a number.
+func (c *compiler) number() (uint32, error) {
+	word, err := c.next()
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(word, 10, 32)
+	return uint32(n), err
 }
 
 func (c *compiler) leads(how int32) error {

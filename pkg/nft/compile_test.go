@@ -87,6 +87,7 @@ var rules = []struct{ chain, text string }{
 	{"inet t rules", "ip daddr . sctp dport @ports4 return"},
 	{"inet t rules", "add @refused { ip saddr counter }"},
 	{"inet t rules", "ct state established,related accept"},
+	{"inet t rules", `limit rate 10/second burst 20 packets log prefix "refused" group 70 snaplen 128`},
 	{"inet t rules", "ip saddr . th sport . ip daddr . th dport . meta l4proto @ended4 drop"},
 	{"inet t rules", "ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto @ended6 drop"},
 	{"inet t rules", "ip saddr vmap @egress4"},

@@ -189,6 +189,20 @@ func count(operation uint32, set string, key register) expression {
 	}}
 }
 
+// limit ends the rule for what is more than so many packets a second.
+func limit(rate uint64, burst uint32) expression {
+	const second, packets = 1, 0
+	return expression{"limit", []attribute{
+		bytesOf(1, binary.BigEndian.AppendUint64(nil, rate)), bytesOf(2, binary.BigEndian.AppendUint64(nil, second)),
+		number(3, burst), number(4, packets), number(5, 0),
+	}}
+}
+
+// logTo has the beginning of a packet told to who reads a group.
+func logTo(group uint16, prefix string, length uint32) expression {
+	return expression{"log", []attribute{bytesOf(1, binary.BigEndian.AppendUint16(nil, group)), text(2, prefix), number(3, length)}}
+}
+
 // append encodes the expression as an element of a list.
 func (e expression) append(b []byte) []byte {
 	const (

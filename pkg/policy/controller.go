@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/conntrack"
+	"github.com/flatnet-cni/flatnet/pkg/nflog"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
@@ -25,6 +26,8 @@ type Controller struct {
 	Observe func(Observation)
 	// Gate closes new pods until their rules are in place; nil where nobody does.
 	Gate Gate
+	// LogDrops logs what is refused, ten packets a second at most.
+	LogDrops bool
 
 	source   Source
 	log      *slog.Logger
@@ -32,6 +35,7 @@ type Controller struct {
 	forget   forgetter
 	attached chan []Attached
 	requests chan func()
+	dropped  chan nflog.Packet
 	touched  chan struct{} // has an element where somebody has changed the table
 	knocked  chan struct{} // has an element where somebody may have been closed
 	summary  atomic.Pointer[Summary]
@@ -74,7 +78,7 @@ type Observation struct {
 func NewController(source Source, log *slog.Logger) *Controller {
 	c := &Controller{
 		Resync: 5 * time.Minute, source: source, log: log, keeper: &nft.Keeper{Keeps: []nft.ID{tableID}, Log: log}, forget: conntrack.Forget,
-		attached: make(chan []Attached, 1), requests: make(chan func()), touched: make(chan struct{}, 1), knocked: make(chan struct{}, 1),
+		attached: make(chan []Attached, 1), requests: make(chan func()), dropped: make(chan nflog.Packet, 16), touched: make(chan struct{}, 1), knocked: make(chan struct{}, 1),
 		world: newWorld(), ended: newEnded(), told: map[string]bool{},
 	}
 	c.summary.Store(&Summary{})
@@ -131,6 +135,10 @@ const (
 // What it has written stays.
 func (c *Controller) Run(ctx context.Context) {
 	defer c.keeper.Close()
+	c.world.logs = c.LogDrops
+	if c.LogDrops {
+		go c.listen(ctx)
+	}
 	pause, flows := time.NewTimer(0), time.NewTimer(0)
 	defer pause.Stop()
 	defer flows.Stop()
@@ -161,6 +169,8 @@ func (c *Controller) Run(ctx context.Context) {
 			c.knocks, verify, look = true, true, true
 		case f := <-c.requests:
 			f()
+		case p := <-c.dropped:
+			c.logDrop(p)
 		case <-flows.C:
 			look, looking = true, false
 		case <-pause.C:
@@ -224,7 +234,7 @@ func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observat
 
 // write makes the table what is planned.
 func (c *Controller) write(ctx context.Context, o *Observation, verify bool) error {
-	want := []nft.Table{c.plan.table(c.ended.elements())}
+	want := []nft.Table{c.plan.table(c.world, c.ended.elements())}
 	deltas := c.world.takeChanges()
 	for _, d := range deltas {
 		c.tighter = c.tighter || len(d.Deleted) > 0 || c.plan.denies && len(d.Added) > 0

@@ -34,7 +34,7 @@ func TestKernelHasWhatIsWanted(t *testing.T) {
 		for step := range 150 {
 			w.apply(c.step(d))
 			w.attach(c.attached())
-			want := []nft.Table{w.replan().table(e.elements())}
+			want := []nft.Table{w.replan().table(w, e.elements())}
 			_, compared, err := k.Sync(context.Background(), want, w.takeChanges()...)
 			if err != nil {
 				return err

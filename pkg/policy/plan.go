@@ -118,7 +118,7 @@ var sides = [...]side{{Egress, ipv4}, {Egress, ipv6}, {Ingress, ipv4}, {Ingress,
 const countedPods = 65535
 
 // table is the whole table. What stays is before what depends on the policies.
-func (p *plan) table(ended [len(families)]nft.Elements) nft.Table {
+func (p *plan) table(w *world, ended [len(families)]nft.Elements) nft.Table {
 	t := nft.Table{ID: tableID, Comment: "flatnet keeps NetworkPolicies here"}
 	for _, f := range families {
 		t.Sets = append(t.Sets,
@@ -140,16 +140,33 @@ func (p *plan) table(ended [len(families)]nft.Elements) nft.Table {
 		t.Sets = append(t.Sets, p.blocks[name])
 	}
 	t.Chains = append(t.Chains, forwardChain, outputChain, newChain)
+	if w.logs {
+		for _, d := range Directions {
+			t.Chains = append(t.Chains, logChain(d))
+		}
+	}
 	for _, s := range sides {
-		t.Chains = append(t.Chains, nft.Chain{Name: s.refused(), Rules: []string{
-			fmt.Sprintf("add @refused-%s { %s %s counter }", s, s.family.header(), [...]string{"daddr", "saddr"}[s.direction]),
-			"drop",
-		}})
+		rules := []string{fmt.Sprintf("add @refused-%s { %s %s counter }", s, s.family.header(), [...]string{"daddr", "saddr"}[s.direction])}
+		if w.logs {
+			rules = append(rules, "jump "+logChain(s.direction).Name)
+		}
+		t.Chains = append(t.Chains, nft.Chain{Name: s.refused(), Rules: append(rules, "drop")})
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.chains)) {
 		t.Chains = append(t.Chains, p.chains[name])
 	}
 	return t
+}
+
+// logGroup is where packets are logged that are refused: nobody else's, as far as we
+// know, since others begin to count at 0.
+const logGroup = 70
+
+// logChain has refused packets logged, not more than a person can read.
+func logChain(d Direction) nft.Chain {
+	return nft.Chain{Name: "log-" + d.String(), Feature: "logging of what policies refuse", Rules: []string{
+		fmt.Sprintf("limit rate 10/second burst 20 packets log prefix %q group %d snaplen 128", d.String(), logGroup),
+	}}
 }
 
 // refusedSet counts what is refused, by pod. Rules fill it.

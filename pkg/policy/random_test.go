@@ -27,7 +27,7 @@ func TestRandomClusters(t *testing.T) {
 			w.apply(c.step(d))
 			w.attach(c.attached())
 			p := w.replan()
-			table := p.table(newEnded().elements())
+			table := p.table(w, newEnded().elements())
 			mirror = keep(mirror, table, w.takeChanges())
 			if got := contentOf(table); !maps.EqualFunc(mirror, got, maps.Equal) {
 				t.Fatalf("seed %d, step %d: who has followed the changes has %v, not %v", seed, step, mirror, got)
@@ -35,7 +35,7 @@ func TestRandomClusters(t *testing.T) {
 			fresh := newWorld()
 			fresh.apply(c.everything())
 			fresh.attach(c.attached())
-			again := fresh.replan().table(newEnded().elements())
+			again := fresh.replan().table(fresh, newEnded().elements())
 			if a, b := sorted(table), sorted(again); a != b {
 				t.Fatalf("seed %d, step %d: after its history\n%s\nfrom the start\n%s", seed, step, a, b)
 			}

@@ -74,7 +74,7 @@ func (tr *tracer) rule(rule string, p packet) string {
 			return words[0]
 		case "goto", "jump":
 			return words[0] + " " + words[1]
-		case "add": // counts
+		case "add", "limit": // counts, logs
 			return ""
 		}
 		var key nft.Key

@@ -33,6 +33,7 @@ type world struct {
 	groups     map[groupKey]*group      // that rules of this node's pods need
 	dirty      map[netip.Addr]struct{}  // whose owner may be another one
 	changed    map[groupKey]groupChange // since the last plan
+	logs       bool                     // what is refused is logged
 	// stirred says that pods of this node may have other policies, or other chains.
 	stirred bool
 }

@@ -255,7 +255,7 @@ func TestFlushedRulesComeBack(t *testing.T) {
 
 // What the person on call asks.
 func TestWhy(t *testing.T) {
-	s := newSite(t, cluster.Dual, 2)
+	s := newSite(t, cluster.Dual, 2, "--log-drops")
 	n1, n2 := s.Node("n1"), s.Node("n2")
 	web, client := s.start(n1, "shop", "web", "app: web"), s.start(n2, "shop", "client", "app: client")
 	serve(t, web.Namespace, 80)
@@ -282,6 +282,13 @@ func TestWhy(t *testing.T) {
 	contains(n2, "policy explain shop/client shop/web 81", "egress of shop/client  allows  no policy is about it")
 	contains(n1, "status policies", "shop/web", "ingress: the rest is refused", "by NetworkPolicy shop/some", "accept from pods in shop: http/tcp")
 	contains(n1, "status", "policies", "1 of 1 select 1 of 1 pods here, rules as wanted")
+	s.Eventually("the log of what is refused", func() error {
+		_ = tries(client.Namespace, web.Address(false), 81, unanswered)
+		if line := `msg="refused by policies" node=n1 direction=ingress from=shop/client to=shop/web protocol=tcp port=81`; !strings.Contains(n1.Log(), line) {
+			return errors.New("no " + line)
+		}
+		return nil
+	})
 	var all struct {
 		Pods []struct {
 			Pod        string
