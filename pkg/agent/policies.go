@@ -336,7 +336,12 @@ func (p *policies) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, PodPolicies{all})
+	idle, err := p.controller.Idle(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	answer(w, PodPolicies{all, idle})
 }
 
 // explain says what decides about a connection.
@@ -387,6 +392,8 @@ func parsePort(text string) (policy.Protocol, uint16, error) {
 // PodPolicies is what `flatnetd status policies` prints.
 type PodPolicies struct {
 	Pods []policy.PodStatus `json:"pods"`
+	// Idle are the policies of the cluster that do nothing, or less than they say.
+	Idle []policy.Fault `json:"idle,omitempty"`
 }
 
 // Print writes it for people.
@@ -424,6 +431,9 @@ func (s PodPolicies) Print(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "%d of %d pods are selected by no policy\n", free, len(s.Pods))
+	for _, f := range s.Idle {
+		fmt.Fprintf(w, "%s %s\n", f.Policy, f.Fault)
+	}
 }
 
 // printExplanation writes it for people.

@@ -89,6 +89,12 @@ type SideStatus struct {
 	Refused   uint64   `json:"refused"`  // packets
 }
 
+// Idle returns the policies that do nothing, or less than they say.
+func (c *Controller) Idle(ctx context.Context) (all []Fault, err error) {
+	err = c.do(ctx, func() { all = c.world.idle() })
+	return all, err
+}
+
 // Status is what policies come to for each pod of this node.
 func (c *Controller) Status(ctx context.Context) (all []PodStatus, err error) {
 	failed := c.do(ctx, func() {

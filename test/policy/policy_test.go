@@ -281,6 +281,9 @@ func TestWhy(t *testing.T) {
 	contains(n1, "policy explain "+client.Address(true).String()+" shop/web icmpv6", "REFUSED")
 	contains(n2, "policy explain shop/client shop/web 81", "egress of shop/client  allows  no policy is about it")
 	contains(n1, "status policies", "shop/web", "ingress: the rest is refused", "by NetworkPolicy shop/some", "accept from pods in shop: http/tcp")
+	s.write("idle", policy("shop", "idle", "{podSelector: {matchLabels: {app: none}}}"))
+	contains(n1, "status policies", "NetworkPolicy shop/idle selects no pod of the cluster")
+	s.write("idle", "")
 	contains(n1, "status", "policies", "1 of 1 select 1 of 1 pods here, rules as wanted")
 	s.Eventually("the log of what is refused", func() error {
 		_ = tries(client.Namespace, web.Address(false), 81, unanswered)
