@@ -21,13 +21,13 @@ build:
 # that count lost packets, or crowd the machine, come last and one at a time.
 # make test HOSTILE=1 does it while test/hostile keeps the machine busy.
 HOSTILE ?=
-CROWDS  = ./test/stress ./test/demo ./test/fabric ./test/service
+CROWDS  = ./test/stress ./test/demo ./test/fabric ./test/service ./test/policy
 LIMIT   = $(if $(HOSTILE),120m,20m)
 test: build
 	@test/prepare.sh test
 	@$(if $(HOSTILE),$(GO) build -o bin/hostile ./test/hostile)
 	@race=$$(test/prepare.sh race); under=$(if $(HOSTILE),$(CURDIR)/bin/hostile); \
-		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service)$$'); \
+		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy)$$'); \
 		$$under $(GO) test $$race -timeout $(LIMIT) $$others && \
 		(cd test/e2e && $$under $(GO) test $$race -timeout $(LIMIT) ./...) && \
 		$$under $(GO) test $$race -timeout $(LIMIT) -p 1 $(CROWDS)

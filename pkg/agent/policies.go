@@ -95,7 +95,7 @@ func (p *policies) open() error {
 	} else {
 		p.source = policy.NewKubernetes(p.client, p.Log)
 	}
-	p.controller = policy.NewController(p.config.NodeName, p.source, p.Log)
+	p.controller = policy.NewController(p.source, p.Log)
 	p.controller.Resync = p.config.Resync
 	p.controller.Gate = &gate{config: p.config}
 	p.controller.Observe = func(o policy.Observation) {

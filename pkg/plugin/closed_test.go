@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -233,7 +234,7 @@ func TestAnswersPass(t *testing.T) {
 // The record has what flatnetd goes by. CHECK and RESTORE take a pod as flatnetd left
 // it, and a DEL takes its own addresses out, whatever became of the configuration and
 // the record.
-func TestClosedPodsOthersAndTheirEnds(t *testing.T) {
+func TestClosedPodsAndTheirEnds(t *testing.T) {
 	s := newFullStage(t)
 	pods := map[string]*netlab.Namespace{}
 	for _, name := range []string{"a", "b", "c", "d"} { // .2 to .5
@@ -422,6 +423,46 @@ func (s *stage) addressesOf(container string) (all []string) {
 		all = append(all, a.String())
 	}
 	return all
+}
+
+// Pods come and go so that each may be the first or the last, whose DEL removes the
+// table: nobody's is removed from under it.
+func TestLastPodDoesNotOpenTheNext(t *testing.T) {
+	s := newFullStage(t)
+	var all sync.WaitGroup
+	for i := range 3 {
+		name := fmt.Sprint("pod", i)
+		pod := s.lab.Pod(name)
+		all.Go(func() {
+			for range 15 {
+				result, err := s.run(call{verb: "ADD", container: name, netns: pod.Path, args: ofProd})
+				if err != nil {
+					t.Errorf("ADD: %v", err)
+					return
+				}
+				err = s.node.Do(func() error {
+					have, err := (&closed.Table{}).Addresses()
+					for _, a := range addressesOf(result) {
+						if !slices.Contains(have, address(a)) {
+							t.Errorf("%s is not closed: only %v are", a, have)
+						}
+					}
+					return err
+				})
+				if _, delErr := s.run(call{verb: "DEL", container: name, netns: pod.Path}); err != nil || delErr != nil {
+					t.Errorf("reading, and DEL: %v, %v", err, delErr)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	// Of two DELs that end at once, each may take the other one's for the last.
+	s.checkClosed("DEL of all")
+	alone := s.lab.Pod("alone")
+	s.addOf("prod", "alone", alone)
+	s.mustDel("alone", alone.Path)
+	s.checkNothingLeft("DEL of one more")
 }
 
 // A pod that cannot be closed is not made.

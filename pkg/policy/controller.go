@@ -44,6 +44,8 @@ type Controller struct {
 	ended    *ended
 	known    bool // which pods are attached
 	knocks   bool // somebody may be closed
+	untold   bool // the gate does not have the list of what is planned
+	tighter  bool // what was allowed may be refused now
 	failures int  // in a row
 	told     map[string]bool
 }
@@ -67,13 +69,13 @@ type Observation struct {
 	Err      error
 }
 
-// NewController returns a controller that is not running, for the node of a name.
+// NewController returns a controller that is not running..
 // Nothing is written before the source knows everything and the node's pods are known.
-func NewController(node string, source Source, log *slog.Logger) *Controller {
+func NewController(source Source, log *slog.Logger) *Controller {
 	c := &Controller{
 		Resync: 5 * time.Minute, source: source, log: log, keeper: &nft.Keeper{Keeps: []nft.ID{tableID}, Log: log}, forget: conntrack.Forget,
 		attached: make(chan []Attached, 1), requests: make(chan func()), touched: make(chan struct{}, 1), knocked: make(chan struct{}, 1),
-		world: newWorld(node), ended: newEnded(), told: map[string]bool{},
+		world: newWorld(), ended: newEnded(), told: map[string]bool{},
 	}
 	c.summary.Store(&Summary{})
 	return c
@@ -118,8 +120,11 @@ const (
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 30 * time.Second
 	// flowPause is between a change and the look for connections that are no longer
-	// allowed: what changes at the same time is looked for once.
-	flowPause = 100 * time.Millisecond
+	// allowed, at least: what changes at the same time is looked for once. Where a look
+	// takes long, the pause is longerFlowPause times as long, so that looking does not
+	// take much of a processor.
+	flowPause       = 200 * time.Millisecond
+	longerFlowPause = 5
 )
 
 // Run keeps the rules until ctx ends, in the network namespace of the calling thread.
@@ -137,6 +142,8 @@ func (c *Controller) Run(ctx context.Context) {
 		resync = ticker.C
 	}
 	changed, verify, look, pausing := false, false, false, false
+	looking := false // the timer of flows runs
+	var looked time.Duration
 	for {
 		select {
 		case <-ctx.Done():
@@ -155,7 +162,7 @@ func (c *Controller) Run(ctx context.Context) {
 		case f := <-c.requests:
 			f()
 		case <-flows.C:
-			look = true
+			look, looking = true, false
 		case <-pause.C:
 			pausing = false
 		}
@@ -165,8 +172,9 @@ func (c *Controller) Run(ctx context.Context) {
 		begin := time.Now()
 		o := c.sync(ctx, changed, verify)
 		if o.Err == nil && look {
+			beginLook := time.Now()
 			o.Err = c.end(func() error { return c.write(ctx, &o, false) })
-			look = false
+			look, looked = false, time.Since(beginLook)
 		}
 		o.Duration = time.Since(begin)
 		if ctx.Err() != nil {
@@ -179,9 +187,11 @@ func (c *Controller) Run(ctx context.Context) {
 			changed, verify, look = true, true, true
 		} else {
 			pause.Reset(max(shortestPause, min(o.Duration, longestPause)))
-			if o.Result.Objects+o.Result.Elements > 0 {
-				flows.Reset(flowPause)
+			if c.tighter && !looking {
+				flows.Reset(max(flowPause, min(longerFlowPause*looked, longestPause)))
+				looking = true
 			}
+			c.tighter = false
 			c.failures = 0
 			changed, verify = false, false
 		}
@@ -195,12 +205,16 @@ func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observat
 		c.world.apply(c.source.Take())
 	}
 	if c.plan == nil || c.world.stirred {
-		// A policy that begins to select is in the list before a pod can be attached
-		// without it, and one that ends leaves it after.
 		c.plan = c.world.replan()
+		c.untold, c.tighter = true, true
+	}
+	// A pod that is attached from now on is closed, if a policy may select it, before
+	// that has rules.
+	if c.untold {
 		if o.Err = c.tell(); o.Err != nil {
 			return o
 		}
+		c.untold = false
 	}
 	if o.Err = c.write(ctx, &o, verify); o.Err == nil && c.knocks {
 		o.Opened, o.Err = c.open()
@@ -211,7 +225,11 @@ func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observat
 // write makes the table what is planned.
 func (c *Controller) write(ctx context.Context, o *Observation, verify bool) error {
 	want := []nft.Table{c.plan.table(c.ended.elements())}
-	deltas := append(c.world.takeChanges(), c.ended.take()...)
+	deltas := c.world.takeChanges()
+	for _, d := range deltas {
+		c.tighter = c.tighter || len(d.Deleted) > 0 || c.plan.denies && len(d.Added) > 0
+	}
+	deltas = append(deltas, c.ended.take()...)
 	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
 	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
 	if err != nil || compared || !verify {

@@ -25,7 +25,7 @@ func TestKernelHasWhatIsWanted(t *testing.T) {
 		k := &nft.Keeper{Keeps: []nft.ID{tableID}, Log: silent}
 		defer k.Close()
 		d := newDice(1)
-		c, w, e := newCluster(), newWorld(thisNode), newEnded()
+		c, w, e := newCluster(), newWorld(), newEnded()
 		for _, name := range []string{"x", "y", "z"} {
 			n := d.namespace(name)
 			c.namespaces[name] = n

@@ -24,6 +24,9 @@ type plan struct {
 	leads map[side]map[netip.Addr]string
 	rules [len(Directions)]map[*Policy][]*compiled
 	of    map[Name][len(Directions)][]*Policy
+	// denies says that there are rules that refuse, so that one more peer may be one less
+	// that is allowed.
+	denies bool
 }
 
 // replan computes the plan anew: what pods of this node may do. It does not depend on
@@ -60,6 +63,7 @@ func (p *plan) open(w *world, name Name, pod *Pod) {
 		for _, one := range policies[d] {
 			if p.rules[d][one] == nil {
 				p.rules[d][one] = w.compile(one, d, p.groups)
+				p.denies = p.denies || one.Tier != Network
 			}
 		}
 		for _, a := range w.attached[name].Addresses {
@@ -135,7 +139,7 @@ func (p *plan) table(ended [len(families)]nft.Elements) nft.Table {
 	for _, name := range slices.Sorted(maps.Keys(p.blocks)) {
 		t.Sets = append(t.Sets, p.blocks[name])
 	}
-	t.Chains = append(t.Chains, forwardChain)
+	t.Chains = append(t.Chains, forwardChain, outputChain, newChain)
 	for _, s := range sides {
 		t.Chains = append(t.Chains, nft.Chain{Name: s.refused(), Rules: []string{
 			fmt.Sprintf("add @refused-%s { %s %s counter }", s, s.family.header(), [...]string{"daddr", "saddr"}[s.direction]),
@@ -160,11 +164,24 @@ func (k groupKey) compare(o groupKey) int {
 
 // forwardChain is what every packet meets that the node forwards; those that it sends
 // itself (kubelet's probes) and those that are for itself do not pass here. What belongs
-// to a connection is decided by the first rule. Flows that a policy has ended begin
-// nowhere again. A pod always reaches itself, by a Service too. Then the source's
-// policies have their say, and then the destination's.
+// to a connection is decided by the first rule.
 var forwardChain = nft.Chain{Name: "forward", Base: "type filter hook forward priority filter; policy accept;", Rules: []string{
 	"ct state established,related accept",
+	"goto new",
+}}
+
+// outputChain is for what passes a node without being forwarded: IPVS (kube-proxy's
+// mode) sends on what it has translated as if the node had sent it.
+var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Feature: "policies with IPVS", Rules: []string{
+	"ct state established,related accept",
+	"fib saddr type local accept",
+	"goto new",
+}}
+
+// newChain decides about new connections. Flows that a policy has ended begin nowhere
+// again. A pod always reaches itself, by a Service too. Then the source's policies have
+// their say, and then the destination's.
+var newChain = nft.Chain{Name: "new", Rules: []string{
 	"ip saddr . th sport . ip daddr . th dport . meta l4proto @ended4 drop",
 	"ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto @ended6 drop",
 	"ip saddr . ip daddr @self4 accept",

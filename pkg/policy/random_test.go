@@ -16,7 +16,7 @@ func TestRandomClusters(t *testing.T) {
 	refused, passed := 0, 0
 	for seed := range uint64(histories) {
 		d := newDice(seed)
-		c, w := newCluster(), newWorld(thisNode)
+		c, w := newCluster(), newWorld()
 		for _, name := range []string{"x", "y", "z"} {
 			n := d.namespace(name)
 			c.namespaces[name] = n
@@ -32,7 +32,7 @@ func TestRandomClusters(t *testing.T) {
 			if got := contentOf(table); !maps.EqualFunc(mirror, got, maps.Equal) {
 				t.Fatalf("seed %d, step %d: who has followed the changes has %v, not %v", seed, step, mirror, got)
 			}
-			fresh := newWorld(thisNode)
+			fresh := newWorld()
 			fresh.apply(c.everything())
 			fresh.attach(c.attached())
 			again := fresh.replan().table(newEnded().elements())

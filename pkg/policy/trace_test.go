@@ -37,7 +37,9 @@ func newTracer(t testing.TB, table nft.Table) *tracer {
 }
 
 // passes says whether the packet leaves the table.
-func (tr *tracer) passes(p packet) bool { return tr.chain("forward", p) != "drop" }
+func (tr *tracer) passes(p packet) bool {
+	return tr.chain("forward", p) != "drop" && tr.chain("output", p) != "drop"
+}
 
 // chain returns accept, drop, or "" where the packet comes back.
 func (tr *tracer) chain(name string, p packet) string {
@@ -79,6 +81,11 @@ func (tr *tracer) rule(rule string, p packet) string {
 		var field string
 		for {
 			var ok bool
+			if words[0] == "fib" {
+				field, words = "fib saddr type", words[1:]
+				words = words[2:]
+				break
+			}
 			field = words[0] + " " + words[1]
 			if key, ok = p.field(key, field); !ok {
 				return ""
@@ -134,6 +141,8 @@ func (p packet) is(field, value string) bool {
 	switch field {
 	case "ct state":
 		return slices.Contains(strings.Split(value, ","), "new")
+	case "fib saddr type":
+		return false // from no address of the node's
 	case "meta l4proto":
 		return p.protocol.String() == value
 	}

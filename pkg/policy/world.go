@@ -22,7 +22,6 @@ type Attached struct {
 // else to the youngest, and never to two, so that no pod gets the rights of the one
 // that had its address before.
 type world struct {
-	node       string
 	namespaces map[string]*Namespace
 	pods       map[Name]*Pod
 	ofSpace    map[string]map[Name]*Pod // by namespace
@@ -38,9 +37,9 @@ type world struct {
 	stirred bool
 }
 
-func newWorld(node string) *world {
+func newWorld() *world {
 	return &world{
-		node: node, namespaces: map[string]*Namespace{}, pods: map[Name]*Pod{}, ofSpace: map[string]map[Name]*Pod{},
+		namespaces: map[string]*Namespace{}, pods: map[Name]*Pod{}, ofSpace: map[string]map[Name]*Pod{},
 		policies: map[PolicyKey]*Policy{}, attached: map[Name]Attached{}, holder: map[netip.Addr]Name{},
 		claims: map[netip.Addr][]*Pod{}, groups: map[groupKey]*group{}, dirty: map[netip.Addr]struct{}{},
 		changed: map[groupKey]groupChange{}, ended: map[Name]*Pod{},

@@ -6,12 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 const (
@@ -303,4 +308,67 @@ func TestWhy(t *testing.T) {
 	if err != nil || !strings.Contains(answer, "nftables table inet flatnet-policy") || !strings.Contains(answer, "list of closed namespaces") {
 		t.Errorf("cleanup: %v\n%s", err, answer)
 	}
+}
+
+// What a node sends on in somebody else's name, as IPVS does, is not the node's own.
+func TestSentOnByTheNode(t *testing.T) {
+	s := newSite(t, cluster.Dual, 2)
+	n1, n2 := s.Node("n1"), s.Node("n2")
+	web, far := s.start(n1, "shop", "web", "app: web"), s.start(n2, "shop", "far", "app: far")
+	for _, ipv6 := range []bool{false, true} {
+		var socket *net.UDPConn
+		must(t, web.Do(func() (err error) {
+			socket, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(web.Address(ipv6), 0)))
+			return err
+		}))
+		t.Cleanup(func() { socket.Close() })
+		at := socket.LocalAddr().(*net.UDPAddr).AddrPort()
+		received := func(from netip.Addr, timeout time.Duration) error {
+			if err := inTheNameOf(n1.Namespace, from, at); err != nil {
+				return err
+			}
+			must(t, socket.SetReadDeadline(time.Now().Add(timeout)))
+			for buffer := make([]byte, 16); ; {
+				_, source, err := socket.ReadFromUDPAddrPort(buffer)
+				if err != nil || source.Addr() == from {
+					return err
+				}
+			}
+		}
+		s.Eventually("a datagram without policies", func() error { return received(far.Address(ipv6), time.Second) })
+		s.write("deny", policy("shop", "deny", denyIngress))
+		s.Eventually("the end of datagrams", func() error {
+			if received(far.Address(ipv6), unanswered) == nil {
+				return errors.New("it is received")
+			}
+			return nil
+		})
+		must(t, received(n1.Addresses[map[bool]int{true: 1}[ipv6]], 10*time.Second)) // the node's own
+		s.write("deny", "")
+		s.Eventually("a datagram without policies again", func() error { return received(far.Address(ipv6), time.Second) })
+	}
+}
+
+// inTheNameOf sends a datagram from an address that need not be the sender's, and from
+// another port each time: what is answered is a connection.
+func inTheNameOf(sender *netlab.Namespace, source netip.Addr, to netip.AddrPort) error {
+	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)), Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) {
+			level, option := unix.IPPROTO_IP, unix.IP_TRANSPARENT
+			if to.Addr().Is6() {
+				level, option = unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
+			}
+			err = unix.SetsockoptInt(int(fd), level, option, 1)
+		}), err)
+	}}
+	return sender.Do(func() error {
+		socket, err := dialer.Dial("udp", to.String())
+		if err != nil {
+			return err
+		}
+		defer socket.Close()
+		_, err = socket.Write([]byte("hello"))
+		return err
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -34,7 +35,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	match := flag.String("run", "", "`regexp` of flatnet's tests to run, as they are printed")
-	suites := flag.String("upstream", "conformance", "upstream's tests: none, conformance (and on a dual-stack cluster those of dual stack), others, or all")
+	suites := flag.String("upstream", "conformance,policies", "upstream's tests, separated by commas: conformance (and on a dual-stack cluster those of dual stack), policies, others; or all, or none")
 	outage := flag.Duration("api-outage", 2*time.Minute, "how `long` the API server is stopped")
 	flag.Parse()
 	expression, err := regexp.Compile(*match)
@@ -89,20 +90,25 @@ func run(ctx context.Context) error {
 }
 
 // selection are the suites of upstream's tests that the flag names, by run.
-func selection(name, family string) ([]upstream.Together, error) {
+func selection(names, family string) (all []upstream.Together, err error) {
 	conformance := upstream.Together{upstream.Conformance}
 	if family == "dual" {
 		conformance = append(conformance, upstream.DualStack)
 	}
-	switch name {
-	case "none":
-		return nil, nil
-	case "conformance":
-		return []upstream.Together{conformance}, nil
-	case "others":
-		return []upstream.Together{{upstream.Network}}, nil
-	case "all":
-		return []upstream.Together{conformance, {upstream.Network}}, nil
+	for name := range strings.SplitSeq(names, ",") {
+		switch name {
+		case "none":
+		case "conformance":
+			all = append(all, conformance)
+		case "policies":
+			all = append(all, upstream.Together{upstream.Policies})
+		case "others":
+			all = append(all, upstream.Together{upstream.Network})
+		case "all":
+			all = append(all, conformance, upstream.Together{upstream.Policies}, upstream.Together{upstream.Network})
+		default:
+			return nil, fmt.Errorf("-upstream %s: possible are none, conformance, policies, others, all", name)
+		}
 	}
-	return nil, fmt.Errorf("-upstream %s: possible are none, conformance, others, all", name)
+	return all, nil
 }

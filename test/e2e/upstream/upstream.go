@@ -33,8 +33,10 @@ type Suite struct {
 var (
 	Conformance = Suite{Name: "Conformance", Focus: `\[sig-network\].*\[Conformance\]`}
 	DualStack   = Suite{Name: "dual stack", Focus: `\[sig-network\].*\[Feature:IPv6DualStack\]`, Skip: `LoadBalancer`, SCTP: true}
-	// Network is everything else that needs no cloud and no enforcer of
-	// NetworkPolicies, and does not break the cluster for the tests beside it.
+	// Policies are those of NetworkPolicy.
+	Policies = Suite{Name: "policies", Focus: `\[sig-network\] Netpol|\[sig-network\] NetworkPolicy`, Skip: `\[Disruptive\]`, SCTP: true}
+	// Network is everything else that needs no cloud, and does not break the cluster
+	// for the tests beside it.
 	Network = Suite{
 		Name: "sig-network", Focus: `\[sig-network\]`,
 		Skip: `\[Conformance\]|\[Feature:|\[Slow\]|\[Serial\]|\[Disruptive\]|LoadBalancer|SCTP|Netpol`,

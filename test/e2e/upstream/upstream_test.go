@@ -53,6 +53,20 @@ func TestNetworkHas(t *testing.T) {
 	}
 }
 
+// TestPoliciesHas: what is run of upstream's tests of policies.
+func TestPoliciesHas(t *testing.T) {
+	for name, want := range map[string]bool{
+		"[sig-network] Netpol NetworkPolicy between server and client should support a 'default-deny-all' policy [Feature:NetworkPolicy]": true,
+		"[sig-network] NetworkPolicy API should support creating NetworkPolicy API operations [Conformance]":                              true,
+		"[sig-network] Networking should check kube-proxy urls":                                                                           false,
+	} {
+		has := regexp.MustCompile(Policies.Focus).MatchString(name) && !regexp.MustCompile(Policies.Skip).MatchString(name)
+		if has != want {
+			t.Errorf("%s: run %t, want %t", name, has, want)
+		}
+	}
+}
+
 func TestTogether(t *testing.T) {
 	both := Together{Conformance, DualStack}
 	for _, c := range []struct{ what, got, want string }{

@@ -27,6 +27,8 @@ var All = []Suite{
 		Why: "a process for each of some forty places to be killed at; TestAddThatFailsAnywhereLeavesNothing stops at the same places",
 	},
 	{Name: "pkg/rules", Short: true},
+	{Name: "pkg/closed"},
+	{Name: "pkg/policy", Run: "TestKernelHasWhatIsWanted", Why: "what does not touch the kernel"},
 	{
 		Name: "pkg/fabric", Skip: "TestTenThousandTransitions", Short: true,
 		Why: "random histories: thousands without a kernel, and all but a few with one",
@@ -65,6 +67,7 @@ var All = []Suite{
 		Run: "TestReach/direct/IPv4|TestReach/vxlan/IPv6|TestAffinity/direct/IPv4|TestSCTP/vxlan|TestStaleFlows|TestRepair|TestSwitchedOff",
 		Why: "each family in one mode; load, which emulation cannot carry",
 	},
+	{Name: "test/policy", Limit: 15 * time.Minute},
 	{Name: "test/kernels/measure"},
 }
 
