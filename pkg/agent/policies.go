@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -32,11 +33,15 @@ type policies struct {
 	config  Config
 	client  *apiwatch.Client
 	metrics *policyMetrics
+	began   time.Time
 
 	// What follows is not there where policies are not kept.
 	controller *policy.Controller
 	source     policySource
 }
+
+// patienceAtStart is how long it is no problem that policies are not known yet.
+const patienceAtStart = 10 * time.Second
 
 // policySource is where policies come from, and pods and namespaces.
 type policySource interface {
@@ -47,12 +52,12 @@ type policySource interface {
 }
 
 func newPolicies(c Config, client *apiwatch.Client, s *feature.Shared) *policies {
-	return &policies{Shared: s, config: c, client: client, metrics: newPolicyMetrics()}
+	return &policies{Shared: s, config: c, client: client, metrics: newPolicyMetrics(), began: time.Now()}
 }
 
 func (p *policies) feature() feature.Feature {
 	return feature.Feature{
-		Open: p.open, Begin: p.removeFormer,
+		Open: p.open, Begin: p.begin,
 		Listeners: []feature.Listener{{Name: "policies", Run: p.run}}, Tables: p.watch,
 		Problems: p.problems, UpToDate: p.upToDate,
 		Status: func(context.Context) feature.Part { return p.status().part() },
@@ -97,6 +102,7 @@ func (p *policies) open() error {
 	}
 	p.controller = policy.NewController(p.source, p.Log)
 	p.controller.Resync, p.controller.LogDrops = p.config.Resync, p.config.LogDrops
+	p.controller.KeepFlows = p.Kernel.Lacks(requirements.Forgetting)
 	p.controller.Gate = &gate{config: p.config}
 	p.controller.Observe = func(o policy.Observation) {
 		p.metrics.seconds.Observe(o.Duration.Seconds())
@@ -216,9 +222,21 @@ func (l listeners) Missed() {
 	}
 }
 
+// begin closes all new pods where nothing is known yet in which namespaces they are to
+// be: on a node that has not kept policies before.
+func (p *policies) begin() error {
+	if p.controller == nil {
+		return p.removeFormer()
+	}
+	if _, err := os.Stat(p.config.PoliciesFile); !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return (&gate{config: p.config}).Tell(nil, [2]bool{true, true})
+}
+
 // removeFormer removes what a run with --policies has left, and lets pods in that wait.
 func (p *policies) removeFormer() error {
-	if p.controller != nil || !p.TablesPossible() {
+	if !p.TablesPossible() {
 		return nil
 	}
 	removed, err := p.remove(context.Background())
@@ -261,7 +279,11 @@ func (p *policies) problems() []problem.Problem {
 	if p.controller == nil {
 		return nil
 	}
-	return policing{p.config.NodeName, p.controller.Summary(), p.source.Check(), p.source.Invalid()}.problems()
+	lost := p.source.Check()
+	if !p.source.Known() && time.Since(p.began) < patienceAtStart {
+		lost = nil // it is being asked
+	}
+	return policing{p.config.NodeName, p.controller.Summary(), lost, p.source.Invalid()}.problems()
 }
 
 // policing is what there is to know of how policies are kept.
@@ -414,17 +436,17 @@ func (s PodPolicies) Print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%s  %s\n", p.Pod, strings.Join(addresses, " "))
 		if !p.Known {
-			fmt.Fprintln(w, "  the API server has not told of it yet")
+			fmt.Fprintf(w, "  nothing is known of it yet: closed to %s\n", closedTo(p))
 		}
 		for _, d := range p.Sides {
 			if len(d.Policies) == 0 {
 				continue
 			}
-			rest := "the rest passes"
+			rest := "what no rule is about passes"
 			if d.Isolated {
 				rest = "the rest is refused"
 			}
-			fmt.Fprintf(w, "  %s: %s, %d packets refused; by %s\n", d.Direction, rest, d.Refused, strings.Join(d.Policies, ", "))
+			fmt.Fprintf(w, "  %s: %s, refused packets: %d; by %s\n", d.Direction, rest, d.Refused, strings.Join(d.Policies, ", "))
 			for _, rule := range d.Allows {
 				fmt.Fprintf(w, "    %s\n", rule)
 			}
@@ -436,6 +458,20 @@ func (s PodPolicies) Print(w io.Writer) {
 	}
 }
 
+// closedTo says in which directions a pod is closed of which nothing is known.
+func closedTo(p policy.PodStatus) string {
+	var words []string
+	for _, d := range p.Sides {
+		if d.Isolated {
+			words = append(words, d.Direction)
+		}
+	}
+	if len(words) == 0 {
+		return "nothing, since no policy can select it"
+	}
+	return strings.Join(words, " and ")
+}
+
 // printExplanation writes it for people.
 func printExplanation(w io.Writer, e policy.Explanation) {
 	what := e.Protocol
@@ -443,16 +479,13 @@ func printExplanation(w io.Writer, e policy.Explanation) {
 		what = fmt.Sprintf("port %d/%s", e.Port, e.Protocol)
 	}
 	verdict := "allowed"
-	if len(e.Decisions) == 0 {
+	switch {
+	case slices.ContainsFunc(e.Decisions, func(d policy.Decision) bool { return !d.Allowed }):
+		verdict = "REFUSED"
+	case e.Elsewhere && len(e.Decisions) == 0:
 		verdict = "not decided on this node"
-	}
-	for _, d := range e.Decisions {
-		if !d.Allowed {
-			verdict = "REFUSED"
-		}
-	}
-	if len(e.Decisions) == 0 && len(e.Notes) == 1 && strings.Contains(e.Notes[0], "always") {
-		verdict = "allowed"
+	case e.Elsewhere:
+		verdict = "allowed by this node's end"
 	}
 	fmt.Fprintf(w, "%s to %s, %s: %s\n", e.From, e.To, what, verdict)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
@@ -461,7 +494,7 @@ func printExplanation(w io.Writer, e policy.Explanation) {
 		if !d.Allowed {
 			word = "refuses"
 		}
-		fmt.Fprintf(table, "  %s of %s\t%s\t%s\n", d.Direction, d.Pod, word, d.Because)
+		fmt.Fprintf(table, "  %s of %s %s\t%s\t%s\n", d.Direction, d.Pod, d.Address, word, d.Because)
 	}
 	table.Flush()
 	for _, n := range e.Notes {
@@ -489,7 +522,7 @@ func newPolicyMetrics() *policyMetrics {
 // policy selects.
 type refusedPackets struct{ p *policies }
 
-var refusedDescription = prometheus.NewDesc("flatnet_policy_refused_packets", "Packets of new connections that policies refused, by pod of this node and direction.", []string{"namespace", "pod", "direction"}, nil)
+var refusedDescription = prometheus.NewDesc("flatnet_policy_refused_packets_total", "Packets of new connections that policies refused, by pod of this node and direction.", []string{"namespace", "pod", "direction"}, nil)
 
 // Describe implements [prometheus.Collector].
 func (refusedPackets) Describe(all chan<- *prometheus.Desc) { all <- refusedDescription }
@@ -509,7 +542,7 @@ func (r refusedPackets) Collect(all chan<- prometheus.Metric) {
 		namespace, name, _ := strings.Cut(pod.Pod, "/")
 		for _, d := range pod.Sides {
 			if len(d.Policies) > 0 {
-				all <- prometheus.MustNewConstMetric(refusedDescription, prometheus.GaugeValue, float64(d.Refused), namespace, name, d.Direction)
+				all <- prometheus.MustNewConstMetric(refusedDescription, prometheus.CounterValue, float64(d.Refused), namespace, name, d.Direction)
 			}
 		}
 	}

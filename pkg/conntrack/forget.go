@@ -39,6 +39,21 @@ func Forget(protocol uint8, stale func(Flow) bool) (forgotten int, err error) {
 	return forgotten, err
 }
 
+// ForgetFlows is [Forget] for all protocols, in one reading of the table.
+func ForgetFlows(stale func(Flow) bool) (forgotten int, err error) {
+	err = tracking(func(t tracker) error {
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+			n, err := t.forget(family, stale)
+			forgotten += n
+			if err != nil {
+				return fmt.Errorf("deleting connection tracking entries: %w", err)
+			}
+		}
+		return nil
+	})
+	return forgotten, err
+}
+
 // ForgetAddresses deletes the connection tracking entries of all flows from the
 // addresses and to them, translated ones included, so that no later holder of
 // an address meets an old entry. Equivalent to, for each:

@@ -28,6 +28,9 @@ type Controller struct {
 	Gate Gate
 	// LogDrops logs what is refused, ten packets a second at most.
 	LogDrops bool
+	// KeepFlows leaves connections that a change forbids alone, where the kernel cannot
+	// forget any.
+	KeepFlows bool
 
 	source   Source
 	log      *slog.Logger
@@ -77,7 +80,7 @@ type Observation struct {
 // Nothing is written before the source knows everything and the node's pods are known.
 func NewController(source Source, log *slog.Logger) *Controller {
 	c := &Controller{
-		Resync: 5 * time.Minute, source: source, log: log, keeper: &nft.Keeper{Keeps: []nft.ID{tableID}, Log: log}, forget: conntrack.Forget,
+		Resync: 5 * time.Minute, source: source, log: log, keeper: &nft.Keeper{Keeps: []nft.ID{tableID}, Log: log}, forget: conntrack.ForgetFlows,
 		attached: make(chan []Attached, 1), requests: make(chan func()), dropped: make(chan nflog.Packet, 16), touched: make(chan struct{}, 1), knocked: make(chan struct{}, 1),
 		world: newWorld(), ended: newEnded(), told: map[string]bool{},
 	}
@@ -136,6 +139,9 @@ const (
 func (c *Controller) Run(ctx context.Context) {
 	defer c.keeper.Close()
 	c.world.logs = c.LogDrops
+	if c.KeepFlows {
+		c.forget = nil
+	}
 	if c.LogDrops {
 		go c.listen(ctx)
 	}
@@ -243,11 +249,13 @@ func (c *Controller) write(ctx context.Context, o *Observation, verify bool) err
 	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
 	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
 	if err != nil || compared || !verify {
+		c.tighter = c.tighter || compared // something may have begun that was not asked about
 		return err
 	}
 	r, err = c.keeper.Verify(ctx, want)
 	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
 	o.Result.Found, o.Repaired = r.Found, r.Count
+	c.tighter = c.tighter || r.Count > 0
 	return err
 }
 

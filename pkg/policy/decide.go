@@ -7,25 +7,25 @@ import (
 
 // Decision is what the policies of one end say of a connection.
 type Decision struct {
-	Pod       string    `json:"pod"`
-	Direction string    `json:"direction"`
-	Allowed   bool      `json:"allowed"`
-	Because   string    `json:"because"`
-	Policies  []string  `json:"policies,omitempty"` // that select the pod in this direction
-	direction Direction // as above
+	Pod       string     `json:"pod"`
+	Address   netip.Addr `json:"address"` // of the pod's
+	Direction string     `json:"direction"`
+	Allowed   bool       `json:"allowed"`
+	Because   string     `json:"because"`
+	Policies  []string   `json:"policies,omitempty"` // that select the pod in this direction
 }
 
 // decide says what the policies of a pod of this node say of a connection. The far end
 // is the destination for [Egress] and the source for [Ingress]; the port is the
 // destination's, and 0 where the protocol has none.
 func (p *plan) decide(w *world, name Name, d Direction, far netip.Addr, protocol Protocol, port uint16) Decision {
-	r := Decision{Pod: name.String(), Direction: d.String(), direction: d}
+	r := Decision{Pod: name.String(), Direction: d.String()}
 	pod := w.here(name)
 	if pod == nil {
 		r.Allowed = !w.closed(name.Namespace)[d]
-		r.Because = "the API server has not told of the pod yet, and no policy can select it"
+		r.Because = "nothing is known of the pod yet, and no policy can select it"
 		if !r.Allowed {
-			r.Because = "the API server has not told of the pod yet, and a policy may select it"
+			r.Because = "nothing is known of the pod yet, and a policy may select it"
 		}
 		return r
 	}
@@ -81,7 +81,9 @@ func (p *plan) judge(w *world, from, to netip.Addr, protocol Protocol, port uint
 		near, far netip.Addr
 	}{{Egress, from, to}, {Ingress, to, from}} {
 		if name, here := w.holder[end.near]; here {
-			all = append(all, p.decide(w, name, end.d, end.far, protocol, port))
+			d := p.decide(w, name, end.d, end.far, protocol, port)
+			d.Address = end.near
+			all = append(all, d)
 		}
 	}
 	return all

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/flatnet-cni/flatnet/pkg/conntrack"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
@@ -22,9 +20,17 @@ type flow struct {
 // answered, which may be allowed to begin connections. They are elements of a set of
 // each family, two for each flow.
 type ended struct {
-	since   map[flow]time.Time
+	flows   map[flow]endedFlow
 	keys    [len(families)]map[string]struct{}
 	changes [len(families)]nft.Delta
+}
+
+// endedFlow is what is known of a flow that was ended.
+type endedFlow struct {
+	since time.Time
+	// found says that an earlier process has left it in the kernel: which end began it is
+	// not known.
+	found bool
 }
 
 // endedFor is how long a flow is kept in mind. Nobody sends for longer without an answer.
@@ -34,7 +40,7 @@ const endedFor = 3 * time.Hour
 const mostEnded = 32768
 
 func newEnded() *ended {
-	e := &ended{since: map[flow]time.Time{}}
+	e := &ended{flows: map[flow]endedFlow{}}
 	for _, f := range families {
 		e.keys[f] = map[string]struct{}{}
 		e.changes[f] = nft.Delta{Table: tableID, Set: "ended" + f.suffix()}
@@ -42,15 +48,41 @@ func newEnded() *ended {
 	return e
 }
 
-// endedOf are the elements of a family's set.
-type endedOf map[string]struct{}
+// endedOf are the elements of a family's set. It is an [nft.Adopter]: what another
+// process has ended stays ended.
+type endedOf struct {
+	*ended
+	family family
+}
+
+// Adopt implements [nft.Adopter].
+func (e endedOf) Adopt(found []nft.Element) bool {
+	for _, one := range found {
+		size := 4
+		if e.family == ipv6 {
+			size = 16
+		}
+		fields := nft.Fields(one.Key)
+		var f flow
+		from, port := fields.Address(size), fields.Port()
+		f.from = netip.AddrPortFrom(from, port)
+		to, port := fields.Address(size), fields.Port()
+		f.to, f.protocol = netip.AddrPortFrom(to, port), Protocol(fields.Protocol())
+		if !e.has(f) {
+			e.add(f, endedFlow{since: time.Now(), found: true})
+		}
+	}
+	// Both ways of each are in the set, or are as good as new.
+	e.changes[e.family].Added = nil
+	return true
+}
 
 // Len implements [nft.Elements].
-func (e endedOf) Len() int { return len(e) }
+func (e endedOf) Len() int { return len(e.keys[e.family]) }
 
 // All implements [nft.Elements].
 func (e endedOf) All(yield func(nft.Element) bool) {
-	for key := range e {
+	for key := range e.keys[e.family] {
 		if !yield(nft.Element{Key: key}) {
 			return
 		}
@@ -59,13 +91,13 @@ func (e endedOf) All(yield func(nft.Element) bool) {
 
 // Find implements [nft.Elements].
 func (e endedOf) Find(key string) (nft.Element, bool) {
-	_, is := e[key]
+	_, is := e.keys[e.family][key]
 	return nft.Element{Key: key}, is
 }
 
 func (e *ended) elements() (all [len(families)]nft.Elements) {
 	for _, f := range families {
-		all[f] = endedOf(e.keys[f])
+		all[f] = endedOf{e, f}
 	}
 	return all
 }
@@ -89,11 +121,18 @@ func (f flow) ways() [2]string {
 	return [2]string{key(f.from, f.to), key(f.to, f.from)}
 }
 
-func (e *ended) add(f flow, now time.Time) {
-	if _, known := e.since[f]; known || len(e.since) >= mostEnded {
+// has reports whether a flow was ended, in whichever direction its packets go.
+func (e *ended) has(f flow) bool {
+	_, is := e.flows[f]
+	_, turned := e.flows[flow{f.to, f.from, f.protocol}]
+	return is || turned
+}
+
+func (e *ended) add(f flow, of endedFlow) {
+	if e.has(f) || len(e.flows) >= mostEnded {
 		return
 	}
-	e.since[f] = now
+	e.flows[f] = of
 	fam := familyOf(f.from.Addr())
 	for _, key := range f.ways() {
 		if _, there := e.keys[fam][key]; !there {
@@ -104,12 +143,12 @@ func (e *ended) add(f flow, now time.Time) {
 }
 
 // remove forgets flows. It has to come before those that are added.
-func (e *ended) remove(over func(flow, time.Time) bool) {
-	for f, since := range e.since {
-		if !over(f, since) {
+func (e *ended) remove(over func(flow, endedFlow) bool) {
+	for f, of := range e.flows {
+		if !over(f, of) {
 			continue
 		}
-		delete(e.since, f)
+		delete(e.flows, f)
 		fam := familyOf(f.from.Addr())
 		for _, key := range f.ways() {
 			if _, there := e.keys[fam][key]; there {
@@ -120,11 +159,8 @@ func (e *ended) remove(over func(flow, time.Time) bool) {
 	}
 }
 
-// tracked are the protocols whose flows are looked at.
-var tracked = []Protocol{TCP, UDP, SCTP, unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6}
-
-// forgetter is [conntrack.Forget].
-type forgetter func(protocol uint8, stale func(conntrack.Flow) bool) (int, error)
+// forgetter is [conntrack.ForgetFlows].
+type forgetter func(stale func(conntrack.Flow) bool) (int, error)
 
 // seen is a flow as connection tracking has it: what its packets are like where they
 // are forwarded.
@@ -135,29 +171,13 @@ func seen(f conntrack.Flow) flow {
 // hasPorts reports whether the protocol has ports.
 func (p Protocol) hasPorts() bool { return p == TCP || p == UDP || p == SCTP }
 
-// each calls f with every tracked flow.
-func (c *Controller) each(f func(flow)) error {
-	var errs []error
-	for _, p := range tracked {
-		_, err := c.forget(uint8(p), func(one conntrack.Flow) bool {
-			if one.Source.IsValid() && one.Answering.IsValid() {
-				f(seen(one))
-			}
-			return false
-		})
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
 // end puts an end to the flows that are no longer allowed: they are refused from now on,
 // and then forgotten. All others go on.
 func (c *Controller) end(sync func() error) error {
-	now := time.Now()
-	if len(c.plan.leads) == 0 {
-		c.ended.remove(func(flow, time.Time) bool { return true })
-		return sync()
+	if c.forget == nil {
+		return nil
 	}
+	now := time.Now()
 	mine, err := own()
 	if err != nil {
 		return err
@@ -172,41 +192,33 @@ func (c *Controller) end(sync func() error) error {
 		}
 		return c.plan.refuses(c.world, f.from.Addr(), f.to.Addr(), f.protocol, port)
 	}
-	c.ended.remove(func(f flow, since time.Time) bool { return now.Sub(since) > endedFor || !refused(f) })
-	stale := map[flow]bool{}
-	err = c.each(func(f flow) {
-		if refused(f) {
-			stale[f] = true
-			if f.protocol.hasPorts() {
-				c.ended.add(f, now)
-			}
-		}
+	c.ended.remove(func(f flow, of endedFlow) bool {
+		return now.Sub(of.since) > endedFor || !refused(f) && !(of.found && refused(flow{f.to, f.from, f.protocol}))
 	})
-	if err := errors.Join(err, sync()); err != nil {
+	stale := map[flow]bool{}
+	if len(c.plan.leads) > 0 {
+		_, err = c.forget(func(one conntrack.Flow) bool {
+			if !one.Source.IsValid() || !one.Answering.IsValid() {
+				return false
+			}
+			if f := seen(one); refused(f) || c.ended.has(f) {
+				stale[f] = true
+				if f.protocol.hasPorts() {
+					c.ended.add(f, endedFlow{since: now})
+				}
+			}
+			return false
+		})
+	}
+	if err := errors.Join(err, sync()); err != nil || len(stale) == 0 {
 		return err
 	}
-	for _, p := range tracked {
-		if err := c.forgetAll(p, stale); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *Controller) forgetAll(p Protocol, stale map[flow]bool) error {
-	any := false
-	for f := range stale {
-		any = any || f.protocol == p
-	}
-	if !any {
-		return nil
-	}
-	n, err := c.forget(uint8(p), func(f conntrack.Flow) bool {
+	n, err := c.forget(func(f conntrack.Flow) bool {
 		return f.Source.IsValid() && f.Answering.IsValid() && stale[seen(f)]
 	})
 	c.endedFlows.Add(uint64(n))
 	if n > 0 {
-		c.log.Info("connections that are no longer allowed were ended", "protocol", p.String(), "connections", n)
+		c.log.Info("connections that are no longer allowed were ended", "connections", n)
 	}
 	return err
 }

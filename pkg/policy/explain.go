@@ -19,6 +19,8 @@ type Explanation struct {
 	Port      uint16     `json:"port,omitempty"`
 	Protocol  string     `json:"protocol"`
 	Decisions []Decision `json:"decisions"`
+	// Elsewhere says that another node has a say, too.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 	// Notes are what else there is to know: an end that is elsewhere, a pod that is
 	// unknown.
 	Notes []string `json:"notes,omitempty"`
@@ -63,7 +65,9 @@ func (c *Controller) explain(from, to string, protocol Protocol, port uint16) (e
 			default:
 				for _, end := range []netip.Addr{a, b} {
 					if _, here := c.world.holder[end]; !here {
-						e.Notes = append(e.Notes, c.elsewhere(end))
+						note, pod := c.elsewhere(end)
+						e.Notes = append(e.Notes, note)
+						e.Elsewhere = e.Elsewhere || pod
 					}
 				}
 				e.Decisions = append(e.Decisions, c.plan.judge(c.world, a, b, protocol, port)...)
@@ -77,12 +81,12 @@ func (c *Controller) explain(from, to string, protocol Protocol, port uint16) (e
 }
 
 // elsewhere says who has an address that is not of a pod of this node.
-func (c *Controller) elsewhere(a netip.Addr) string {
+func (c *Controller) elsewhere(a netip.Addr) (note string, pod bool) {
 	p := c.world.owner(a)
 	if p == nil {
-		return fmt.Sprintf("%s is no pod that is known: no policy selects it, and no podSelector matches it", a)
+		return fmt.Sprintf("%s is no pod that is known: no policy selects it, and no podSelector matches it; of a Service's address ask for the pods behind it, which is what policies see", a), false
 	}
-	return fmt.Sprintf("%s is pod %s on node %s: ask there what its policies say", a, p.Name, p.Node)
+	return fmt.Sprintf("%s is pod %s on node %s: ask there what its policies say", a, p.Name, p.Node), true
 }
 
 // find finds the addresses of one end.

@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -157,6 +158,12 @@ func (k *Kubernetes) followClusterPolicies(ctx context.Context) {
 			return
 		}
 		k.asked(err, watched != nil)
+		if apierrors.IsForbidden(err) && watched == nil {
+			// Whoever may not list them is told so too where they are not installed. The
+			// NetworkPolicies are in force without them, and Check says that something is
+			// missing.
+			k.watchClusterPolicies(ctx, "", func() {})
+		}
 		if err == nil && (watched == nil || watched.version != version) {
 			if watched != nil {
 				watched.end()

@@ -61,6 +61,10 @@ func (p Protocol) String() string {
 		return "udp"
 	case SCTP:
 		return "sctp"
+	case 1:
+		return "icmp"
+	case 58:
+		return "icmpv6"
 	}
 	return fmt.Sprint(uint8(p))
 }

@@ -121,6 +121,9 @@ func (c *Controller) statusOf(refused map[Direction]map[netip.Addr]uint64) (all 
 					side.Allows = append(side.Allows, r.text(d))
 				}
 			}
+			if !s.Known {
+				side.Isolated = c.world.closed(name.Namespace)[d]
+			}
 			for _, a := range s.Addresses {
 				side.Refused += refused[d][a]
 			}

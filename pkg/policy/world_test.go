@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 var (
@@ -152,20 +153,28 @@ func TestEndedFlows(t *testing.T) {
 	e := newEnded()
 	now := time.Unix(0, 0)
 	f := flow{netip.MustParseAddrPort("10.0.0.1:1"), netip.MustParseAddrPort("10.0.0.2:2"), UDP}
-	e.add(f, now)
-	e.add(f, now)
+	e.add(f, endedFlow{since: now})
+	e.add(f, endedFlow{since: now})
 	if n := e.elements()[ipv4].Len(); n != 2 {
 		t.Errorf("%d elements", n)
 	}
 	if d := e.take(); len(d) != 1 || len(d[0].Added) != 2 || len(d[0].Deleted) != 0 {
 		t.Errorf("changes %v", d)
 	}
-	e.remove(func(flow, time.Time) bool { return false })
+	e.remove(func(flow, endedFlow) bool { return false })
 	if len(e.take()) != 0 {
 		t.Error("what stays has changed")
 	}
-	e.remove(func(flow, time.Time) bool { return true })
+	e.remove(func(flow, endedFlow) bool { return true })
 	if d := e.take(); len(d) != 1 || len(d[0].Deleted) != 2 || e.elements()[ipv4].Len() != 0 {
 		t.Errorf("changes %v", d)
+	}
+	// What an earlier process has left is taken over: both ways are one flow.
+	var found []nft.Element
+	for _, key := range f.ways() {
+		found = append(found, nft.Element{Key: key})
+	}
+	if again := newEnded(); !again.elements()[ipv4].(nft.Adopter).Adopt(found) || len(again.flows) != 1 || again.elements()[ipv4].Len() != 2 || len(again.take()) != 0 {
+		t.Errorf("took over %v, %v", again.flows, again.keys)
 	}
 }

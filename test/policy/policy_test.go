@@ -132,6 +132,15 @@ func TestWhatIsForbiddenEnds(t *testing.T) {
 				}
 				return nil
 			})
+			// Another flatnetd does not forget it.
+			n1.Restart()
+			s.Eventually("what has ended stays in mind", func() error {
+				text, err := n1.Output("nft", "list", "set", "inet", "flatnet-policy", "ended"+map[bool]string{false: "4", true: "6"}[ipv6])
+				if err == nil && !strings.Contains(text, bad.Address(ipv6).String()) {
+					err = errors.New(text)
+				}
+				return err
+			})
 			// The label makes the other one forbidden as well.
 			must(t, stays.say("still!", 10*time.Second))
 			must(t, own.say("its own connections go on", 10*time.Second))
@@ -276,10 +285,10 @@ func TestWhy(t *testing.T) {
 			return err
 		})
 	}
-	contains(n1, "policy explain shop/client shop/web 80", "shop/client to shop/web, port 80/tcp: allowed", "ingress of shop/web  allows  NetworkPolicy shop/some, ingress rule 1", "on node n2")
+	contains(n1, "policy explain shop/client shop/web 80", "shop/client to shop/web, port 80/tcp: allowed by this node's end", fmt.Sprintf("ingress of shop/web %s", web.Address(false)), "allows  NetworkPolicy shop/some, ingress rule 1", "on node n2")
 	contains(n1, "policy explain shop/client shop/web 81", "REFUSED", "no policy that selects the pod allows it")
 	contains(n1, "policy explain "+client.Address(true).String()+" shop/web icmpv6", "REFUSED")
-	contains(n2, "policy explain shop/client shop/web 81", "egress of shop/client  allows  no policy is about it")
+	contains(n2, "policy explain shop/client shop/web 81", "allows  no policy is about it", "on node n1")
 	contains(n1, "status policies", "shop/web", "ingress: the rest is refused", "by NetworkPolicy shop/some", "accept from pods in shop: http/tcp")
 	s.write("idle", policy("shop", "idle", "{podSelector: {matchLabels: {app: none}}}"))
 	contains(n1, "status policies", "NetworkPolicy shop/idle selects no pod of the cluster")
@@ -304,7 +313,7 @@ func TestWhy(t *testing.T) {
 	if len(all.Pods) != 1 || all.Pods[0].Pod != "shop/web" || all.Pods[0].Directions[0].Refused == 0 {
 		t.Errorf("JSON: %s", answer)
 	}
-	if n := n1.Metrics()[`flatnet_policy_refused_packets{direction="ingress",namespace="shop",pod="web"}`]; n == 0 {
+	if n := n1.Metrics()[`flatnet_policy_refused_packets_total{direction="ingress",namespace="shop",pod="web"}`]; n == 0 {
 		t.Error("no refused packet in the metrics")
 	}
 	s.write("broken", policy("shop", "broken", "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]}"))
