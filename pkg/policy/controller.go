@@ -51,6 +51,7 @@ type Controller struct {
 	ended    *ended
 	known    bool // which pods are attached
 	knocks   bool // somebody may be closed
+	departed bool // a pod may have left that packets are counted of
 	untold   bool // the gate does not have the list of what is planned
 	tighter  bool // what was allowed may be refused now
 	failures int  // in a row
@@ -164,7 +165,7 @@ func (c *Controller) Run(ctx context.Context) {
 			return
 		case all := <-c.attached:
 			c.world.attach(all)
-			c.known, c.knocks, changed = true, true, true
+			c.known, c.knocks, c.departed, changed = true, true, true, true
 		case <-c.source.Changed():
 			changed = true
 		case <-c.touched:
@@ -234,6 +235,10 @@ func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observat
 	}
 	if o.Err = c.write(ctx, &o, verify); o.Err == nil && c.knocks {
 		o.Opened, o.Err = c.open()
+	}
+	if o.Err == nil && c.departed {
+		c.departed = false
+		o.Err = c.forgetCounters()
 	}
 	return o
 }

@@ -174,6 +174,27 @@ func (r *Rule) text(d Direction) string {
 	return fmt.Sprintf("%s %s %s: %s", r.Action, [...]string{"from", "to"}[d], strings.Join(peers, ", "), strings.Join(ports, ", "))
 }
 
+// forgetCounters removes those of addresses that no pod of this node has any more: the
+// next pod that has one begins at nothing.
+func (c *Controller) forgetCounters() error {
+	for _, s := range sides {
+		var gone []nft.Element
+		err := c.keeper.Elements(tableID, refusedSet(s), func(e nft.Element) {
+			a, _ := netip.AddrFromSlice([]byte(e.Key))
+			if _, here := c.world.holder[a]; !here {
+				gone = append(gone, nft.Element{Key: e.Key})
+			}
+		})
+		if err == nil && len(gone) > 0 {
+			err = c.keeper.Delete(tableID, refusedSet(s), gone)
+		}
+		if err != nil && !notThere(err) {
+			return fmt.Errorf("removing counters of pods that are gone: %w", err)
+		}
+	}
+	return nil
+}
+
 // refusals reads how many packets were refused, by the pod's address.
 func (c *Controller) refusals() (map[Direction]map[netip.Addr]uint64, error) {
 	all := map[Direction]map[netip.Addr]uint64{Ingress: {}, Egress: {}}

@@ -318,6 +318,14 @@ func TestWhy(t *testing.T) {
 	}
 	s.write("broken", policy("shop", "broken", "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]}"))
 	contains(n1, "status", "NetworkPolicy shop/broken", "10.0.0.0/33", "[policy-fault]")
+	web.Delete()
+	s.Eventually("the end of the counter", func() error {
+		text, err := n1.Output("nft", "list", "set", "inet", "flatnet-policy", "refused-ingress4")
+		if err == nil && strings.Contains(text, "packets") {
+			err = errors.New(text)
+		}
+		return err
+	})
 	answer, err = n1.Flatnetd("cleanup")
 	if err == nil {
 		t.Errorf("cleanup beside a running flatnetd: %s", answer)
