@@ -21,7 +21,7 @@ type Packet struct {
 
 // Numbers of linux/netfilter/nfnetlink_log.h.
 const (
-	messagePacket = unix.NFNL_SUBSYS_ULOG<<8 | 0 // NFULNL_MSG_PACKET
+	messagePacket = unix.NFNL_SUBSYS_ULOG << 8   // NFULNL_MSG_PACKET
 	messageConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1 // NFULNL_MSG_CONFIG
 
 	packetPayload, packetPrefix = 9, 10 // NFULA_PAYLOAD, NFULA_PREFIX
