@@ -136,7 +136,7 @@ func (c *Controller) Run(ctx context.Context) {
 		defer ticker.Stop()
 		resync = ticker.C
 	}
-	changed, verify, look, pausing := false, false, false, false
+	changed, verify, look, looking, pausing := false, false, false, false, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -155,7 +155,7 @@ func (c *Controller) Run(ctx context.Context) {
 		case f := <-c.requests:
 			f()
 		case <-flows.C:
-			look = true
+			look, looking = true, false
 		case <-pause.C:
 			pausing = false
 		}
@@ -179,8 +179,11 @@ func (c *Controller) Run(ctx context.Context) {
 			changed, verify, look = true, true, true
 		} else {
 			pause.Reset(max(shortestPause, min(o.Duration, longestPause)))
-			if o.Result.Objects+o.Result.Elements > 0 {
+			// A change after this one is no reason to wait for longer: where pods come
+			// and go all the time, nothing would ever end.
+			if o.Result.Objects+o.Result.Elements > 0 && !looking {
 				flows.Reset(flowPause)
+				looking = true
 			}
 			c.failures = 0
 			changed, verify = false, false
@@ -210,7 +213,7 @@ func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observat
 
 // write makes the table what is planned.
 func (c *Controller) write(ctx context.Context, o *Observation, verify bool) error {
-	want := []nft.Table{c.plan.table(c.ended.elements())}
+	want := c.plan.tables(c.ended.elements())
 	deltas := append(c.world.takeChanges(), c.ended.take()...)
 	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
 	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects

@@ -24,6 +24,7 @@ type plan struct {
 	leads map[side]map[netip.Addr]string
 	rules [len(Directions)]map[*Policy][]*compiled
 	of    map[Name][len(Directions)][]*Policy
+	whole []nft.Table // what tables has returned
 }
 
 // replan computes the plan anew: what pods of this node may do. It does not depend on
@@ -112,6 +113,15 @@ var sides = [...]side{{Egress, ipv4}, {Egress, ipv6}, {Ingress, ipv4}, {Ingress,
 
 // countedPods bounds how many pods' refused connections are counted.
 const countedPods = 65535
+
+// tables are the one table, the same one every time: its sets are what they are made of,
+// and tell themselves what is in them now. The ended are always the same.
+func (p *plan) tables(ended [len(families)]nft.Elements) []nft.Table {
+	if p.whole == nil {
+		p.whole = []nft.Table{p.table(ended)}
+	}
+	return p.whole
+}
 
 // table is the whole table. What stays is before what depends on the policies.
 func (p *plan) table(ended [len(families)]nft.Elements) nft.Table {

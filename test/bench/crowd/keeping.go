@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,18 @@ func (s *source) Known() bool { return s.known.Load() }
 // Check implements [policy.Source].
 func (s *source) Check() error { return nil }
 
+// gate is a [policy.Gate] at which nobody waits.
+type gate struct{}
+
+// Tell implements [policy.Gate].
+func (gate) Tell(map[string][2]bool, [2]bool) error { return nil }
+
+// Closed implements [policy.Gate].
+func (gate) Closed() ([]netip.Addr, error) { return nil, nil }
+
+// Open implements [policy.Gate].
+func (gate) Open(...netip.Addr) error { return nil }
+
 // Keeping is a [policy.Controller] that keeps the policies of a crowd, in a network
 // namespace and in this process.
 type Keeping struct {
@@ -67,6 +80,7 @@ func (c Crowd) Keep(space *netlab.Namespace) *Keeping {
 			k.observed <- o
 		}
 	}
+	controller.Gate = gate{}
 	controller.Attach(c.Attached())
 	go func() { k.ended <- space.Do(func() error { controller.Run(ctx); return nil }) }()
 	return k
