@@ -233,7 +233,8 @@ func (w *world) settle() {
 			w.regroup(g, a, owner)
 		}
 	}
-	clear(w.dirty)
+	// Not cleared: the first time it has everybody, and a map keeps its size.
+	w.dirty = map[netip.Addr]struct{}{}
 }
 
 // matches reports whether a selector chooses a pod.

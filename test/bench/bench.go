@@ -58,7 +58,7 @@ var (
 			{Namespaces: 500, Policies: 1000, Pods: 10_000, Here: 30}, {Namespaces: 500, Policies: 1000, Pods: 10_000, Here: 110},
 			{Namespaces: 500, Policies: 1000, Pods: 100_000, Here: 30},
 		},
-		policyChanges: 21, opened: 60, forbidden: 11,
+		policyChanges: 21, opened: 60, forbidden: 7,
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
