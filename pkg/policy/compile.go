@@ -60,7 +60,7 @@ func (c *compiled) peers(f family, block func(nft.Ranges) string) (words []strin
 	}
 	far := f.header() + [...]string{" saddr ", " daddr "}[c.direction]
 	for _, g := range c.groups {
-		words = append(words, far+"@"+g.key.name(f)+" ")
+		words = append(words, far+"@"+g.names[f]+" ")
 	}
 	if len(c.blocks[f]) > 0 {
 		words = append(words, far+"@"+block(c.blocks[f])+" ")
@@ -77,7 +77,7 @@ func (c *compiled) ports(f family, at *Pod) (words []string) {
 		switch {
 		case p.Name != "" && c.direction == Egress:
 			for _, g := range c.named[n] {
-				words = append(words, fmt.Sprintf("%s daddr . %s dport @%s ", f.header(), p.Protocol, g.key.name(f)))
+				words = append(words, fmt.Sprintf("%s daddr . %s dport @%s ", f.header(), p.Protocol, g.names[f]))
 			}
 		case p.Name != "":
 			for _, number := range at.ports(p.Name, p.Protocol) {

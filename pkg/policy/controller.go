@@ -183,7 +183,10 @@ func (c *Controller) Run(ctx context.Context) {
 		case <-pause.C:
 			pausing = false
 		}
-		if pausing || !(changed || verify || c.knocks || look) || !c.known || !c.source.Known() {
+		// A pod that is closed does not wait for the pause: there are no more of them than
+		// ADDs, and those that come meanwhile are opened together.
+		resting := pausing && !(c.knocks && c.failures == 0)
+		if resting || !(changed || verify || c.knocks || look) || !c.known || !c.source.Known() {
 			continue
 		}
 		begin := time.Now()
@@ -245,7 +248,7 @@ func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observat
 
 // write makes the table what is planned.
 func (c *Controller) write(ctx context.Context, o *Observation, verify bool) error {
-	want := []nft.Table{c.plan.table(c.world, c.ended.elements())}
+	want := c.plan.tables(c.world, c.ended.elements())
 	deltas := c.world.takeChanges()
 	for _, d := range deltas {
 		c.tighter = c.tighter || len(d.Deleted) > 0 || c.plan.denies && len(d.Added) > 0

@@ -18,6 +18,7 @@ import (
 type group struct {
 	key      groupKey
 	selector Selector
+	names    [len(families)]string              // of its sets
 	elements [len(families)]map[string]struct{} // by key
 	of       map[netip.Addr][]string            // keys of an address
 }
@@ -90,7 +91,7 @@ func word(s string) string {
 
 // set declares the group's set of a family.
 func (g *group) set(f family) nft.Set {
-	s := nft.Set{Name: g.key.name(f), Type: f.addressType(), Elements: members{g, f}}
+	s := nft.Set{Name: g.names[f], Type: f.addressType(), Elements: members{g, f}}
 	if g.key.port != "" {
 		s.Type += " . inet_service"
 	}
@@ -130,8 +131,8 @@ func (w *world) use(s Selector, port string, protocol Protocol, used map[groupKe
 	g := w.groups[key]
 	if g == nil {
 		g = &group{key: key, selector: s, of: map[netip.Addr][]string{}}
-		for i := range g.elements {
-			g.elements[i] = map[string]struct{}{}
+		for i, f := range families {
+			g.names[i], g.elements[i] = key.name(f), map[string]struct{}{}
 		}
 		w.groups[key] = g
 		w.fill(g)

@@ -27,6 +27,7 @@ type plan struct {
 	// denies says that there are rules that refuse, so that one more peer may be one less
 	// that is allowed.
 	denies bool
+	whole  []nft.Table // what tables has returned
 }
 
 // replan computes the plan anew: what pods of this node may do. It does not depend on
@@ -116,6 +117,15 @@ var sides = [...]side{{Egress, ipv4}, {Egress, ipv6}, {Ingress, ipv4}, {Ingress,
 
 // countedPods bounds how many pods' refused connections are counted.
 const countedPods = 65535
+
+// tables are the one table, the same one every time: its sets are what they are made of,
+// and tell themselves what is in them now. The ended are always the same.
+func (p *plan) tables(w *world, ended [len(families)]nft.Elements) []nft.Table {
+	if p.whole == nil {
+		p.whole = []nft.Table{p.table(w, ended)}
+	}
+	return p.whole
+}
 
 // table is the whole table. What stays is before what depends on the policies.
 func (p *plan) table(w *world, ended [len(families)]nft.Elements) nft.Table {

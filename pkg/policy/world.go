@@ -26,6 +26,7 @@ type world struct {
 	pods       map[Name]*Pod
 	ofSpace    map[string]map[Name]*Pod // by namespace
 	policies   map[PolicyKey]*Policy
+	subjects   map[string]map[PolicyKey]*Policy // policies by the only namespace of their subjects
 	attached   map[Name]Attached
 	ended      map[Name]*Pod            // attached pods that the API server has no longer
 	holder     map[netip.Addr]Name      // those of attached pods
@@ -41,7 +42,7 @@ type world struct {
 func newWorld() *world {
 	return &world{
 		namespaces: map[string]*Namespace{}, pods: map[Name]*Pod{}, ofSpace: map[string]map[Name]*Pod{},
-		policies: map[PolicyKey]*Policy{}, attached: map[Name]Attached{}, holder: map[netip.Addr]Name{},
+		policies: map[PolicyKey]*Policy{}, subjects: map[string]map[PolicyKey]*Policy{}, attached: map[Name]Attached{}, holder: map[netip.Addr]Name{},
 		claims: map[netip.Addr][]*Pod{}, groups: map[groupKey]*group{}, dirty: map[netip.Addr]struct{}{},
 		changed: map[groupKey]groupChange{}, ended: map[Name]*Pod{},
 	}
@@ -64,14 +65,48 @@ func (w *world) apply(b Batch) {
 		w.setPod(name, p)
 	}
 	for key, p := range b.Policies {
-		if p == nil {
-			delete(w.policies, key)
-		} else {
-			w.policies[key] = p
-		}
+		w.setPolicy(key, p)
 		w.stirred = true
 	}
 	w.settle()
+}
+
+func (w *world) setPolicy(key PolicyKey, p *Policy) {
+	if before := w.policies[key]; before != nil {
+		delete(w.policies, key)
+		delete(w.subjects[before.Subject.Namespace], key)
+		if len(w.subjects[before.Subject.Namespace]) == 0 {
+			delete(w.subjects, before.Subject.Namespace)
+		}
+	}
+	if p == nil {
+		return
+	}
+	w.policies[key] = p
+	if w.subjects[p.Subject.Namespace] == nil {
+		w.subjects[p.Subject.Namespace] = map[PolicyKey]*Policy{}
+	}
+	w.subjects[p.Subject.Namespace][key] = p
+}
+
+// about calls yield for the policies that may be about pods of a namespace, as far as
+// their subjects' only namespace says; of "" these are those without one.
+func (w *world) about(namespace string) func(yield func(*Policy) bool) {
+	return func(yield func(*Policy) bool) {
+		for _, p := range w.subjects[""] {
+			if !yield(p) {
+				return
+			}
+		}
+		if namespace == "" {
+			return
+		}
+		for _, p := range w.subjects[namespace] {
+			if !yield(p) {
+				return
+			}
+		}
+	}
 }
 
 func (w *world) setPod(name Name, p *Pod) {
@@ -198,7 +233,8 @@ func (w *world) settle() {
 			w.regroup(g, a, owner)
 		}
 	}
-	clear(w.dirty)
+	// Not cleared: the first time it has everybody, and a map keeps its size.
+	w.dirty = map[netip.Addr]struct{}{}
 }
 
 // matches reports whether a selector chooses a pod.
@@ -213,7 +249,7 @@ func (w *world) matches(s Selector, p *Pod) bool {
 // policiesOf returns the policies that have a say about a pod, in the order in which
 // they are asked.
 func (w *world) policiesOf(p *Pod) (all [len(Directions)][]*Policy) {
-	for _, one := range w.policies {
+	for one := range w.about(p.Name.Namespace) {
 		if !w.matches(one.Subject, p) {
 			continue
 		}
@@ -239,8 +275,8 @@ func (p *Policy) compare(o *Policy) int {
 // else is known of it: those in which a policy may select it.
 func (w *world) closed(namespace string) (all [len(Directions)]bool) {
 	n := w.namespaces[namespace]
-	for _, p := range w.policies {
-		if s := p.Subject; s.Namespace != "" && s.Namespace != namespace || s.Namespace == "" && n != nil && !s.Namespaces.Matches(n.Labels) {
+	for p := range w.about(namespace) {
+		if s := p.Subject; s.Namespace == "" && n != nil && !s.Namespaces.Matches(n.Labels) {
 			continue
 		}
 		for _, d := range Directions {

@@ -45,6 +45,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, &metav1.Status{Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: call + ": " + err.Error()})
 	case r.Method == http.MethodPost && (core || newer):
 		s.post(w, r, core)
+	case strings.HasPrefix(r.URL.Path, notInstalled):
+		refuse(w, &metav1.Status{Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource"})
 	case r.Method != http.MethodGet || of == nil:
 		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + " is not list or watch of what is known here"})
 	case !watching:
@@ -67,6 +69,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.follow(out, server, selected, from)
 	}
 }
+
+// notInstalled is where the definitions of a group would be that nobody has installed.
+const notInstalled = "/apis/policy.networking.k8s.io/"
 
 // post stores an event. Those of the newer group are forgotten at once.
 func (s *Server) post(w http.ResponseWriter, r *http.Request, keep bool) {

@@ -106,34 +106,40 @@ func (b *balancer) serveAPI() error {
 }
 
 // startPods starts what answers, and what asks.
-func (b *balancer) startPods() error {
+func (b *balancer) startPods() (err error) {
+	b.asker, err = b.bench.startAsking(b.lab, b.client, b.pod)
+	return err
+}
+
+// startAsking starts a program in one pod that answers at every address of it, and one
+// in another that asks. Both end with the lab.
+func (b *bench) startAsking(lab *netlab.Lab, client, server *netlab.Namespace) (*asker, error) {
 	cpu, err := lastCPU()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	program := filepath.Join(b.bench.floor, "load")
+	program := filepath.Join(b.floor, "load")
 	serve := exec.Command(program, "serve", netip.AddrPortFrom(netip.IPv4Unspecified(), endpointPort).String(), fmt.Sprint(cpu))
-	out, err := b.spawn(b.pod, serve)
+	out, err := spawn(lab, server, serve)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
-		return fmt.Errorf("starting the endpoints of %s: %q, %w", b.name, line, err)
+		return nil, fmt.Errorf("starting what answers in %s: %q, %w", server.Name, line, err)
 	}
 	ask := exec.Command(program, "ask", fmt.Sprint(cpu))
 	in, err := ask.StdinPipe()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if out, err = b.spawn(b.client, ask); err != nil {
-		return err
+	if out, err = spawn(lab, client, ask); err != nil {
+		return nil, err
 	}
-	b.asker = &asker{in, bufio.NewReader(out)}
-	return nil
+	return &asker{in, bufio.NewReader(out)}, nil
 }
 
 // spawn starts a program that ends with the lab.
-func (b *balancer) spawn(space *netlab.Namespace, cmd *exec.Cmd) (*os.File, error) {
+func spawn(lab *netlab.Lab, space *netlab.Namespace, cmd *exec.Cmd) (*os.File, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -145,7 +151,7 @@ func (b *balancer) spawn(space *netlab.Namespace, cmd *exec.Cmd) (*os.File, erro
 	if err != nil {
 		return nil, err
 	}
-	b.lab.OnClose(func() error {
+	lab.OnClose(func() error {
 		_ = cmd.Process.Kill() // what has ended is waited for as well
 		_ = wait()
 		return read.Close()

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/test/bench/crowd"
 )
 
 // amount says how much is measured.
@@ -32,6 +34,11 @@ type amount struct {
 	firstSyncs      int    // of everybody's agent, in turn
 	endpointChanges int    // in turn
 	connections     int    // of everybody, in turn
+
+	crowds        []crowd.Crowd // clusters with policies
+	policyChanges int           // of each kind
+	opened        int           // pods at once, which begin closed
+	forbidden     int           // connections, one after the other
 }
 
 // size is so many Services, of so many endpoints each.
@@ -47,6 +54,11 @@ var (
 		pathRounds: 9, window: 300 * time.Millisecond,
 		clusters: []int{10, 100, 1000, 5000}, changes: 21, idle: 65 * time.Second, repairs: 21,
 		supplies: []size{{10, 10, true}, {1000, 10, false}, {10000, 10, false}, {1, 5000, false}}, firstSyncs: 3, endpointChanges: 41, connections: 2000,
+		crowds: []crowd.Crowd{
+			{Namespaces: 500, Policies: 1000, Pods: 10_000, Here: 30}, {Namespaces: 500, Policies: 1000, Pods: 10_000, Here: 110},
+			{Namespaces: 500, Policies: 1000, Pods: 100_000, Here: 30},
+		},
+		policyChanges: 21, opened: 60, forbidden: 7,
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
@@ -54,6 +66,8 @@ var (
 		pathRounds: 1, window: 10 * time.Millisecond,
 		clusters: []int{10, 20}, changes: 2, idle: 200 * time.Millisecond, repairs: 1,
 		supplies: []size{{2, 3, true}, {20, 3, false}}, firstSyncs: 1, endpointChanges: 2, connections: 50,
+		crowds:        []crowd.Crowd{{Namespaces: 5, Policies: 10, Pods: 50, Here: 3}, {Namespaces: 5, Policies: 10, Pods: 100, Here: 3}},
+		policyChanges: 2, opened: 4, forbidden: 1,
 	}
 )
 
@@ -83,6 +97,7 @@ var sections = []outline{
 	{"scale", "Many nodes", measureScale},
 	{"repair", "What somebody damages", measureRepair},
 	{"services", "Services", measureServices},
+	{"policies", "Policies", measurePolicies},
 }
 
 // present returns those contenders whose programs are there; the others' are
