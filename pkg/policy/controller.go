@@ -183,10 +183,7 @@ func (c *Controller) Run(ctx context.Context) {
 		case <-pause.C:
 			pausing = false
 		}
-		// A pod that is closed does not wait for the pause: there are no more of them than
-		// ADDs, and those that come meanwhile are opened together.
-		resting := pausing && !(c.knocks && c.failures == 0)
-		if resting || !(changed || verify || c.knocks || look) || !c.known || !c.source.Known() {
+		if pausing || !(changed || verify || c.knocks || look) || !c.known || !c.source.Known() {
 			continue
 		}
 		begin := time.Now()
