@@ -35,7 +35,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	match := flag.String("run", "", "`regexp` of flatnet's tests to run, as they are printed")
-	suites := flag.String("upstream", "conformance,policies", "upstream's tests, separated by commas: conformance (and on a dual-stack cluster those of dual stack), policies, others; or all, or none")
+	suites := flag.String("upstream", "conformance", "upstream's tests, separated by commas: conformance (and on a dual-stack cluster those of dual stack), policies (where FLATNETD_POLICIES is on), others; or all, or none")
 	outage := flag.Duration("api-outage", 2*time.Minute, "how `long` the API server is stopped")
 	flag.Parse()
 	expression, err := regexp.Compile(*match)
@@ -105,7 +105,7 @@ func selection(names, family string) (all []upstream.Together, err error) {
 		case "others":
 			all = append(all, upstream.Together{upstream.Network})
 		case "all":
-			all = append(all, conformance, upstream.Together{upstream.Policies}, upstream.Together{upstream.Network})
+			all = append(all, conformance, upstream.Together{upstream.Network})
 		default:
 			return nil, fmt.Errorf("-upstream %s: possible are none, conformance, policies, others, all", name)
 		}
