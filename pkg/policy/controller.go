@@ -55,7 +55,6 @@ type Controller struct {
 	untold   bool // the gate does not have the list of what is planned
 	tighter  bool // what was allowed may be refused now
 	failures int  // in a row
-	told     map[string]bool
 }
 
 // Gate keeps new pods from sending and receiving until their rules are in place.
@@ -77,13 +76,13 @@ type Observation struct {
 	Err      error
 }
 
-// NewController returns a controller that is not running..
-// Nothing is written before the source knows everything and the node's pods are known.
+// NewController returns a controller that is not running. Nothing is written before
+// the source knows everything and the node's pods are known.
 func NewController(source Source, log *slog.Logger) *Controller {
 	c := &Controller{
 		Resync: 5 * time.Minute, source: source, log: log, keeper: &nft.Keeper{Keeps: []nft.ID{tableID}, Log: log}, forget: conntrack.ForgetFlows,
 		attached: make(chan []Attached, 1), requests: make(chan func()), dropped: make(chan nflog.Packet, 16), touched: make(chan struct{}, 1), knocked: make(chan struct{}, 1),
-		world: newWorld(), ended: newEnded(), told: map[string]bool{},
+		world: newWorld(), ended: newEnded(),
 	}
 	c.summary.Store(&Summary{})
 	return c
@@ -104,19 +103,12 @@ func (c *Controller) Attach(all []Attached) {
 // Watcher returns what has to be told of nftables' transactions, so that what others
 // change is made right at once and not at the next resync.
 func (c *Controller) Watcher() nft.Listener {
-	return &nft.Watcher{Tables: []nft.ID{tableID}, Own: c.keeper.Port, Changed: func() { remind(c.touched) }}
+	return &nft.Watcher{Tables: []nft.ID{tableID}, Own: c.keeper.Port, Changed: func() { signal(c.touched) }}
 }
 
 // Knock says that a pod may have been closed, and may be opened if its rules are in
 // place. It does not wait.
-func (c *Controller) Knock() { remind(c.knocked) }
-
-func remind(of chan struct{}) {
-	select {
-	case of <- struct{}{}:
-	default:
-	}
-}
+func (c *Controller) Knock() { signal(c.knocked) }
 
 // The pauses of a controller.
 const (

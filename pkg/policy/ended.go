@@ -21,7 +21,7 @@ type flow struct {
 // each family, two for each flow.
 type ended struct {
 	flows   map[flow]endedFlow
-	keys    [len(families)]map[string]struct{}
+	keys    [len(families)]keySet
 	changes [len(families)]nft.Delta
 }
 
@@ -42,7 +42,7 @@ const mostEnded = 32768
 func newEnded() *ended {
 	e := &ended{flows: map[flow]endedFlow{}}
 	for _, f := range families {
-		e.keys[f] = map[string]struct{}{}
+		e.keys[f] = keySet{}
 		e.changes[f] = nft.Delta{Table: tableID, Set: "ended" + f.suffix()}
 	}
 	return e
@@ -51,7 +51,8 @@ func newEnded() *ended {
 // endedOf are the elements of a family's set. It is an [nft.Adopter]: what another
 // process has ended stays ended.
 type endedOf struct {
-	*ended
+	keySet
+	of     *ended
 	family family
 }
 
@@ -68,36 +69,16 @@ func (e endedOf) Adopt(found []nft.Element) bool {
 		f.from = netip.AddrPortFrom(from, port)
 		to, port := fields.Address(size), fields.Port()
 		f.to, f.protocol = netip.AddrPortFrom(to, port), Protocol(fields.Protocol())
-		if !e.has(f) {
-			e.add(f, endedFlow{since: time.Now(), found: true})
-		}
+		e.of.add(f, endedFlow{since: time.Now(), found: true})
 	}
 	// Both ways of each are in the set, or are as good as new.
-	e.changes[e.family].Added = nil
+	e.of.changes[e.family].Added = nil
 	return true
-}
-
-// Len implements [nft.Elements].
-func (e endedOf) Len() int { return len(e.keys[e.family]) }
-
-// All implements [nft.Elements].
-func (e endedOf) All(yield func(nft.Element) bool) {
-	for key := range e.keys[e.family] {
-		if !yield(nft.Element{Key: key}) {
-			return
-		}
-	}
-}
-
-// Find implements [nft.Elements].
-func (e endedOf) Find(key string) (nft.Element, bool) {
-	_, is := e.keys[e.family][key]
-	return nft.Element{Key: key}, is
 }
 
 func (e *ended) elements() (all [len(families)]nft.Elements) {
 	for _, f := range families {
-		all[f] = endedOf{e, f}
+		all[f] = endedOf{e.keys[f], e, f}
 	}
 	return all
 }
@@ -128,6 +109,8 @@ func (e *ended) has(f flow) bool {
 	return is || turned
 }
 
+// add notes a flow, unless it is noted, in whichever direction: no two flows have a key
+// in common.
 func (e *ended) add(f flow, of endedFlow) {
 	if e.has(f) || len(e.flows) >= mostEnded {
 		return
@@ -135,10 +118,8 @@ func (e *ended) add(f flow, of endedFlow) {
 	e.flows[f] = of
 	fam := familyOf(f.from.Addr())
 	for _, key := range f.ways() {
-		if _, there := e.keys[fam][key]; !there {
-			e.keys[fam][key] = struct{}{}
-			e.changes[fam].Added = append(e.changes[fam].Added, nft.Element{Key: key})
-		}
+		e.keys[fam][key] = struct{}{}
+		e.changes[fam].Added = append(e.changes[fam].Added, nft.Element{Key: key})
 	}
 }
 
@@ -151,10 +132,8 @@ func (e *ended) remove(over func(flow, endedFlow) bool) {
 		delete(e.flows, f)
 		fam := familyOf(f.from.Addr())
 		for _, key := range f.ways() {
-			if _, there := e.keys[fam][key]; there {
-				delete(e.keys[fam], key)
-				e.changes[fam].Deleted = append(e.changes[fam].Deleted, nft.Element{Key: key})
-			}
+			delete(e.keys[fam], key)
+			e.changes[fam].Deleted = append(e.changes[fam].Deleted, nft.Element{Key: key})
 		}
 	}
 }

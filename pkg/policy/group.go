@@ -18,9 +18,9 @@ import (
 type group struct {
 	key      groupKey
 	selector Selector
-	names    [len(families)]string              // of its sets
-	elements [len(families)]map[string]struct{} // by key
-	of       map[netip.Addr][]string            // keys of an address
+	names    [len(families)]string // of its sets
+	elements [len(families)]keySet
+	of       map[netip.Addr][]string // keys of an address
 }
 
 // groupKey says what a group holds; it is the same for selectors that are written
@@ -91,35 +91,11 @@ func word(s string) string {
 
 // set declares the group's set of a family.
 func (g *group) set(f family) nft.Set {
-	s := nft.Set{Name: g.names[f], Type: f.addressType(), Elements: members{g, f}}
+	s := nft.Set{Name: g.names[f], Type: f.addressType(), Elements: g.elements[f]}
 	if g.key.port != "" {
 		s.Type += " . inet_service"
 	}
 	return s
-}
-
-// members are the elements of a group's set.
-type members struct {
-	*group
-	family family
-}
-
-// Len implements [nft.Elements].
-func (m members) Len() int { return len(m.elements[m.family]) }
-
-// All implements [nft.Elements].
-func (m members) All(yield func(nft.Element) bool) {
-	for key := range m.elements[m.family] {
-		if !yield(nft.Element{Key: key}) {
-			return
-		}
-	}
-}
-
-// Find implements [nft.Elements].
-func (m members) Find(key string) (nft.Element, bool) {
-	_, is := m.elements[m.family][key]
-	return nft.Element{Key: key}, is
 }
 
 // use returns the group of a selector, and fills it where nobody has used it before.

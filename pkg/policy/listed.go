@@ -131,34 +131,18 @@ func signal(to chan struct{}) {
 
 // setPod notes a pod as it is now; nil for one that is none of our business.
 func (l *listed) setPod(name Name, p *Pod) {
-	before, known := l.pods[name]
-	switch {
-	case p == nil && !known || p != nil && known && p.equal(before):
-		return
-	case p == nil:
-		delete(l.pods, name)
-	default:
-		if known && maps.Equal(before.Labels, p.Labels) {
-			p.Labels = before.Labels // which others may share
-		}
-		l.pods[name] = p
+	if before, known := l.pods[name]; known && p != nil && maps.Equal(before.Labels, p.Labels) {
+		p.Labels = before.Labels // which others may share
 	}
-	l.dirty.pods[name] = struct{}{}
-	signal(l.changed)
+	if update(l.pods, l.dirty.pods, name, p) {
+		signal(l.changed)
+	}
 }
 
 func (l *listed) setNamespace(name string, n *Namespace) {
-	before, known := l.namespaces[name]
-	switch {
-	case n == nil && !known || n != nil && known && n.equal(before):
-		return
-	case n == nil:
-		delete(l.namespaces, name)
-	default:
-		l.namespaces[name] = n
+	if update(l.namespaces, l.dirty.namespaces, name, n) {
+		signal(l.changed)
 	}
-	l.dirty.namespaces[name] = struct{}{}
-	signal(l.changed)
 }
 
 // setPolicy notes a policy as it is now, or that it is gone. One with an error is there,
@@ -170,18 +154,29 @@ func (l *listed) setPolicy(key PolicyKey, p *Policy, err error) {
 	} else {
 		delete(l.invalid, key)
 	}
-	before, known := l.policies[key]
-	switch {
-	case p == nil && !known || p != nil && known && p.equal(before):
-		return
-	case p == nil:
-		delete(l.policies, key)
-	default:
-		l.policies[key] = p
+	if update(l.policies, l.dirty.policies, key, p) {
+		signal(l.changed)
+		signal(l.policed)
 	}
-	l.dirty.policies[key] = struct{}{}
-	signal(l.changed)
-	signal(l.policed)
+}
+
+// update notes an object as it is now, nil for none, and reports whether it was another
+// one before.
+func update[K comparable, T any, O interface {
+	*T
+	equal(*T) bool
+}](all map[K]*T, dirty map[K]struct{}, key K, object O) bool {
+	before, known := all[key]
+	switch {
+	case object == nil && !known, object != nil && known && object.equal(before):
+		return false
+	case object == nil:
+		delete(all, key)
+	default:
+		all[key] = object
+	}
+	dirty[key] = struct{}{}
+	return true
 }
 
 // completed notes that all of a kind are known, or that this is no longer so.

@@ -63,7 +63,7 @@ func TestRandomClusters(t *testing.T) {
 func contentOf(t nft.Table) map[string]map[string]bool {
 	all := map[string]map[string]bool{}
 	for _, s := range t.Sets {
-		if m, is := s.Elements.(members); is {
+		if m, is := s.Elements.(keySet); is {
 			all[s.Name] = map[string]bool{}
 			m.All(func(e nft.Element) bool { all[s.Name][e.Key] = true; return true })
 		}
@@ -101,7 +101,7 @@ func keep(have map[string]map[string]bool, t nft.Table, deltas []nft.Delta) map[
 func sorted(t nft.Table) string {
 	t.Sets = slices.Clone(t.Sets)
 	for i, s := range t.Sets {
-		if m, is := s.Elements.(members); is {
+		if m, is := s.Elements.(keySet); is {
 			var list nft.List
 			m.All(func(e nft.Element) bool { list = append(list, e); return true })
 			slices.SortFunc(list, func(a, b nft.Element) int {
