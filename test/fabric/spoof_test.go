@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -14,29 +13,6 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
-
-// send sends one datagram from an address that need not be the place's own.
-func (p *place) send(source netip.Addr, to netip.AddrPort, text string) error {
-	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)), Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		return errors.Join(c.Control(func(fd uintptr) {
-			level, option := unix.IPPROTO_IP, unix.IP_TRANSPARENT
-			if to.Addr().Is6() {
-				level, option = unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
-			}
-			err = unix.SetsockoptInt(int(fd), level, option, 1)
-		}), err)
-	}}
-	return p.Do(func() error {
-		socket, err := dialer.Dial("udp", to.String())
-		if err != nil {
-			return err
-		}
-		defer socket.Close()
-		_, err = socket.Write([]byte(text))
-		return err
-	})
-}
 
 // TestSpoofing: what a pod sends from an address that is not its own is dropped
 // at its own host interface.
@@ -87,9 +63,9 @@ func testSpoofing(t *testing.T, mode, filter string) {
 					continue // does not leave the pod
 				}
 				spoofed[source] = true
-				must(t, one.send(source, at, whose))
+				must(t, one.SendAs(source, at, whose))
 			}
-			must(t, one.send(one.address(ipv6), at, "own"))
+			must(t, one.SendAs(one.address(ipv6), at, "own"))
 			// What was sent before has come before, or is dropped.
 			for deadline := timeout; ; deadline = unanswered {
 				socket.SetReadDeadline(time.Now().Add(deadline))
@@ -123,7 +99,7 @@ func testSpoofing(t *testing.T, mode, filter string) {
 	for _, ipv6 := range s.families.Each() {
 		socket := get(listenUDP(neighbour.Namespace, neighbour.address(ipv6)))(t)
 		defer socket.Close()
-		must(t, one.send(two.address(ipv6), socket.LocalAddr().(*net.UDPAddr).AddrPort(), "a remote pod's"))
+		must(t, one.SendAs(two.address(ipv6), socket.LocalAddr().(*net.UDPAddr).AddrPort(), "a remote pod's"))
 		socket.SetReadDeadline(time.Now().Add(timeout))
 		if _, from, err := socket.ReadFromUDPAddrPort(make([]byte, 64)); err != nil || from.Addr() != two.address(ipv6) {
 			t.Errorf("without checks, a packet came from %s: %v", from, err)

@@ -9,14 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/flatnet-cni/flatnet/test/cluster"
-	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 const (
@@ -351,7 +347,7 @@ func TestSentOnByTheNode(t *testing.T) {
 		t.Cleanup(func() { socket.Close() })
 		at := socket.LocalAddr().(*net.UDPAddr).AddrPort()
 		received := func(from netip.Addr, timeout time.Duration) error {
-			if err := inTheNameOf(n1.Namespace, from, at); err != nil {
+			if err := n1.SendAs(from, at, "hello"); err != nil {
 				return err
 			}
 			must(t, socket.SetReadDeadline(time.Now().Add(timeout)))
@@ -374,28 +370,4 @@ func TestSentOnByTheNode(t *testing.T) {
 		s.write("deny", "")
 		s.Eventually("a datagram without policies again", func() error { return received(far.Address(ipv6), time.Second) })
 	}
-}
-
-// inTheNameOf sends a datagram from an address that need not be the sender's, and from
-// another port each time: what is answered is a connection.
-func inTheNameOf(sender *netlab.Namespace, source netip.Addr, to netip.AddrPort) error {
-	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)), Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		return errors.Join(c.Control(func(fd uintptr) {
-			level, option := unix.IPPROTO_IP, unix.IP_TRANSPARENT
-			if to.Addr().Is6() {
-				level, option = unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT
-			}
-			err = unix.SetsockoptInt(int(fd), level, option, 1)
-		}), err)
-	}}
-	return sender.Do(func() error {
-		socket, err := dialer.Dial("udp", to.String())
-		if err != nil {
-			return err
-		}
-		defer socket.Close()
-		_, err = socket.Write([]byte("hello"))
-		return err
-	})
 }
