@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -20,20 +19,6 @@ import (
 // for a mistake. The largest list that Judge accepts has about 10 MiB, 5,000
 // nodes have 0.6; and the YAML parser takes up to 150 bytes of memory for one.
 const maxFileSize = 16 << 20
-
-const (
-	// settle is how long File waits after a change for the next one, so that
-	// several steps (unlink, create, rename) are one change.
-	settle = 5 * time.Millisecond
-	// poll is how often File reads the file without being told to: where
-	// inotify does not reach, as behind a symbolic link or on a network file
-	// system.
-	poll = 10 * time.Second
-	// pollUnwatched is how often, while the directory cannot be watched.
-	pollUnwatched = time.Second
-	// quiet is how old a change must be before a poll reads it.
-	quiet = time.Second
-)
 
 // File is a Source that reads the nodes from a YAML file:
 //
@@ -56,7 +41,7 @@ type File struct {
 
 // NewFile returns a source that reads the nodes from the file at path.
 func NewFile(path string, log *slog.Logger) *File {
-	return &File{path: path, log: log.With("file", path), poll: poll, err: fmt.Errorf("nodes file %s has not been read yet", path)}
+	return &File{path: path, log: log.With("file", path), poll: filewatch.Poll, err: fmt.Errorf("nodes file %s has not been read yet", path)}
 }
 
 // Check implements Source. The error has the line and what is wrong with it.
@@ -70,8 +55,8 @@ func (f *File) Check() error {
 // is closed by its writer, or renamed into place.
 func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
 	reading := reading{file: f, deliver: deliver}
-	watching := newWatching(f.concerns)
-	defer watching.close()
+	watching := filewatch.NewWatching(f.concerns)
+	defer watching.Close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	warned := false
@@ -80,11 +65,11 @@ func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-watching.changed:
-			if !sleep(ctx, settle) {
+		case <-watching.Changed:
+			if !sleep(ctx, filewatch.Settle) {
 				return nil
 			}
-			if !watching.calm() {
+			if !watching.Calm() {
 				continue // there will be another change
 			}
 		case <-timer.C:
@@ -92,34 +77,23 @@ func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
 		}
 		// Watch first, then read: no change is missed in between.
 		next := f.poll
-		if err := watching.ensure(filepath.Dir(f.path)); err != nil {
-			next = pollUnwatched
+		if err := watching.Ensure(filepath.Dir(f.path)); err != nil {
+			next = filewatch.PollUnwatched
 			if !warned {
 				f.log.Warn("nodes file cannot be watched: reading it every second", "err", err)
 			}
 		}
-		warned = next == pollUnwatched
+		warned = next == filewatch.PollUnwatched
 		switch {
-		case polled && f.beingWritten():
-			next = pollUnwatched
+		case polled && filewatch.Young(f.path): // half a list of nodes can be a valid one
+			next = filewatch.PollUnwatched
 		case polled: // whoever has it open has not written for long
 			reading.read(func() bool { return true })
 		default:
-			reading.read(watching.calm)
+			reading.read(watching.Calm)
 		}
 		timer.Reset(next)
 	}
-}
-
-// beingWritten reports whether the file has changed so lately that there may be
-// more to come. Half a list of nodes can be a valid one.
-func (f *File) beingWritten() bool {
-	stat, err := os.Stat(f.path)
-	if err != nil {
-		return false
-	}
-	age := time.Since(stat.ModTime())
-	return age >= 0 && age < quiet
 }
 
 // concerns reports whether a change of the directory's entry may be one of the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
@@ -13,6 +14,10 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
+
+// settle is how long Kubernetes waits after a change for the next one, so that nodes that
+// change together are one list.
+const settle = 5 * time.Millisecond
 
 // Kubernetes is a Source that watches the Nodes of a Kubernetes cluster; it
 // needs the right to get, list and watch them, and no other. A node's addresses

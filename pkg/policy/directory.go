@@ -23,19 +23,6 @@ import (
 // largestFile is the size of a file, in bytes, beyond which it is taken for a mistake.
 const largestFile = 64 << 20
 
-const (
-	// settle is how long Directory waits after a change for the next one, so that
-	// several steps (unlink, create, rename) are one change.
-	settle = 5 * time.Millisecond
-	// poll is how often the files are read without a word that they have changed: where
-	// inotify does not reach, as behind a symbolic link or on a network file system.
-	poll = 10 * time.Second
-	// pollUnwatched is how often, while the directory cannot be watched.
-	pollUnwatched = time.Second
-	// quiet is how old a change must be before a poll reads it.
-	quiet = time.Second
-)
-
 // Directory is a Source that reads the objects of a cluster from the files of a directory
 // whose names end in .yaml, .yml or .json: NetworkPolicies, ClusterNetworkPolicies, pods
 // and namespaces as kubectl writes and reads them, in as many documents and lists as one
@@ -62,7 +49,7 @@ var _ Source = (*Directory)(nil)
 // NewDirectory returns a source that reads the files of the directory at path.
 func NewDirectory(path string, log *slog.Logger) *Directory {
 	return &Directory{
-		path: path, log: log.With("directory", path), poll: poll, listed: newListed(),
+		path: path, log: log.With("directory", path), poll: filewatch.Poll, listed: newListed(),
 		wrong: []string{"it has not been read yet"}, since: time.Now(),
 	}
 }
@@ -112,7 +99,7 @@ func (d *Directory) become(wrong []string) {
 // file is closed by its writer, or renamed into place.
 func (d *Directory) Run(ctx context.Context) {
 	reading := newReading(d)
-	defer reading.close()
+	defer reading.watching.Close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for first := true; ; first = false {
@@ -120,18 +107,18 @@ func (d *Directory) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-reading.changed:
+		case <-reading.watching.Changed:
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(settle):
+			case <-time.After(filewatch.Settle):
 			}
 		case <-timer.C:
 			polled = !first
 		}
 		next := d.poll
 		if !reading.read(polled) {
-			next = min(next, pollUnwatched)
+			next = min(next, filewatch.PollUnwatched)
 		}
 		timer.Reset(next)
 	}
@@ -140,13 +127,9 @@ func (d *Directory) Run(ctx context.Context) {
 // reading is what Run knows of the files.
 type reading struct {
 	*Directory
-	changed chan struct{} // has one element after a change
-	watched *filewatch.Directory
-	warned  bool // that the directory cannot be watched
-	files   map[string]*file
-
-	mu      sync.Mutex
-	writing map[string]bool // files that somebody is writing to
+	watching *filewatch.Watching
+	warned   bool // that the directory cannot be watched
+	files    map[string]*file
 }
 
 // file is one of the directory.
@@ -157,66 +140,22 @@ type file struct {
 }
 
 func newReading(d *Directory) *reading {
-	return &reading{Directory: d, changed: make(chan struct{}, 1), files: map[string]*file{}, writing: map[string]bool{}}
+	return &reading{Directory: d, watching: filewatch.NewWatching(concerns), files: map[string]*file{}}
 }
 
-func (r *reading) close() {
-	if r.watched != nil {
-		r.watched.Close()
-		r.watched = nil
-	}
-}
-
-// watch watches the directory, and anew if it is not the one that was there before.
+// watch watches the directory while it is there.
 func (r *reading) watch() error {
-	if r.watched != nil && !r.watched.Stale() {
-		return nil
+	err := r.watching.Ensure(r.path)
+	if err != nil && !r.warned {
+		r.log.Warn("policy files cannot be watched: reading them every second", "err", err)
 	}
-	r.close()
-	watched, err := filewatch.Watch(r.path)
-	if err != nil {
-		if !r.warned {
-			r.log.Warn("policy files cannot be watched: reading them every second", "err", err)
-		}
-		r.warned = true
-		return err
-	}
-	r.warned = false
-	r.mu.Lock()
-	clear(r.writing)
-	r.mu.Unlock()
-	r.watched = watched
-	go watched.Forward(r.notify)
-	return nil
+	r.warned = err != nil
+	return err
 }
 
-// notify takes note of a change of an entry. Files of a ConfigMap are symbolic links
-// through ..data.
-func (r *reading) notify(name string, writing bool) {
-	if name != "" && name != "..data" && !counts(name) {
-		return
-	}
-	r.mu.Lock()
-	switch {
-	case name == "":
-		clear(r.writing)
-	case writing:
-		r.writing[name] = true
-	default:
-		delete(r.writing, name)
-	}
-	r.mu.Unlock()
-	if !writing {
-		signal(r.changed)
-	}
-}
-
-// whole reports whether nobody is writing to a file, as far as it is watched.
-func (r *reading) whole(name string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return !r.writing[name]
-}
+// concerns reports whether a change of the directory's entry may be one of a file. Files
+// of a ConfigMap are symbolic links through ..data.
+func concerns(name string) bool { return name == "..data" || counts(name) }
 
 // counts reports whether a file of a name is one to read.
 func counts(name string) bool {
@@ -254,15 +193,13 @@ func (r *reading) read(polled bool) bool {
 			continue
 		}
 		known := r.files[name]
-		if polled && r.young(name) {
+		path := filepath.Join(r.path, name)
+		if polled && filewatch.Young(path) {
 			calm = false
-		} else if polled || r.whole(name) {
-			text, err := filewatch.Read(filepath.Join(r.path, name), largestFile)
-			if r.watched != nil {
-				r.watched.CatchUp(r.notify)
-			}
+		} else if polled || r.watching.Whole(name) {
+			text, err := filewatch.Read(path, largestFile)
 			// One that is being written to by now will be changed again.
-			if polled || r.whole(name) {
+			if polled || r.watching.Whole(name) {
 				known = known.with(name, text, err)
 			}
 		}
@@ -273,16 +210,6 @@ func (r *reading) read(polled bool) bool {
 	r.files = there
 	r.tell()
 	return calm
-}
-
-// young reports whether a file has changed so lately that there may be more to come.
-func (r *reading) young(name string) bool {
-	stat, err := os.Stat(filepath.Join(r.path, name))
-	if err != nil {
-		return false
-	}
-	age := time.Since(stat.ModTime())
-	return age >= 0 && age < quiet
 }
 
 // with returns the file with what was read of it just now; f may be nil.
