@@ -3,19 +3,35 @@ package attachment
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fsnotify/fsnotify"
 )
+
+// errRemoved says that somebody has removed the directory.
+var errRemoved = errors.New("it was removed")
 
 // Watch calls changed with all records, at first and each time when one was written or
 // removed, until ctx ends. A record is read when it changes and no other time: it is
 // told before the attachment that it describes can send anything. The directory is made
 // where it is not there.
 func (d *Directory) Watch(ctx context.Context, changed func([]Record)) error {
+	for {
+		if err := d.watch(ctx, changed); !errors.Is(err, errRemoved) {
+			return err
+		}
+	}
+}
+
+// watch is Watch for as long as the directory is the same.
+func (d *Directory) watch(ctx context.Context, changed func([]Record)) error {
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return fmt.Errorf("making %s: %w", d.path, err)
 	}
@@ -24,20 +40,17 @@ func (d *Directory) Watch(ctx context.Context, changed func([]Record)) error {
 		return fmt.Errorf("watching %s: %w", d.path, err)
 	}
 	defer w.Close()
-	if err := w.Add(d.path); err != nil {
+	switch err := w.Add(d.path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return errRemoved
+	case err != nil:
 		return fmt.Errorf("watching %s: %w", d.path, err)
 	}
 	known := map[string]Record{}
-	tell := func() {
-		all := make([]Record, 0, len(known))
-		for _, r := range known {
-			all = append(all, r)
-		}
-		changed(all)
-	}
+	tell := func() { changed(slices.Collect(maps.Values(known))) }
 	list := func() error {
 		entries, err := os.ReadDir(d.path)
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("reading %s: %w", d.path, err)
 		}
 		clear(known)
@@ -55,9 +68,8 @@ func (d *Directory) Watch(ctx context.Context, changed func([]Record)) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-w.Events:
-			if e.Name == d.path {
-				// Somebody has removed the directory, and the watch with it.
-				return fmt.Errorf("watching %s: it was removed", d.path)
+			if e.Name == d.path && e.Op&(fsnotify.Remove|fsnotify.Rename) != 0 {
+				return errRemoved
 			}
 			if e.Op != fsnotify.Chmod && d.look(known, filepath.Base(e.Name)) {
 				tell()

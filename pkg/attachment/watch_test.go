@@ -3,6 +3,7 @@ package attachment
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,6 +55,15 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	until("ns/b ns/c")
+	// Somebody removes it all, and an ADD makes it again.
+	if err := os.RemoveAll(d.path); err != nil {
+		t.Fatal(err)
+	}
+	until("")
+	if err := d.Put(record("d")); err != nil {
+		t.Fatal(err)
+	}
+	until("ns/d")
 	cancel()
 	for {
 		select {

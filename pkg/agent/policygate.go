@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/flatnet-cni/flatnet/pkg/closed"
+	"github.com/flatnet-cni/flatnet/pkg/policy"
+)
+
+// gate closes new pods by the list that the plugin reads, and opens them.
+type gate struct {
+	config Config
+	table  closed.Table
+	told   string
+}
+
+// Tell implements [policy.Gate].
+func (g *gate) Tell(of map[string][2]bool, others [2]bool) error {
+	words := func(d [2]bool) []string {
+		all := []string{}
+		for _, one := range policy.Directions {
+			if d[one] {
+				all = append(all, one.String())
+			}
+		}
+		return all
+	}
+	l := closed.List{Namespaces: map[string][]string{}, Others: words(others), WithoutAgent: g.config.PoliciesWithoutAgent}
+	for name, d := range of {
+		l.Namespaces[name] = words(d)
+	}
+	text := fmt.Sprint(l) // maps are printed in order
+	if text == g.told {
+		return nil
+	}
+	if err := closed.Write(g.config.PoliciesFile, l); err != nil {
+		return err
+	}
+	g.told = text
+	return nil
+}
+
+// Closed implements [policy.Gate].
+func (g *gate) Closed() ([]netip.Addr, error) { return g.table.Addresses() }
+
+// Open implements [policy.Gate].
+func (g *gate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }
