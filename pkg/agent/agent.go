@@ -13,6 +13,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
@@ -45,8 +46,8 @@ type Agent struct {
 	schedule feature.Schedule
 	metrics  *metrics
 	news     *news
-	requests chan func() // that are done between tasks
-	told     told        // problems, to the log
+	requests loop.Calls // that are done between tasks
+	told     told       // problems, to the log
 }
 
 // New prepares an agent that works in the caller's network namespace. The client is
@@ -62,7 +63,7 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 
 // newAgent returns an agent that has no features yet.
 func newAgent(c Config, log *slog.Logger) *Agent {
-	a := &Agent{config: c, log: log, began: time.Now(), metrics: newMetrics(c), news: newNews(), requests: make(chan func()), told: told{}}
+	a := &Agent{config: c, log: log, began: time.Now(), metrics: newMetrics(c), news: newNews(), requests: make(loop.Calls), told: told{}}
 	a.shared = &feature.Shared{
 		Log: log, Publish: a.publish, Do: a.do, Rest: func() {},
 		Repaired: func(object string, count int) { a.metrics.repairs.WithLabelValues(object).Add(float64(count)) },
@@ -257,12 +258,8 @@ func (a *Agent) run(ctx context.Context, t *feature.Task) {
 // do calls f between two tasks. It fails where the agent is busy for longer
 // than ctx allows.
 func (a *Agent) do(ctx context.Context, f func()) error {
-	done := make(chan struct{})
-	select {
-	case a.requests <- func() { f(); close(done) }:
-		<-done
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("flatnetd is busy: %w", ctx.Err())
+	if err := a.requests.Do(ctx, f); err != nil {
+		return fmt.Errorf("flatnetd is busy: %w", err)
 	}
+	return nil
 }

@@ -4,17 +4,18 @@ import (
 	"sync"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 )
 
 // news is what the kernel has to tell, until the agent's one goroutine takes it.
 // Nothing ever waits for that: what is new joins what is there.
 type news struct {
-	signal chan struct{} // holds one value while there is something, or a task was asked for
+	signal loop.Signal // holds one value while there is something, or a task was asked for
 	mu     sync.Mutex
 	events []kernel.Event
 }
 
-func newNews() *news { return &news{signal: make(chan struct{}, 1)} }
+func newNews() *news { return &news{signal: loop.NewSignal()} }
 
 // maximumEvents bounds the memory for what the kernel tells while the agent is
 // at work; beyond it everything is looked at anew anyway.
@@ -32,10 +33,7 @@ func (n *news) event(e kernel.Event) {
 
 // wake has the agent look for news.
 func (n *news) wake() {
-	select {
-	case n.signal <- struct{}{}:
-	default:
-	}
+	n.signal.Give()
 }
 
 func (n *news) take() []kernel.Event {

@@ -4,6 +4,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 )
 
 const (
@@ -34,7 +36,7 @@ func Young(path string) bool {
 // goroutine.
 type Watching struct {
 	// Changed has one element after a change.
-	Changed chan struct{}
+	Changed loop.Signal
 
 	concerns  func(name string) bool // which entries count
 	directory *Directory
@@ -45,7 +47,7 @@ type Watching struct {
 
 // NewWatching prepares to watch for changes of the entries that concern the caller.
 func NewWatching(concerns func(name string) bool) *Watching {
-	return &Watching{Changed: make(chan struct{}, 1), concerns: concerns, writing: map[string]struct{}{}}
+	return &Watching{Changed: loop.NewSignal(), concerns: concerns, writing: map[string]struct{}{}}
 }
 
 // Ensure watches the directory at path, and watches anew if it is not the one that was
@@ -85,10 +87,7 @@ func (w *Watching) notify(name string, writing bool) {
 	if writing {
 		return
 	}
-	select {
-	case w.Changed <- struct{}{}:
-	default:
-	}
+	w.Changed.Give()
 }
 
 // Whole reports whether nobody is writing to an entry, as far as it is watched and told

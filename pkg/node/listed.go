@@ -12,13 +12,15 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 )
 
 // listed is what the API server has told of Nodes. It is the store of a
 // reflector, and keeps what the network needs of them and nothing else.
 type listed struct {
-	changed chan struct{} // has one element after a change that matters
-	own     string        // name of the own node
+	changed loop.Signal // has one element after a change that matters
+	own     string      // name of the own node
 
 	mu    sync.Mutex
 	nodes map[string]Node // nil until they are known
@@ -26,7 +28,7 @@ type listed struct {
 
 var _ cache.TransformingStore = (*listed)(nil)
 
-func newListed(own string) *listed { return &listed{changed: make(chan struct{}, 1), own: own} }
+func newListed(own string) *listed { return &listed{changed: loop.NewSignal(), own: own} }
 
 // Add notes a Node, as it is now.
 func (l *listed) Add(obj any) error {
@@ -94,10 +96,7 @@ func (l *listed) Transformer() cache.TransformFunc { return strip }
 
 // tell says that there is a change.
 func (l *listed) tell() {
-	select {
-	case l.changed <- struct{}{}:
-	default:
-	}
+	l.changed.Give()
 }
 
 // count returns how many nodes there are, and whether that is known.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/conntrack"
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 	"github.com/flatnet-cni/flatnet/pkg/nflog"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
@@ -36,11 +37,11 @@ type Controller struct {
 	log      *slog.Logger
 	keeper   *nft.Keeper
 	forget   forgetter
-	attached chan []Attached
-	requests chan func()
+	attached loop.Latest[[]Attached]
+	requests loop.Calls
 	dropped  chan nflog.Packet
-	touched  chan struct{} // has an element where somebody has changed the table
-	knocked  chan struct{} // has an element where somebody may have been closed
+	touched  loop.Signal // has an element where somebody has changed the table
+	knocked  loop.Signal // has an element where somebody may have been closed
 	summary  atomic.Pointer[Summary]
 
 	endedFlows atomic.Uint64
@@ -81,7 +82,7 @@ type Observation struct {
 func NewController(source Source, log *slog.Logger) *Controller {
 	c := &Controller{
 		Resync: 5 * time.Minute, source: source, log: log, keeper: &nft.Keeper{Keeps: []nft.ID{tableID}, Log: log}, forget: conntrack.ForgetFlows,
-		attached: make(chan []Attached, 1), requests: make(chan func()), dropped: make(chan nflog.Packet, 16), touched: make(chan struct{}, 1), knocked: make(chan struct{}, 1),
+		attached: loop.NewLatest[[]Attached](), requests: make(loop.Calls), dropped: make(chan nflog.Packet, 16), touched: loop.NewSignal(), knocked: loop.NewSignal(),
 		world: newWorld(), ended: newEnded(),
 	}
 	c.summary.Store(&Summary{})
@@ -91,24 +92,18 @@ func NewController(source Source, log *slog.Logger) *Controller {
 // Attach tells which pods are attached to the node: all of them. It does not wait for
 // what follows.
 func (c *Controller) Attach(all []Attached) {
-	for {
-		select {
-		case c.attached <- all:
-			return
-		case <-c.attached: // older ones, that nobody has looked at
-		}
-	}
+	c.attached.Put(all)
 }
 
 // Watcher returns what has to be told of nftables' transactions, so that what others
 // change is made right at once and not at the next resync.
 func (c *Controller) Watcher() nft.Listener {
-	return &nft.Watcher{Tables: []nft.ID{tableID}, Own: c.keeper.Port, Changed: func() { signal(c.touched) }}
+	return &nft.Watcher{Tables: []nft.ID{tableID}, Own: c.keeper.Port, Changed: c.touched.Give}
 }
 
 // Knock says that a pod may have been closed, and may be opened if its rules are in
 // place. It does not wait.
-func (c *Controller) Knock() { signal(c.knocked) }
+func (c *Controller) Knock() { c.knocked.Give() }
 
 // The pauses of a controller.
 const (
@@ -337,14 +332,10 @@ func (c *Controller) observe(o Observation) {
 // do calls f between two syncs. It fails where the controller is busy for longer than
 // ctx allows.
 func (c *Controller) do(ctx context.Context, f func()) error {
-	done := make(chan struct{})
-	select {
-	case c.requests <- func() { f(); close(done) }:
-		<-done
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("the keeping of policies is busy: %w", ctx.Err())
+	if err := c.requests.Do(ctx, f); err != nil {
+		return fmt.Errorf("the keeping of policies is busy: %w", err)
 	}
+	return nil
 }
 
 // Check returns nil while the rules are what the policies say, else why they may not be.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 )
 
 // askAgain is how often the API server is asked whether it knows ClusterNetworkPolicies.
@@ -151,7 +152,7 @@ func (k *Kubernetes) endSubjects(spaces *store[*v1.Namespace, string], all *stor
 // followClusterPolicies watches ClusterNetworkPolicies while the API server knows them.
 func (k *Kubernetes) followClusterPolicies(ctx context.Context) {
 	var watched *clusterWatch
-	gone := make(chan struct{}, 1)
+	gone := loop.NewSignal()
 	for {
 		version, err := k.client.FindClusterNetworkPolicies(ctx)
 		if ctx.Err() != nil {
@@ -168,7 +169,7 @@ func (k *Kubernetes) followClusterPolicies(ctx context.Context) {
 			if watched != nil {
 				watched.end()
 			}
-			watched = k.watchClusterPolicies(ctx, version, func() { signal(gone) })
+			watched = k.watchClusterPolicies(ctx, version, gone.Give)
 		}
 		// Not all nodes at the same time.
 		pause := k.again/2 + rand.N(k.again)

@@ -3,6 +3,8 @@ package policy
 import (
 	"maps"
 	"sync"
+
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 )
 
 // kind is a kind of objects that a source tells of.
@@ -23,8 +25,8 @@ func (k kind) String() string {
 // listed is what a source was told of the objects of a cluster: what policies look at and
 // nothing else. Its methods, but for those that say so, may be called at the same time.
 type listed struct {
-	changed chan struct{} // has one element when there is something to take
-	policed chan struct{} // has one element after policies came or went
+	changed loop.Signal // has one element when there is something to take
+	policed loop.Signal // has one element after policies came or went
 
 	mu         sync.Mutex
 	pods       map[Name]*Pod
@@ -41,7 +43,7 @@ type listed struct {
 
 func newListed() *listed {
 	l := &listed{
-		changed: make(chan struct{}, 1), policed: make(chan struct{}, 1),
+		changed: loop.NewSignal(), policed: loop.NewSignal(),
 		pods: map[Name]*Pod{}, namespaces: map[string]*Namespace{}, policies: map[PolicyKey]*Policy{}, invalid: map[PolicyKey]string{},
 	}
 	l.clean()
@@ -120,13 +122,6 @@ func (l *listed) why() map[PolicyKey]string {
 	return maps.Clone(l.invalid)
 }
 
-func signal(to chan struct{}) {
-	select {
-	case to <- struct{}{}:
-	default:
-	}
-}
-
 // The rest is called with l.mu held.
 
 // setPod notes a pod as it is now; nil for one that is none of our business.
@@ -135,13 +130,13 @@ func (l *listed) setPod(name Name, p *Pod) {
 		p.Labels = before.Labels // which others may share
 	}
 	if update(l.pods, l.dirty.pods, name, p) {
-		signal(l.changed)
+		l.changed.Give()
 	}
 }
 
 func (l *listed) setNamespace(name string, n *Namespace) {
 	if update(l.namespaces, l.dirty.namespaces, name, n) {
-		signal(l.changed)
+		l.changed.Give()
 	}
 }
 
@@ -155,8 +150,8 @@ func (l *listed) setPolicy(key PolicyKey, p *Policy, err error) {
 		delete(l.invalid, key)
 	}
 	if update(l.policies, l.dirty.policies, key, p) {
-		signal(l.changed)
-		signal(l.policed)
+		l.changed.Give()
+		l.policed.Give()
 	}
 }
 
@@ -183,6 +178,6 @@ func update[K comparable, T any, O interface {
 func (l *listed) completed(k kind, is bool) {
 	if l.complete[k] != is {
 		l.complete[k] = is
-		signal(l.changed) // it may have been the last that something waited for
+		l.changed.Give() // it may have been the last that something waited for
 	}
 }

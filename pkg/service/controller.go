@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
@@ -32,11 +33,11 @@ type Controller struct {
 	Reporter Reporter
 	Log      *slog.Logger
 
-	nodes    chan Node
-	requests chan func()
-	touched  chan struct{} // has an element where somebody has changed the tables
-	synced   atomic.Bool   // the tables are what was last wanted
-	asked    atomic.Int64  // when a sync was last asked for, but by the source; nanoseconds since 1970
+	nodes    loop.Latest[Node]
+	requests loop.Calls
+	touched  loop.Signal  // has an element where somebody has changed the tables
+	synced   atomic.Bool  // the tables are what was last wanted
+	asked    atomic.Int64 // when a sync was last asked for, but by the source; nanoseconds since 1970
 
 	mu      sync.Mutex
 	summary Summary
@@ -76,7 +77,7 @@ type Reporter interface {
 func NewController(source Source, keeper *Keeper, log *slog.Logger) *Controller {
 	return &Controller{
 		Source: source, Keeper: keeper, Log: log, Resync: 5 * time.Minute,
-		nodes: make(chan Node, 1), requests: make(chan func()), touched: make(chan struct{}, 1), began: time.Now(), conflicts: map[Front]string{},
+		nodes: loop.NewLatest[Node](), requests: make(loop.Calls), touched: loop.NewSignal(), began: time.Now(), conflicts: map[Front]string{},
 	}
 }
 
@@ -84,13 +85,7 @@ func NewController(source Source, keeper *Keeper, log *slog.Logger) *Controller 
 // not wait for what follows.
 func (c *Controller) SetNode(n Node) {
 	c.noteAsked()
-	for {
-		select {
-		case c.nodes <- n:
-			return
-		case <-c.nodes: // older ones, that nobody has looked at
-		}
-	}
+	c.nodes.Put(n)
 }
 
 func (c *Controller) noteAsked() { c.asked.Store(time.Now().UnixNano()) }
@@ -131,10 +126,7 @@ const (
 func (c *Controller) Watcher() nft.Listener {
 	return c.Keeper.Watcher(func() {
 		c.noteAsked()
-		select {
-		case c.touched <- struct{}{}:
-		default:
-		}
+		c.touched.Give()
 	})
 }
 
@@ -297,12 +289,8 @@ func (c *Controller) tellConflicts(ctx context.Context) {
 // do calls f between two syncs. It fails where the controller is busy for longer
 // than ctx allows.
 func (c *Controller) do(ctx context.Context, f func()) error {
-	done := make(chan struct{})
-	select {
-	case c.requests <- func() { f(); close(done) }:
-		<-done
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("balancing of services is busy: %w", ctx.Err())
+	if err := c.requests.Do(ctx, f); err != nil {
+		return fmt.Errorf("balancing of services is busy: %w", err)
 	}
+	return nil
 }

@@ -11,6 +11,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/flatnet-cni/flatnet/pkg/loop"
 )
 
 // Batch is what has changed since the last one.
@@ -39,7 +41,7 @@ type Changes struct {
 // listed is what the API server has told of Services and EndpointSlices: what the
 // network needs of them and nothing else.
 type listed struct {
-	changed chan struct{} // has one element after a change that matters
+	changed loop.Signal // has one element after a change that matters
 
 	mu       sync.Mutex
 	services map[Name]Service // without slices
@@ -56,7 +58,7 @@ type listed struct {
 
 func newListed() *listed {
 	return &listed{
-		changed: make(chan struct{}, 1), services: map[Name]Service{},
+		changed: loop.NewSignal(), services: map[Name]Service{},
 		slices: map[Name][]Slice{}, owners: map[Name]Name{}, dirty: map[Name]bool{},
 	}
 }
@@ -119,10 +121,7 @@ func (l *listed) changes() Changes {
 }
 
 func (l *listed) tell() {
-	select {
-	case l.changed <- struct{}{}:
-	default:
-	}
+	l.changed.Give()
 }
 
 // setService notes a Service as it is now.
