@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/flatnet-cni/flatnet/pkg/apivalue"
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
 
@@ -38,7 +38,7 @@ func fromPod(o *apiwatch.Pod) *Pod {
 		p.Ports = make([]NamedPort, 0, len(o.Ports))
 	}
 	for _, port := range o.Ports {
-		if protocol, ok := protocolOf(port.Protocol); ok && port.Port > 0 && port.Port <= lastPort {
+		if protocol, ok := apivalue.ProtocolOf(port.Protocol); ok && port.Port > 0 && port.Port <= lastPort {
 			p.Ports = append(p.Ports, NamedPort{port.Name, protocol, uint16(port.Port)})
 		}
 	}
@@ -189,7 +189,7 @@ func (f *faults) port(path string, o networking.NetworkPolicyPort) (p Port, ok b
 	if o.Protocol != nil {
 		protocol = *o.Protocol
 	}
-	if p.Protocol, ok = protocolOf(protocol); !ok {
+	if p.Protocol, ok = apivalue.ProtocolOf(protocol); !ok {
 		f.add(path+".protocol", "%q is not one of TCP, UDP and SCTP", protocol)
 		return p, false
 	}
@@ -254,33 +254,10 @@ func selectorText(o metav1.LabelSelector) string {
 	return fmt.Sprintf("%q", strings.Join(all, ", "))
 }
 
-// protocolOf returns the number of a protocol; what is not said is TCP.
-func protocolOf(p v1.Protocol) (Protocol, bool) {
-	switch cmp.Or(p, v1.ProtocolTCP) {
-	case v1.ProtocolTCP:
-		return TCP, true
-	case v1.ProtocolUDP:
-		return UDP, true
-	case v1.ProtocolSCTP:
-		return SCTP, true
-	}
-	return 0, false
-}
-
-// parseAddr reads an address. The API server accepts leading zeros in old objects, and
-// takes the numbers for decimal.
+// parseAddr reads an address, which has no zone.
 func parseAddr(text string) (netip.Addr, bool) {
-	if strings.Contains(text, ".") && !strings.Contains(text, ":") {
-		parts := strings.Split(text, ".")
-		for i, part := range parts {
-			if part != "" {
-				parts[i] = cmp.Or(strings.TrimLeft(part, "0"), "0")
-			}
-		}
-		text = strings.Join(parts, ".")
-	}
-	a, err := netip.ParseAddr(text)
-	return a.Unmap(), err == nil && a.Zone() == ""
+	a, err := apivalue.ParseAddr(text)
+	return a, err == nil && a.Zone() == ""
 }
 
 // parsePrefix reads a network, of which bits after its length are taken for zero. One of

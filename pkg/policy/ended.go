@@ -147,9 +147,6 @@ func seen(f conntrack.Flow) flow {
 	return flow{netip.AddrPortFrom(f.Source.Addr().Unmap(), f.Source.Port()), netip.AddrPortFrom(f.Answering.Addr().Unmap(), f.Answering.Port()), Protocol(f.Protocol)}
 }
 
-// hasPorts reports whether the protocol has ports.
-func (p Protocol) hasPorts() bool { return p == TCP || p == UDP || p == SCTP }
-
 // end puts an end to the flows that are no longer allowed: they are refused from now on,
 // and then forgotten. All others go on.
 func (c *Controller) end(sync func() error) error {
@@ -166,7 +163,7 @@ func (c *Controller) end(sync func() error) error {
 			return false
 		}
 		port := f.to.Port()
-		if !f.protocol.hasPorts() {
+		if !f.protocol.HasPorts() {
 			port = 0
 		}
 		return c.plan.refuses(c.world, f.from.Addr(), f.to.Addr(), f.protocol, port)
@@ -182,7 +179,7 @@ func (c *Controller) end(sync func() error) error {
 			}
 			if f := seen(one); refused(f) || c.ended.has(f) {
 				stale[f] = true
-				if f.protocol.hasPorts() {
+				if f.protocol.HasPorts() {
 					c.ended.add(f, endedFlow{since: now})
 				}
 			}

@@ -557,7 +557,7 @@ func (c *cluster) packets(d dice, n int) (all []packet) {
 		f := d.one("10.0.0.%d", "fd00::%x")
 		address := func() netip.Addr { return netip.MustParseAddr(fmt.Sprintf(f, 1+d.IntN(podsOfModel+3))) }
 		p := packet{netip.AddrPortFrom(address(), uint16(40000+d.IntN(100))), netip.AddrPortFrom(address(), uint16(79+d.IntN(5))), []Protocol{TCP, UDP, SCTP, 1}[d.IntN(4)]}
-		if !p.protocol.hasPorts() {
+		if !p.protocol.HasPorts() {
 			p.source, p.destination = netip.AddrPortFrom(p.source.Addr(), 0), netip.AddrPortFrom(p.destination.Addr(), 0)
 		}
 		all = append(all, p)

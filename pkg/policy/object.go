@@ -1,11 +1,12 @@
 package policy
 
 import (
-	"fmt"
 	"net/netip"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/flatnet-cni/flatnet/pkg/apivalue"
 )
 
 // Name is that of an object. Of one that is in no namespace it has none.
@@ -44,30 +45,14 @@ type Namespace struct {
 }
 
 // Protocol is one that policies know of, by its number.
-type Protocol uint8
+type Protocol = apivalue.Protocol
 
 // The protocols with ports.
 const (
-	TCP  Protocol = 6
-	UDP  Protocol = 17
-	SCTP Protocol = 132
+	TCP  = apivalue.TCP
+	UDP  = apivalue.UDP
+	SCTP = apivalue.SCTP
 )
-
-func (p Protocol) String() string {
-	switch p {
-	case TCP:
-		return "tcp"
-	case UDP:
-		return "udp"
-	case SCTP:
-		return "sctp"
-	case 1:
-		return "icmp"
-	case 58:
-		return "icmpv6"
-	}
-	return fmt.Sprint(uint8(p))
-}
 
 // Tier is when a policy is asked. What one tier decides, no later one is asked about.
 type Tier uint8

@@ -116,7 +116,7 @@ func (tr *tracer) rule(rule string, p packet) string {
 
 // field appends a field's value; it is not there where the packet is of another kind.
 func (p packet) field(key nft.Key, name string) (nft.Key, bool) {
-	four, two := p.source.Addr().Is4(), p.protocol.hasPorts()
+	four, two := p.source.Addr().Is4(), p.protocol.HasPorts()
 	header, part, _ := strings.Cut(name, " ")
 	switch {
 	case header == "ip" && !four, header == "ip6" && four, (header == "tcp" || header == "udp" || header == "sctp") && p.protocol.String() != header:

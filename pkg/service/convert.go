@@ -9,6 +9,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
+
+	"github.com/flatnet-cni/flatnet/pkg/apivalue"
 )
 
 // These labels keep a Service, or an EndpointSlice, from being balanced here.
@@ -56,7 +58,7 @@ func FromService(o *v1.Service) (Service, bool) {
 	}
 	s.SourceRanges = ranges(o.Spec.LoadBalancerSourceRanges)
 	for _, p := range o.Spec.Ports {
-		protocol, ok := protocolOf(p.Protocol)
+		protocol, ok := apivalue.ProtocolOf(p.Protocol)
 		if !ok || p.Port <= 0 {
 			continue
 		}
@@ -95,7 +97,7 @@ func FromSlice(o *discovery.EndpointSlice) (Name, Slice, bool) {
 		if p.Protocol != nil {
 			protocol = *p.Protocol
 		}
-		number, ok := protocolOf(protocol)
+		number, ok := apivalue.ProtocolOf(protocol)
 		// A port without number means all ports, which no Service can.
 		if !ok || p.Port == nil || *p.Port <= 0 {
 			continue
@@ -152,40 +154,10 @@ func hintsOf(o *discovery.EndpointHints) *Hints {
 	return h
 }
 
-func protocolOf(p v1.Protocol) (Protocol, bool) {
-	switch p {
-	case v1.ProtocolTCP, "":
-		return TCP, true
-	case v1.ProtocolUDP:
-		return UDP, true
-	case v1.ProtocolSCTP:
-		return SCTP, true
-	}
-	return 0, false
-}
-
-// parseAddr reads an address. The API server accepts leading zeros in old
-// objects, and takes the numbers for decimal.
+// parseAddr reads an address; spaces around it and a zone do not count.
 func parseAddr(text string) (netip.Addr, bool) {
-	text = strings.TrimSpace(text)
-	if strings.Contains(text, ".") && !strings.Contains(text, ":") {
-		text = decimal(text)
-	}
-	a, err := netip.ParseAddr(text)
-	return a.Unmap().WithZone(""), err == nil
-}
-
-// decimal removes the leading zeros of an IPv4 address's numbers.
-func decimal(text string) string {
-	parts := strings.Split(text, ".")
-	for i, part := range parts {
-		if trimmed := strings.TrimLeft(part, "0"); trimmed != "" {
-			parts[i] = trimmed
-		} else if part != "" {
-			parts[i] = "0"
-		}
-	}
-	return strings.Join(parts, ".")
+	a, err := apivalue.ParseAddr(strings.TrimSpace(text))
+	return a.WithZone(""), err == nil
 }
 
 // addresses returns those that can be read, each once.

@@ -1,10 +1,11 @@
 package service
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/apivalue"
 )
 
 // Name identifies a Service in its cluster.
@@ -22,30 +23,17 @@ func (n Name) Compare(o Name) int {
 }
 
 // Protocol is a transport protocol, by its number in the IP header.
-type Protocol uint8
+type Protocol = apivalue.Protocol
 
 // The protocols of Services.
 const (
-	TCP  Protocol = 6
-	UDP  Protocol = 17
-	SCTP Protocol = 132
+	TCP  = apivalue.TCP
+	UDP  = apivalue.UDP
+	SCTP = apivalue.SCTP
 )
 
 // protocols are all of them, in the order of text output.
 var protocols = [...]Protocol{TCP, UDP, SCTP}
-
-// String returns the protocol's name as nft writes it.
-func (p Protocol) String() string {
-	switch p {
-	case TCP:
-		return "tcp"
-	case UDP:
-		return "udp"
-	case SCTP:
-		return "sctp"
-	}
-	return fmt.Sprintf("protocol %d", uint8(p))
-}
 
 // Service is a Kubernetes Service with the EndpointSlices that belong to it, as
 // the network sees them. Addresses of both families are mixed. Nobody may write
