@@ -35,7 +35,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	match := flag.String("run", "", "`regexp` of flatnet's tests to run, as they are printed")
-	suites := flag.String("upstream", "conformance", "upstream's tests, separated by commas: conformance (and on a dual-stack cluster those of dual stack), policies (where FLATNETD_POLICIES is on), others; or all, or none")
+	suites := flag.String("upstream", "conformance", "upstream's tests, separated by commas: conformance (and on a dual-stack cluster those of dual stack), policies, policyapi (ClusterNetworkPolicy; both where FLATNETD_POLICIES is on), others; or all, or none")
 	outage := flag.Duration("api-outage", 2*time.Minute, "how `long` the API server is stopped")
 	flag.Parse()
 	expression, err := regexp.Compile(*match)
@@ -51,17 +51,17 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("%w (`make cluster` starts one)", err)
 	}
 	results := scenarios.Execute(ctx, l, scenarios.All(scenarios.Options{APIOutage: *outage}), expression, os.Stdout)
-	selected, err := selection(*suites, l.Plan().Options.Family)
+	selected, policyAPI, err := selection(*suites, l.Plan().Options.Family)
 	if err != nil {
 		return err
 	}
+	source := filepath.Join(root, "test", "e2e")
+	k, err := programs.FindKubernetes(source, l.Plan().Options.Kubernetes)
+	if err != nil {
+		return err
+	}
+	b := programs.Builder{Source: source, Directory: l.Binaries(), Out: os.Stdout}
 	if len(selected) > 0 {
-		source := filepath.Join(root, "test", "e2e")
-		k, err := programs.FindKubernetes(source, l.Plan().Options.Kubernetes)
-		if err != nil {
-			return err
-		}
-		b := programs.Builder{Source: source, Directory: l.Binaries(), Out: os.Stdout}
 		if err := b.Build(ctx, k.Tests()); err != nil {
 			return err
 		}
@@ -70,6 +70,13 @@ func run(ctx context.Context) error {
 		more, err := upstream.Run(ctx, l, suites, os.Stdout)
 		if err != nil {
 			more = append(more, report.Result{Group: suites.Name(), Name: "the run", Outcome: report.Fail, Detail: err.Error()})
+		}
+		results = append(results, more...)
+	}
+	if policyAPI {
+		more, err := upstream.RunPolicyAPI(ctx, l, b, k.Images["Agnhost"], os.Stdout)
+		if err != nil {
+			more = append(more, report.Result{Group: upstream.PolicyAPI, Name: "the run", Outcome: report.Fail, Detail: err.Error()})
 		}
 		results = append(results, more...)
 	}
@@ -89,8 +96,9 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// selection are the suites of upstream's tests that the flag names, by run.
-func selection(names, family string) (all []upstream.Together, err error) {
+// selection are the suites of upstream's tests that the flag names, by run, and whether
+// it names those that are a program of their own.
+func selection(names, family string) (all []upstream.Together, policyAPI bool, err error) {
 	conformance := upstream.Together{upstream.Conformance}
 	if family == "dual" {
 		conformance = append(conformance, upstream.DualStack)
@@ -102,13 +110,16 @@ func selection(names, family string) (all []upstream.Together, err error) {
 			all = append(all, conformance)
 		case "policies":
 			all = append(all, upstream.Together{upstream.Policies})
+		case "policyapi":
+			policyAPI = true
 		case "others":
 			all = append(all, upstream.Together{upstream.Network})
 		case "all":
-			all = append(all, conformance, upstream.Together{upstream.Network})
+			all = append(all, conformance, upstream.Together{upstream.Policies}, upstream.Together{upstream.Network})
+			policyAPI = true
 		default:
-			return nil, fmt.Errorf("-upstream %s: possible are none, conformance, policies, others, all", name)
+			return nil, false, fmt.Errorf("-upstream %s: possible are none, conformance, policies, policyapi, others, all", name)
 		}
 	}
-	return all, nil
+	return all, policyAPI, nil
 }

@@ -89,29 +89,28 @@ func (b Builder) Build(ctx context.Context, programs []Program) error {
 
 func (b Builder) stamp(p Program) string { return filepath.Join(b.Directory, "."+p.Name+".key") }
 
+// ownPackages are those below test/e2e.
+const ownPackages = "github.com/flatnet-cni/flatnet/test/e2e/"
+
 // key names what a build would result in: versions, Go and how it is built.
 func (b Builder) key(p Program) (string, error) {
 	sum := sha256.New()
-	if p.Module == "." {
-		files, err := filepath.Glob(filepath.Join(b.Source, filepath.Base(p.Package), "*.go"))
-		if err != nil {
+	var files []string
+	if own, is := strings.CutPrefix(p.Package, ownPackages); is {
+		var err error
+		if files, err = filepath.Glob(filepath.Join(b.Source, own, "*.go")); err != nil {
 			return "", err
 		}
-		for _, file := range files {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				return "", fmt.Errorf("reading source of %s: %w", p.Name, err)
-			}
-			sum.Write(content)
+	}
+	if p.Module != "." { // the whole module's versions would be of much else
+		files = append(files, filepath.Join(b.Source, p.Module, "go.mod"), filepath.Join(b.Source, p.Module, "go.sum"))
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("reading what %s is made of: %w", p.Name, err)
 		}
-	} else {
-		for _, name := range []string{"go.mod", "go.sum"} {
-			content, err := os.ReadFile(filepath.Join(b.Source, p.Module, name))
-			if err != nil {
-				return "", fmt.Errorf("reading which %s is wanted: %w", p.Name, err)
-			}
-			sum.Write(content)
-		}
+		sum.Write(content)
 	}
 	fmt.Fprint(sum, runtime.Version(), runtime.GOARCH, p, arguments(p))
 	return fmt.Sprintf("%x\n", sum.Sum(nil)[:8]), nil
