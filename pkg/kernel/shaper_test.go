@@ -86,6 +86,7 @@ func TestShapersAreMadeAndCompared(t *testing.T) {
 
 // What is missing or changed is a difference that says so.
 func TestShapersDifferences(t *testing.T) {
+	needTC(t)
 	onPair(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
 		simple := Shaper{Side: Host, Link: "veth0", Rate: 1_000_000, Burst: 32 << 10, Limit: 40000}
 		sorting := simple
@@ -131,6 +132,7 @@ func TestShapersDifferences(t *testing.T) {
 
 // The commands that a shaper shows make what it makes.
 func TestShaperTextIsWhatMakesIt(t *testing.T) {
+	needTC(t)
 	onPair(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
 		for _, s := range shapers() {
 			s = s.at(Host, "veth0")
@@ -157,5 +159,12 @@ func TestLackingShaper(t *testing.T) {
 		if !errors.Is(err, ErrNoShaper) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %q", err, want)
 		}
+	}
+}
+
+func needTC(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("tc"); err != nil {
+		t.Skip("needs the executable tc (Debian: iproute2)")
 	}
 }

@@ -33,7 +33,7 @@ func (n *Netlink) inspectShaper(o Shaper) (string, error) {
 		want = "htb"
 	}
 	if kind != want {
-		if kind == "" {
+		if kind == "" || kind == "noqueue" {
 			kind = "no qdisc"
 		}
 		return fmt.Sprintf("%s has %s instead of the %s that holds it to a rate", of, kind, want), nil
