@@ -71,6 +71,8 @@ func oneOfEach() []Object {
 		Route{Side: Pod, Link: "eth0", Destination: netip.MustParsePrefix("fd09::/64"), Gateway: linkLocal6, OnLink: true, Table: 1000, Metric: 7, MTU: 1300, AdvMSS: 1200},
 		Reachable{Pod, "eth0", netip.MustParseAddr("fd00::2")},
 		Running{Host, "veth0"}, Running{Pod, "eth0"}, Patience{Host, "veth0", false}, Patience{Host, "veth0", true},
+		Shaper{Side: Host, Link: "veth0", Rate: 1_000_000, Burst: 32 << 10, Limit: 35893},
+		Shaper{Side: Pod, Link: "eth0", Rate: 10_000_000_000, Burst: 12_500_000, Limit: 43_750_000, Unshaped: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}},
 	}
 }
 

@@ -74,6 +74,8 @@ func (n *Netlink) Make(object Object) error {
 		err = n.applySettings(o)
 	case Up:
 		err = n.bringUp(o)
+	case Shaper:
+		err = n.shape(o)
 	case Running:
 		err = n.awaitRunning(o)
 	case Reachable:
@@ -116,7 +118,7 @@ func (n *Netlink) Remove(object Object) error {
 		err = n.removeNeighbour(o)
 	case Route:
 		err = n.removeRoute(o)
-	case Settings, Up, Running, Reachable, Patience, Answered, Forwarding:
+	case Settings, Shaper, Up, Running, Reachable, Patience, Answered, Forwarding:
 	default:
 		err = errUnknown(object)
 	}
@@ -139,6 +141,8 @@ func (n *Netlink) Inspect(object Object) error {
 		found, err = n.inspectSettings(o)
 	case Up:
 		found, err = n.inspectUp(o)
+	case Shaper:
+		found, err = n.inspectShaper(o)
 	case Running:
 		found, err = n.inspectRunning(o)
 	case Reachable:

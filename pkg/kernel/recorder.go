@@ -46,7 +46,7 @@ func (r *Recorder) Make(object Object) error {
 	}
 	if r.has(text) {
 		switch object.(type) {
-		case Forwarding, Answered:
+		case Forwarding, Answered, Shaper:
 			return nil
 		}
 		return fmt.Errorf("%s: %w", text, ErrExists)
@@ -62,7 +62,7 @@ func (r *Recorder) Remove(object Object) error {
 		return err
 	}
 	switch o := object.(type) {
-	case Forwarding, Answered, Settings, Up, Running, Reachable, Patience:
+	case Forwarding, Answered, Settings, Shaper, Up, Running, Reachable, Patience:
 	case Pair:
 		r.made = slices.DeleteFunc(r.made, func(m recorded) bool {
 			if p, isPair := m.object.(Pair); isPair {

@@ -159,6 +159,7 @@ func typedOrNone(t *testing.T, err error) {
 func FuzzConfiguration(f *testing.F) {
 	f.Add(`{"ipam": {"ranges": [[{"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.5", "gateway": "10.1.2.1"}]], "routes": [{"dst": "::/0", "gw": "fe80::1", "table": 7}]}}`)
 	f.Add(`{"mtu": 1400, "dns": {"search": ["a"]}, "runtimeConfig": {"ips": ["fd00::5"], "mac": "02:00:00:00:00:01"}, "ipam": {"subnet": "fd00::/64"}}`)
+	f.Add(`{"ingressRate": 8, "ingressBurst": 8, "unshapedSubnets": ["10.0.0.0/8"], "runtimeConfig": {"bandwidth": {"egressRate": 1e6, "egressBurst": -1, "shapedSubnets": ["::/0"]}}, "ipam": {"subnet": "fd00::/64"}}`)
 	f.Add(`{"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}], "ipam": {"type": "static"}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, command := range []string{"ADD", "DEL", "GC"} {

@@ -8,7 +8,9 @@ import (
 
 // masqueraded is the configuration with the most steps, on a full stage for a pod of
 // prod.
-var masqueraded = map[string]any{"ipMasq": true}
+var masqueraded = map[string]any{
+	"ipMasq": true, "ingressRate": 1_000_000, "ingressBurst": 1_000_000, "egressRate": 1_000_000, "egressBurst": 1_000_000,
+}
 
 func newFullStage(t *testing.T) *stage {
 	s := newStage(t, "10.1.2.0/24", "fd00:1::/64")

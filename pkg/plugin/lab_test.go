@@ -18,6 +18,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
@@ -160,7 +161,7 @@ func (s *stage) outcome(c call, status int, stdout []byte) (*current.Result, err
 		}
 		return nil, nil
 	}
-	result, err := current.NewResult(stdout)
+	result, err := create.CreateFromBytes(stdout)
 	if err != nil {
 		s.t.Fatalf("ADD printed %q: %v", stdout, err)
 	}

@@ -97,7 +97,7 @@ func hostObjects(record attachment.Record) []kernel.Object {
 			return true
 		}
 		switch o.(type) {
-		case kernel.Settings, kernel.Up, kernel.Address, kernel.Route:
+		case kernel.Settings, kernel.Shaper, kernel.Up, kernel.Address, kernel.Route:
 			return false
 		}
 		return true

@@ -47,6 +47,8 @@ type Wire struct {
 	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// Routes are the pod's. One without a gateway leads to the next hop.
 	Routes []Route `json:"routes,omitempty"`
+	// Bandwidth is what it may carry; nil means all that it can.
+	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
 	// ChangedMAC is the pod's MAC address where it is no longer the one that
 	// the wire was made with.
 	ChangedMAC kernel.MAC `json:"-"`
@@ -102,6 +104,10 @@ func (w Wire) Objects() []kernel.Object {
 		kernel.Pair{Host: w.Host, Pod: kernel.End{Name: w.Pod.Name, MAC: w.podMAC()}, MTU: w.MTU},
 		kernel.Settings{Side: kernel.Host, Link: w.Host.Name, Alias: w.Alias, Guarded: true, WithoutIPv6: !ipv6},
 		kernel.Settings{Side: kernel.Pod, Link: w.Pod.Name, Announcing: true, IPv6: ipv6},
+	)
+	// Before the interfaces are up: there is nothing yet that the kernel has to wait for.
+	add(w.shapers()...)
+	add(
 		kernel.Up{Side: kernel.Host, Link: w.Host.Name},
 		kernel.Up{Side: kernel.Pod, Link: w.Pod.Name},
 	)

@@ -86,6 +86,28 @@ ip -n pod route add 192.168.0.0/16 via 10.244.1.254 dev eth0 proto 70 onlink
 ip -n pod route add 172.16.0.1 dev eth0 proto 70 scope 253
 ip link show veth0 (until its state is UP)
 `},
+		{"held to a bandwidth", func() Wire {
+			w := example("10.244.1.2")
+			w.Bandwidth = &Bandwidth{Ingress: &Rate{BitsPerSecond: 1_000_000, BurstBits: 800_000}, Egress: &Rate{BitsPerSecond: 100_000_000}}
+			return w
+		}(), `
+shared: sysctl -w net.ipv4.ip_forward=1
+shared: ip route add local 169.254.1.1 dev lo proto 70 table local
+ip link add veth0 address 02:00:00:00:00:01 mtu 1500 group 70 type veth peer name eth0 address 02:00:00:00:00:02 mtu 1500 netns pod
+ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1; sysctl net.ipv6.conf.veth0.disable_ipv6=1
+ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1
+tc qdisc replace dev veth0 root handle 1: tbf rate 1000000bit burst 100000b limit 103125b
+tc -n pod qdisc replace dev eth0 root handle 1: tbf rate 100000000bit burst 125000b limit 437500b
+ip link set veth0 up
+ip -n pod link set eth0 up
+ip route add 10.244.1.2 dev veth0 proto 70
+ip ntable change name arp_cache dev veth0 base_reachable 864000000
+ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
+ip -n pod addr add 10.244.1.2/32 dev eth0
+ip -n pod neigh add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
+ip -n pod route add default via 169.254.1.1 dev eth0 proto 70 onlink
+ip link show veth0 (until its state is UP)
+`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string

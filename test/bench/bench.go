@@ -39,6 +39,9 @@ type amount struct {
 	policyChanges int           // of each kind
 	opened        int           // pods at once, which begin closed
 	forbidden     int           // connections, one after the other
+
+	bandwidthRounds int           // of everybody, in turn
+	bandwidthWindow time.Duration // of one measurement
 }
 
 // size is so many Services, of so many endpoints each.
@@ -59,6 +62,7 @@ var (
 			{Namespaces: 500, Policies: 1000, Pods: 100_000, Here: 30},
 		},
 		policyChanges: 21, opened: 60, forbidden: 7,
+		bandwidthRounds: 3, bandwidthWindow: 3 * time.Second,
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
@@ -68,6 +72,7 @@ var (
 		supplies: []size{{2, 3, true}, {20, 3, false}}, firstSyncs: 1, endpointChanges: 2, connections: 50,
 		crowds:        []crowd.Crowd{{Namespaces: 5, Policies: 10, Pods: 50, Here: 3}, {Namespaces: 5, Policies: 10, Pods: 100, Here: 3}},
 		policyChanges: 2, opened: 4, forbidden: 1,
+		bandwidthRounds: 1, bandwidthWindow: 100 * time.Millisecond,
 	}
 )
 
@@ -98,6 +103,7 @@ var sections = []outline{
 	{"repair", "What somebody damages", measureRepair},
 	{"services", "Services", measureServices},
 	{"policies", "Policies", measurePolicies},
+	{"bandwidth", "Bandwidth", measureBandwidth},
 }
 
 // present returns those contenders whose programs are there; the others' are

@@ -9,6 +9,7 @@ type contender struct {
 	programs  []string                        // that it executes
 	plugins   func(state string) []pluginConf // its configuration; state is a directory of its own
 	ports     bool                            // a port of the node is mapped to the pod
+	bandwidth map[string]any                  // the runtime asks for it
 	every     int                             // takes part in one of so many rounds, for what is very slow; 0 is 1
 }
 

@@ -123,6 +123,9 @@ func (r *runner) timed(verb string, f func(*libcni.RuntimeConf) error, p pod) (t
 			"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
 		}
 	}
+	if r.bandwidth != nil {
+		rt.CapabilityArgs = map[string]any{"bandwidth": r.bandwidth}
+	}
 	var took time.Duration
 	err := r.node.Do(func() error {
 		start := time.Now()
