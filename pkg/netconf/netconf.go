@@ -17,6 +17,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/ports"
 )
 
 // Config is the configuration of one execution.
@@ -34,6 +35,7 @@ type Config struct {
 	Log                 Log
 	IPAM                IPAM
 	MAC                 net.HardwareAddr // requested for the pod's interface, or nil
+	Ports               ports.Wanted     // of the node, for the pod
 	PrevResult          *current.Result  // nil where there is none
 
 	// ValidAttachments is what GC is to keep; nil where the runtime did not
@@ -73,7 +75,8 @@ type document struct {
 	IPAM                json.RawMessage `json:"ipam"`
 	PrevResult          json.RawMessage `json:"prevResult"`
 	RuntimeConfig       runtimeConfig   `json:"runtimeConfig"`
-	Args                struct {
+	portmapKeys
+	Args struct {
 		CNI cniArgs `json:"cni"`
 	} `json:"args"`
 	// libcni sends the list under both names; the first is the specification's.
@@ -85,6 +88,8 @@ type runtimeConfig struct {
 	IPs      []string        `json:"ips"`
 	IPRanges json.RawMessage `json:"ipRanges"`
 	MAC      string          `json:"mac"`
+
+	PortMappings []portMapping `json:"portMappings"`
 }
 
 type cniArgs struct {
@@ -128,7 +133,7 @@ func parse(r *cni.Request, isIPAM bool) (*Config, *Arguments, error) {
 	}{
 		{c.readDirectory, true}, {c.readSource, true},
 		{c.readPolicies, false}, {c.readMTU, false}, {c.readPrefix, false}, {c.readExemptions, false}, {c.readDNS, false},
-		{c.readLog, false}, {c.readPrevResult, false}, {c.readMAC, false}, {c.readAllocator, false},
+		{c.readLog, false}, {c.readPrevResult, false}, {c.readMAC, false}, {c.readPorts, false}, {c.readAllocator, false},
 	} {
 		if err := read.f(&d, arguments); err != nil && (strict || read.required) {
 			return nil, nil, err
