@@ -38,6 +38,9 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) (err error) {
 // detach removes the attachment of the job's key.
 func (j *job) detach(ctx context.Context) error {
 	record, recorded := j.records.Get(j.key)
+	if err := j.endPortmap(ctx, recorded && !record.Ports.IsZero()); err != nil {
+		return err
+	}
 	if !recorded {
 		var err error
 		if record, err = j.reconstruct(ctx); err != nil {
