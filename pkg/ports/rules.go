@@ -26,7 +26,7 @@
 //	        … the same as in prerouting
 //	    }
 //	    chain postrouting {
-//	        type nat hook postrouting priority 90; policy accept;
+//	        type nat hook postrouting priority srcnat - 10; policy accept;
 //	        ip saddr . ip daddr @turned4 masquerade fully-random
 //	        ip6 saddr . ip6 daddr @turned6 masquerade fully-random
 //	        ct status dnat ip daddr . meta l4proto . th dport @masked4 masquerade fully-random
@@ -135,7 +135,7 @@ func chains() []nft.Chain {
 		}},
 		{Name: "prerouting", Base: "type nat hook prerouting priority dstnat + 10; policy accept;", Rules: translating},
 		{Name: "output", Base: "type nat hook output priority -90; policy accept;", Rules: append([]string{"ip6 daddr ::1 return"}, translating...)},
-		{Name: "postrouting", Base: "type nat hook postrouting priority 90; policy accept;", Rules: []string{
+		{Name: "postrouting", Base: "type nat hook postrouting priority srcnat - 10; policy accept;", Rules: []string{
 			"ip saddr . ip daddr @turned4 masquerade fully-random",
 			"ip6 saddr . ip6 daddr @turned6 masquerade fully-random",
 			"ct status dnat ip daddr . meta l4proto . th dport @masked4 masquerade fully-random",
