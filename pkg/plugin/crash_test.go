@@ -8,7 +8,7 @@ import (
 
 // masqueraded is the configuration with the most steps, on a full stage for a pod of
 // prod.
-var masqueraded = map[string]any{"ipMasq": true}
+var masqueraded = also(map[string]any{"ipMasq": true}, withPorts("8080:80", "172.30.0.1:53:5353/udp"))
 
 func newFullStage(t *testing.T) *stage {
 	s := newStage(t, "10.1.2.0/24", "fd00:1::/64")
@@ -93,7 +93,7 @@ func TestDelThatIsKilledAnywhereIsCleanedUp(t *testing.T) {
 		if err != nil {
 			t.Errorf("DEL that should be killed at change %d: %v", n, err)
 		}
-		second, err := s.run(call{verb: "ADD", container: "b", netns: other.Path, args: ofProd, config: masqueraded})
+		second, err := s.run(call{verb: "ADD", container: "b", netns: other.Path, args: ofProd, config: also(masqueraded, withPorts("8081:80"))})
 		if err != nil {
 			t.Fatalf("ADD after DEL was killed at change %d: %v", n, err)
 		}
