@@ -114,16 +114,10 @@ func (j *job) isStale(f conntrack.Flow, mappings []ports.Mapping, pod []netip.Ad
 	})
 }
 
-// PortRepairs is what [Plugin.RestorePorts] has found and done.
-type PortRepairs struct {
-	Pods    []ports.Pod // that have ports and are attached, by their records
-	Repairs []string    // what was mended, in words
-}
-
 // RestorePorts makes again what somebody has taken from the ports of the pods that are
 // attached, and takes away those of pods that are not. It is no CNI verb: the node agent
 // calls it, for all networks of the state directory.
-func (p *Plugin) RestorePorts(ctx context.Context, r *cni.Request) (done PortRepairs, err error) {
+func (p *Plugin) RestorePorts(ctx context.Context, r *cni.Request) (done ports.Restored, err error) {
 	j, err := p.begin(r)
 	if err != nil {
 		return done, err
@@ -136,6 +130,7 @@ func (p *Plugin) RestorePorts(ctx context.Context, r *cni.Request) (done PortRep
 	if err != nil {
 		return done, cni.Wrap(cni.CodeState, err, "look at the permissions of stateDir")
 	}
+	var attached []ports.Pod
 	for _, record := range records {
 		if record.Ports.IsZero() {
 			continue
@@ -145,10 +140,10 @@ func (p *Plugin) RestorePorts(ctx context.Context, r *cni.Request) (done PortRep
 			return done, cni.Wrap(cni.CodeKernel, err, "")
 		}
 		if exists && record.Owns(found.Alias) && j.finished(record) {
-			done.Pods = append(done.Pods, portsOf(record))
+			attached = append(attached, portsOf(record))
 		}
 	}
-	done.Repairs, err = j.ports.Restore(ctx, done.Pods)
+	done, err = j.ports.Restore(ctx, attached)
 	if errors.Is(err, unix.ENOENT) {
 		return done, nil // the last pod took the table along meanwhile
 	}

@@ -106,17 +106,27 @@ func check(c *nft.Conn, entries []entry) error {
 	return errors.Join(missing...)
 }
 
+// Restored is what [Table.Restore] has found and done.
+type Restored struct {
+	Repairs []string // what was mended, in words
+	Refused []Refused
+}
+
+// Refused is a pod whose ports could not be given back.
+type Refused struct {
+	Pod string
+	Err error // a [Conflict], or the kernel's
+}
+
 // Restore makes again what is missing of the pods' ports and of the rules, and takes
-// away ports that lead to pods which are gone. It returns what it has mended, in words.
-// A port that it cannot give back, since another pod has it, does not keep the others
-// from being mended.
-func (t *Table) Restore(ctx context.Context, pods []Pod) (repairs []string, err error) {
+// away ports that lead to pods which are gone. A port that it cannot give back, since
+// another pod has it, does not keep the others from being mended.
+func (t *Table) Restore(ctx context.Context, pods []Pod) (done Restored, err error) {
 	c, err := nft.Open()
 	if err != nil {
-		return nil, err
+		return done, err
 	}
 	defer c.Close()
-	var errs []error
 	err = t.locked(ctx, func() error {
 		if there, err := c.HasChain(ID, guardName); err != nil || !there && !wanted(pods) {
 			return err
@@ -125,7 +135,7 @@ func (t *Table) Restore(ctx context.Context, pods []Pod) (repairs []string, err 
 			if err := t.make(c); err != nil {
 				return err
 			}
-			repairs = append(repairs, damage.Error())
+			done.Repairs = append(done.Repairs, damage.Error())
 		}
 		for _, pod := range pods {
 			if ctx.Err() != nil {
@@ -137,19 +147,19 @@ func (t *Table) Restore(ctx context.Context, pods []Pod) (repairs []string, err 
 				continue
 			}
 			if err := t.add(c, entries); err != nil {
-				errs = append(errs, fmt.Errorf("pod %s: %w", pod.Name, err))
+				done.Refused = append(done.Refused, Refused{pod.Name, err})
 				continue
 			}
-			repairs = append(repairs, damage.Error())
+			done.Repairs = append(done.Repairs, damage.Error())
 		}
 		swept, err := t.sweep(c, pods)
-		repairs = append(repairs, swept...)
+		done.Repairs = append(done.Repairs, swept...)
 		return err
 	})
 	if err != nil {
 		err = fmt.Errorf("restoring host ports: %w", err)
 	}
-	return repairs, errors.Join(append(errs, err)...)
+	return done, err
 }
 
 func wanted(pods []Pod) bool {
