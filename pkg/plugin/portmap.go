@@ -23,30 +23,33 @@ func (j *job) endPortmap(ctx context.Context, given bool) error {
 	if given || j.config.Ports.IsZero() {
 		return nil
 	}
-	config, err := j.portmapConfig()
-	if err != nil {
-		return nil // a configuration of which nothing was understood
-	}
-	e := cni.Execution{Request: j.request, Kind: "plugin", Plugin: "portmap", Config: config}
-	if _, found := e.Find(); !found || !portmapWasHere() {
+	e := cni.Execution{Request: j.request, Kind: "plugin", Plugin: "portmap"}
+	if _, found := e.Find(); !found {
 		return nil
 	}
-	if _, err := e.Run(ctx, "DEL"); err != nil {
-		message, _ := cni.Texts(err)
-		return cni.Fail(cni.CodeDelegate, "removing what portmap made for the pod before flatnet gave host ports itself: "+message,
-			"DEL is repeated; without the program portmap in CNI_PATH its rules are left alone")
+	for _, backend := range portmapBackends() {
+		var err error
+		if e.Config, err = j.portmapConfig(backend); err != nil {
+			return nil // a configuration of which nothing was understood
+		}
+		if _, err := e.Run(ctx, "DEL"); err != nil {
+			message, _ := cni.Texts(err)
+			return cni.Fail(cni.CodeDelegate, "removing what portmap made for the pod before flatnet gave host ports itself: "+message,
+				"DEL is repeated; without the program portmap in CNI_PATH its rules are left alone")
+		}
+		j.log.Info("portmap removed its rules of the pod, if it had any from before flatnet gave host ports itself", "backend", backend)
 	}
-	j.log.Info("portmap removed its rules of the pod, which it made before flatnet gave host ports itself")
 	return nil
 }
 
-// portmapConfig is what the runtime would give to portmap.
-func (j *job) portmapConfig() ([]byte, error) {
+// portmapConfig is what the runtime would give to portmap, with the backend that is
+// meant: portmap looks into one only.
+func (j *job) portmapConfig(backend string) ([]byte, error) {
 	var given map[string]json.RawMessage
 	if err := json.Unmarshal(j.config.Raw, &given); err != nil {
 		return nil, err
 	}
-	config := map[string]any{"type": "portmap"}
+	config := map[string]any{"type": "portmap", "backend": backend}
 	for _, key := range []string{"cniVersion", "name", "runtimeConfig", "prevResult"} {
 		if value, has := given[key]; has {
 			config[key] = value
@@ -55,27 +58,31 @@ func (j *job) portmapConfig() ([]byte, error) {
 	return json.Marshal(config)
 }
 
-// portmapWasHere reports whether something of portmap's may be on the node: a chain of
-// iptables (of nft's kind), its own table, or tables of the old iptables, of which only
-// iptables knows what they hold.
-func portmapWasHere() bool {
+// portmapBackends returns those of which something may be on the node: its own table of
+// nftables; a chain of iptables (of nft's kind), or tables of the old iptables, of which
+// only iptables knows what they hold.
+func portmapBackends() (backends []string) {
+	ownTable, chains := false, false
 	for _, path := range []string{"/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"} {
 		names, err := os.ReadFile(path)
-		if err == nil && slices.Contains(strings.Fields(string(names)), "nat") {
-			return true
+		chains = chains || err == nil && slices.Contains(strings.Fields(string(names)), "nat")
+	}
+	if c, err := nft.Open(); err == nil {
+		defer c.Close()
+		has := func(f nft.Family, table, chain string) bool {
+			there, err := c.HasChain(nft.ID{Family: f, Name: table}, chain)
+			return err == nil && there
+		}
+		for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+			chains = chains || has(f, "nat", "CNI-HOSTPORT-DNAT")
+			ownTable = ownTable || has(f, "cni_hostport", "hostports")
 		}
 	}
-	c, err := nft.Open()
-	if err != nil {
-		return false
+	if ownTable {
+		backends = append(backends, "nftables")
 	}
-	defer c.Close()
-	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		for table, chain := range map[string]string{"nat": "CNI-HOSTPORT-DNAT", "cni_hostport": "hostports"} {
-			if there, err := c.HasChain(nft.ID{Family: f, Name: table}, chain); err == nil && there {
-				return true
-			}
-		}
+	if chains {
+		backends = append(backends, "iptables")
 	}
-	return false
+	return backends
 }
