@@ -81,6 +81,9 @@ func TestRepair(t *testing.T) {
 	n := s.Node("n1")
 	one := placePod(t, n, "one")
 	others := []*place{placePod(t, s.Node("n2"), "two"), placePod(t, s.Node("n3"), "three"), placePod(t, n, "neighbour")}
+	web := n.Prepare("test", "web")
+	web.Capabilities = map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}
+	must(t, web.Add())
 	awaitAllTasks(t, n)
 	intact := ours(t, n)
 	if text := ours(t, n); text != intact {
