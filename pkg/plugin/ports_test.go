@@ -557,3 +557,30 @@ func TestHostPortsOfPodsThatAreGone(t *testing.T) {
 	p.expect(p.outside, "tcp", "172.30.5.1:8080", "")
 	p.expect(p.outside, "tcp", "172.30.5.1:7070", "db 172.30.5.2")
 }
+
+// A NodePort of the same number comes first, as it does with kube-proxy and portmap:
+// whoever translates at dstnat does. And what filters forwarded packets sees the pod's
+// address and port, and the client's.
+func TestHostPortsBesideOthers(t *testing.T) {
+	p := newPortStage(t)
+	p.addPorts("web", p.web, withPorts("8080:80", "8081:80"))
+	p.addPorts("db", p.db, nil)
+	for _, f := range []struct{ family, web, db, node, client string }{
+		{"ip", "10.1.2.2", "10.1.2.3", "172.30.5.1", "172.30.5.2"},
+		{"ip6", "fd00:1::2", "[fd00:1::3]", "[fd00:35::1]", "fd00:35::2"},
+	} {
+		rules := fmt.Sprintf(`table %[1]s others {
+	chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local tcp dport 8080 dnat to %[3]s:80; }
+	chain output { type nat hook output priority -100; fib daddr type local tcp dport 8080 dnat to %[3]s:80; }
+	chain forward { type filter hook forward priority filter; %[1]s saddr %[4]s %[1]s daddr %[2]s tcp dport 80 reject with tcp reset; }
+}`, f.family, f.web, f.db, f.client)
+		p.expect(p.outside, "tcp", f.node+":8080", "web "+f.client)
+		p.expect(p.outside, "tcp", f.node+":8081", "web "+f.client)
+		if _, err := p.node.Output("nft", rules); err != nil {
+			t.Fatal(err)
+		}
+		p.expect(p.outside, "tcp", f.node+":8080", "db "+f.client)
+		p.expect(p.node.Namespace, "tcp", f.node+":8080", "db "+strings.Trim(f.node, "[]"))
+		p.expect(p.outside, "tcp", f.node+":8081", "")
+	}
+}
