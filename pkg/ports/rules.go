@@ -71,14 +71,6 @@ func (f family) digit() string {
 	return "4"
 }
 
-// header is what nft calls the family.
-func (f family) header() string {
-	if f == ipv6 {
-		return "ip6"
-	}
-	return "ip"
-}
-
 // length is that of an address, in bytes.
 func (f family) length() int {
 	if f == ipv6 {
