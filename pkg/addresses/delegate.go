@@ -1,18 +1,11 @@
 package addresses
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -24,10 +17,6 @@ import (
 
 // delegate executes another IPAM plugin with the environment and the complete
 // configuration of this one.
-//
-// The CNI library's package invoke does the same; it also links an HTTP stack
-// for tracing, which makes every ADD, delegated or not, slower to start by a
-// quarter of a millisecond.
 type delegate struct {
 	request *cni.Request
 	plugin  string
@@ -99,55 +88,20 @@ func (d *delegate) verb(ctx context.Context, verb string) error {
 	return err
 }
 
-// delegateTimeout bounds an execution of another plugin. A kubelet gives a
-// sandbox 4 minutes and then kills what runs; before that, an error can still
-// say what was waited for.
-const delegateTimeout = time.Minute
-
-// run executes the plugin and returns its standard output. Its standard error
-// becomes ours.
+// run executes the plugin and returns its standard output. Where it is not there, that
+// says so to who uses no other allocator.
 func (d *delegate) run(ctx context.Context, verb string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, delegateTimeout)
-	defer cancel()
-	path, err := d.find()
-	if err != nil {
-		return nil, err
-	}
-	var stdout bytes.Buffer
-	cmd := exec.CommandContext(ctx, path)
-	// GC releases attachments that its own environment does not name.
-	cmd.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+d.request.ContainerID,
-		"CNI_IFNAME="+d.request.IfName, "CNI_NETNS="+d.request.Netns)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(d.request.Config), &stdout, os.Stderr
-	err = cmd.Run()
-	if err == nil {
-		return stdout.Bytes(), nil
-	}
-	if ctx.Err() != nil {
-		return nil, cni.Fail(types.ErrTryAgainLater, fmt.Sprintf("IPAM plugin %s: %s took too long", d.plugin, verb), "")
-	}
-	var exit *exec.ExitError
-	var reported types.Error
-	if errors.As(err, &exit) && json.Unmarshal(stdout.Bytes(), &reported) == nil && reported.Msg != "" {
-		return nil, cni.Fail(reported.Code, fmt.Sprintf("IPAM plugin %s: %s", d.plugin, reported.Msg), reported.Details)
-	}
-	return nil, cni.Fail(cni.CodeDelegate, fmt.Sprintf("IPAM plugin %s: %s: %v", d.plugin, verb, err), strings.TrimSpace(stdout.String()))
-}
-
-func (d *delegate) find() (string, error) {
+	e := cni.Execution{Request: d.request, Kind: "IPAM plugin", Plugin: d.plugin, Config: d.request.Config}
 	if d.request.Path == "" {
-		return "", cni.Fail(types.ErrInvalidEnvironmentVariables, "required env variables [CNI_PATH] missing",
+		return nil, cni.Fail(types.ErrInvalidEnvironmentVariables, "required env variables [CNI_PATH] missing",
 			fmt.Sprintf("ipam.type %q is a plugin that has to be executed", d.plugin))
 	}
-	for _, directory := range filepath.SplitList(d.request.Path) {
-		path := filepath.Join(directory, d.plugin)
-		if info, err := os.Stat(path); directory != "" && err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path, nil
-		}
+	if _, found := e.Find(); !found {
+		// Not "not found": container runtimes take a DEL that says so for done.
+		return nil, cni.Fail(cni.CodeDelegate, fmt.Sprintf("IPAM plugin %s is not in CNI_PATH %s", d.plugin, d.request.Path),
+			"install it, or leave ipam.type away to use the built-in allocator")
 	}
-	// Not "not found": container runtimes take a DEL that says so for done.
-	return "", cni.Fail(cni.CodeDelegate, fmt.Sprintf("IPAM plugin %s is not in CNI_PATH %s", d.plugin, d.request.Path),
-		"install it, or leave ipam.type away to use the built-in allocator")
+	return e.Run(ctx, verb)
 }
 
 func fromIPNet(n net.IPNet) (netip.Prefix, bool) {

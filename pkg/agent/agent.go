@@ -25,6 +25,7 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newFabric(c, client, s).feature(),
 		newMasquerading(c, s).feature(),
 		newPods(c, s).feature(),
+		newHostPorts(c, s).feature(),
 		newPeers(s).feature(),
 		newHostKeeping(c, s).feature(),
 		newInstallation(c, s).feature(),

@@ -22,6 +22,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/policy"
+	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/service"
@@ -263,6 +264,23 @@ var examples = map[problem.Kind][]example{
 		a.pods.outsiders = []outsider{{netip.MustParseAddr("10.250.0.3"), "shop/web-1"}}
 		return telling(a)
 	}, "node n1: pods outside of the podCIDRs 10.244.1.0/24: hold 10.250.0.3 (shop/web-1)", "Delete them, so that they are made anew", ""}},
+	problem.HostPort: {
+		{func(*testing.T) []problem.Problem {
+			f := newHostPorts(Config{NodeName: "n1"}, &feature.Shared{})
+			has := ports.Mapping{HostPort: 8080, Protocol: "tcp", HostIP: netip.IPv4Unspecified()}
+			f.refused = []ports.Refused{{Pod: "shop/db", Err: &ports.Conflict{
+				Wanted: ports.Mapping{HostPort: 8080, Protocol: "tcp"}, Has: has, Pod: "shop/web", Leads: netip.MustParseAddrPort("10.244.1.5:80"),
+			}}}
+			return f.problems()
+		}, "node n1: host ports of pod shop/db: host port 8080/tcp is taken by pod shop/web, which has 0.0.0.0:8080/tcp (it leads to 10.244.1.5:80)",
+			"delete one of the two pods", ""},
+		{func(*testing.T) []problem.Problem {
+			f := newHostPorts(Config{NodeName: "n1"}, &feature.Shared{})
+			f.hidden = []hiddenPort{{ports.Taken{Mapping: ports.Mapping{HostPort: 30080, Protocol: "tcp", HostIP: netip.MustParseAddr("172.30.0.1")}, Pod: "shop/web"}, "shop/front:http"}}
+			return f.problems()
+		}, "node n1: host port 172.30.0.1:30080/tcp of pod shop/web: Service shop/front:http has the same port of that address, and Services come first: the pod is not reached there",
+			"give the pod another hostPort, or the Service another nodePort", ""},
+	},
 	problem.SysctlDirectory: {{func(t *testing.T) []problem.Problem {
 		return foundBy(t, &host.Keeper{Root: t.TempDir(), Sysctls: readOnlySysctls(t)}, host.Needs{IPv4: true, Underlay: []string{"eth0"}})
 	}, "node n1: sysctls: flatnetd may not write them: read-only file system", "named with --sysctl-dir", "node n1: sysctl net.ipv4.ip_forward; node n1: sysctl net.ipv4.conf.eth0.forwarding"}},

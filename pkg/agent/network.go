@@ -62,7 +62,7 @@ func (o ownNetwork) request(verb string) (*cni.Request, error) {
 	if len(network.PodCIDRs) == 0 {
 		return nil, feature.ErrNotYet
 	}
-	raw, err := install.Conflist(network, false)
+	raw, err := install.Conflist(network)
 	if err != nil {
 		return nil, err
 	}

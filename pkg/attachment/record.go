@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"github.com/flatnet-cni/flatnet/pkg/wire"
 )
 
@@ -30,6 +31,8 @@ type Record struct {
 	Exempt     []netip.Prefix `json:"exempt,omitempty"` // from masquerading
 	Pod        string         `json:"pod,omitempty"`    // namespace/name, for people
 	UID        string         `json:"uid,omitempty"`    // of the pod
+	// Ports of the node that lead to the pod.
+	Ports ports.Wanted `json:"ports,omitzero"`
 	// Closed are the directions in which ADD closed the pod, for the agent to open
 	// it: "ingress", "egress".
 	Closed []string  `json:"closed,omitempty"`

@@ -13,13 +13,12 @@ import (
 
 	build "github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
-	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 // TestPodsOfTheInstalledConfiguration does what a runtime does: it takes the
 // first configuration of the directory and executes the plugins of the other.
-// With the real portmap, host ports are reached from everywhere, and only a pod
-// that calls itself is translated.
+// Host ports are reached from everywhere, and only a pod that calls itself is
+// translated.
 func TestPodsOfTheInstalledConfiguration(t *testing.T) {
 	lab := netlab.Start(t)
 	lan := lab.Segment("lan")
@@ -31,11 +30,6 @@ func TestPodsOfTheInstalledConfiguration(t *testing.T) {
 	if n.SourceDir, err = build.Build(); err != nil {
 		t.Fatal(err)
 	}
-	plugins, err := reference.Plugins()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.write(n.bin("portmap"), n.read(filepath.Join(plugins, "portmap")), 0o755)
 	if _, err := n.Sync(t.Context(), Network{
 		Name: "flatnet", MTU: 1400, StateDir: filepath.Join(n.root, "state"),
 		PodCIDRs: prefixes("10.244.1.0/30", "10.244.9.0/24", "fd00:244:1::/64"),

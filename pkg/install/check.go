@@ -60,7 +60,7 @@ func (i *Installer) checkBinaries() (all []Finding) {
 }
 
 func (i *Installer) checkConflist(n Network) (all []Finding) {
-	wanted, err := Conflist(n, i.hasPortmap())
+	wanted, err := Conflist(n)
 	if err != nil {
 		all = append(all, Finding{i.conflist(), "cannot be written: " + err.Error(), "correct that value"})
 	} else if found := i.inspectConflist(n.Name, wanted); found.blocks != "" {

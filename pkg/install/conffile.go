@@ -28,7 +28,7 @@ func (i *Installer) syncConflist(ctx context.Context, w *writer, n Network) erro
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("writing %s: %w", i.conflist(), err)
 	}
-	wanted, err := Conflist(n, i.hasPortmap())
+	wanted, err := Conflist(n)
 	if err != nil {
 		return err
 	}
@@ -153,15 +153,6 @@ func (i *Installer) removeConflist(w *writer) error {
 		return nil
 	}
 	return w.remove(path)
-}
-
-// hasPortmap says whether the runtime could execute a plugin "portmap".
-func (i *Installer) hasPortmap() bool {
-	if i.BinDir == "" {
-		return false
-	}
-	info, err := os.Stat(filepath.Join(i.BinDir, "portmap"))
-	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
 // isConfiguration says whether a runtime reads a file of this name (libcni's

@@ -22,7 +22,7 @@ const conflistName = "10-flatnet.conflist"
 // flatnet's.
 const pluginType = "flatnet"
 
-// cniVersion is the newest that containerd 1.6 and Debian's portmap read. What
+// cniVersion is the newest that containerd 1.6 reads. What
 // 1.1.0 adds, STATUS and GC, flatnetd does for its node itself.
 const cniVersion = "1.0.0"
 
@@ -78,19 +78,15 @@ type subnet struct {
 // family are one set, the primary family's first. There is no ipMasq: what
 // leaves the cluster is masqueraded by flatnetd.
 //
-// With chainPortmap, the portmap plugin serves host ports. It is left at its
-// default "snat": true, and that is right in a routed network as well: only
-// traffic that would not find its way back is translated. portmap masquerades
-// what comes from the addresses in the result, which with flatnet are the pod's
-// own (/32, /128) and no subnet's, so that only a pod which calls itself
-// through a host port is meant; without it, it would get packets from its own
-// address and drop them. The rest of it is for connections from the node's
-// 127.0.0.1. Other pods and other nodes are seen with their own address.
-func Conflist(n Network, chainPortmap bool) ([]byte, error) {
+// There is no other plugin: flatnet gives ports of the node, and limits rates, itself.
+func Conflist(n Network) ([]byte, error) {
 	if err := n.validate(); err != nil {
 		return nil, err
 	}
-	flatnet := plugin{Type: pluginType, MTU: n.MTU, Policies: n.Policies, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)}}
+	flatnet := plugin{
+		Type: pluginType, MTU: n.MTU, Policies: n.Policies, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)},
+		Capabilities: map[string]bool{"portMappings": true, "bandwidth": true},
+	}
 	if n.StateDir != "" && filepath.Clean(n.StateDir) != netconf.DefaultStateDirectory {
 		flatnet.StateDir = n.StateDir
 	}
@@ -98,9 +94,6 @@ func Conflist(n Network, chainPortmap bool) ([]byte, error) {
 		return nil, err
 	}
 	l := list{CNIVersion: cniVersion, Name: n.Name, Plugins: []plugin{flatnet}}
-	if chainPortmap {
-		l.Plugins = append(l.Plugins, plugin{Type: "portmap", Capabilities: map[string]bool{"portMappings": true}})
-	}
 	text, err := json.MarshalIndent(l, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encoding network %s: %w", n.Name, err)

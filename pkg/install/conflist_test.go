@@ -14,7 +14,6 @@ func TestConflist(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		network Network
-		portmap bool
 		want    string
 		pool    string // as the plugin reads it
 	}{
@@ -36,6 +35,10 @@ func TestConflist(t *testing.T) {
             }
           ]
         ]
+      },
+      "capabilities": {
+        "bandwidth": true,
+        "portMappings": true
       }
     }
   ]
@@ -62,6 +65,10 @@ func TestConflist(t *testing.T) {
             }
           ]
         ]
+      },
+      "capabilities": {
+        "bandwidth": true,
+        "portMappings": true
       }
     }
   ]
@@ -70,9 +77,8 @@ func TestConflist(t *testing.T) {
 			pool: "fd00:244:1::1-fd00:244:1:0:ffff:ffff:ffff:ffff",
 		},
 		{
-			name:    "dual stack, several podCIDRs, IPv6 first, portmap",
+			name:    "dual stack, several podCIDRs, IPv6 first",
 			network: Network{Name: "flatnet", MTU: 1430, PodCIDRs: prefixes("fd00:244:1::/64", "10.244.1.0/24", "10.244.9.0/25", "fd00:244:9::/64")},
-			portmap: true,
 			want: `{
   "cniVersion": "1.0.0",
   "name": "flatnet",
@@ -99,11 +105,9 @@ func TestConflist(t *testing.T) {
             }
           ]
         ]
-      }
-    },
-    {
-      "type": "portmap",
+      },
       "capabilities": {
+        "bandwidth": true,
         "portMappings": true
       }
     }
@@ -115,7 +119,7 @@ func TestConflist(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := conflistOf(t, c.network, c.portmap)
+			got := conflistOf(t, c.network)
 			if got != c.want {
 				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
@@ -154,7 +158,7 @@ func TestConflistRefuses(t *testing.T) {
 		{Network{Name: "flatnet", Policies: "policies.json", PodCIDRs: prefixes("10.244.1.0/24")}, []string{"policies", "policies.json"}},
 		{Network{Name: "flatnet", StateDir: "run", PodCIDRs: prefixes("10.244.1.0/24")}, []string{"stateDir", "run"}},
 	} {
-		text, err := Conflist(c.network, false)
+		text, err := Conflist(c.network)
 		if err == nil {
 			t.Errorf("%+v gives\n%s", c.network, text)
 			continue

@@ -38,7 +38,7 @@ func (n *node) wantWhole(when string, oldConflist string) {
 	for _, name := range append(binaries(), conflistName) {
 		path, old, now := n.bin(name), content(name, "1"), content(name, "2")
 		if name == conflistName {
-			path, old, now = n.conf(name), oldConflist, conflistOf(n.t, network(), true)
+			path, old, now = n.conf(name), oldConflist, conflistOf(n.t, network())
 		}
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -107,11 +107,12 @@ func faultAt(t *testing.T, upgrade, kill bool, at int) bool {
 	n := newNode(t)
 	old := ""
 	if upgrade {
-		n.sync()
+		before := network()
+		before.MTU = 1280 // the configuration changes, too
+		if _, err := n.Sync(t.Context(), before); err != nil {
+			t.Fatal(err)
+		}
 		old = n.read(n.conf(conflistName))
-		n.write(n.bin("portmap"), "#!", 0o755) // the configuration changes, too
-	} else {
-		n.write(n.bin("portmap"), "#!", 0o755)
 	}
 	n.SourceDir = n.image("image2", "2")
 	failed := ""
@@ -140,7 +141,7 @@ func faultAt(t *testing.T, upgrade, kill bool, at int) bool {
 	n.Step = nil
 	n.age()
 	n.sync()
-	wantText(t, failed+": files", n.list(), "-rwxr-xr-x flatnet\n-rwxr-xr-x flatnet-ipam\n-rwxr-xr-x portmap\n-rw-r--r-- 10-flatnet.conflist")
+	wantText(t, failed+": files", n.list(), "-rwxr-xr-x flatnet\n-rwxr-xr-x flatnet-ipam\n-rw-r--r-- 10-flatnet.conflist")
 	wantText(t, failed+": findings", n.findings(), "")
 	return failed != ""
 }
@@ -148,7 +149,6 @@ func faultAt(t *testing.T, upgrade, kill bool, at int) bool {
 // Two versions of the agent may run on a node for a moment.
 func TestSeveralProcesses(t *testing.T) {
 	n := newNode(t)
-	n.write(n.bin("portmap"), "#!", 0o755)
 	old, fresh := n.SourceDir, n.image("image2", "2")
 	var group sync.WaitGroup
 	for _, source := range []string{old, fresh, old, fresh} {
@@ -177,7 +177,7 @@ func TestSeveralProcesses(t *testing.T) {
 			}
 		}
 		text, err := os.ReadFile(n.conf(conflistName))
-		if err == nil && string(text) != conflistOf(t, network(), true) {
+		if err == nil && string(text) != conflistOf(t, network()) {
 			t.Error("the configuration is torn")
 		}
 	}

@@ -28,7 +28,7 @@ type Installer struct {
 	// beside flatnetd.
 	SourceDir string
 	// BinDir is where the runtime executes plugins from, /opt/cni/bin. ""
-	// installs no binaries, and looks for no portmap.
+	// installs no binaries.
 	BinDir string
 	// ConfDir is where the runtime looks for networks, /etc/cni/net.d. ""
 	// writes no configuration.

@@ -13,7 +13,6 @@ import (
 
 	build "github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
-	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 // childVariable makes the test binary run Sync in a [node]'s directories; its
@@ -30,13 +29,7 @@ func TestMain(m *testing.M) {
 	if at, isChild := os.LookupEnv(childVariable); isChild {
 		os.Exit(child(at))
 	}
-	// Where iptables is, which is not in everybody's PATH.
-	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
-	// Builds may need the network, so they come before the namespaces.
-	if _, err := reference.Plugins(); err != nil {
-		fmt.Fprintln(os.Stderr, "install:", err)
-		os.Exit(1)
-	}
+	// A build may need the network, so it comes before the namespaces.
 	if _, err := build.Build(); err != nil {
 		fmt.Fprintln(os.Stderr, "install:", err)
 		os.Exit(1)
@@ -193,9 +186,9 @@ func wantText(t *testing.T, what, got, want string) {
 }
 
 // conflistOf is what the network's configuration must be.
-func conflistOf(t *testing.T, n Network, portmap bool) string {
+func conflistOf(t *testing.T, n Network) string {
 	t.Helper()
-	text, err := Conflist(n, portmap)
+	text, err := Conflist(n)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ const settle = 50 * time.Millisecond
 
 // Watch calls changed once when it has begun to watch, and after that whenever
 // something happened in BinDir or ConfDir that [Installer.Check] may see: to
-// flatnet's own files, to portmap, or to another configuration. What happens
+// flatnet's own files, or to another configuration. What happens
 // within 50 ms is told once; changed is never called twice at a time. Changes
 // that Sync makes are told as well.
 //
@@ -108,7 +108,7 @@ func (w *watch) handle(event fsnotify.Event) (relevant bool, err error) {
 	}
 	directory, name := filepath.Dir(event.Name), filepath.Base(event.Name)
 	return lost || !maps.Equal(before, w.at) ||
-		isIn(directory, w.installer.BinDir) && (name == "portmap" || slices.Contains(binaries(), name)) ||
+		isIn(directory, w.installer.BinDir) && slices.Contains(binaries(), name) ||
 		isIn(directory, w.installer.ConfDir) && isConfiguration(name), nil
 }
 

@@ -87,8 +87,6 @@ func TestWatchTells(t *testing.T) {
 		{"a removed binary", func() error { return os.Remove(n.bin("flatnet")) }},
 		{"a written binary", func() error { return os.WriteFile(n.bin("flatnet-ipam"), []byte("x"), 0o755) }},
 		{"a mode", func() error { return os.Chmod(n.bin("flatnet-ipam"), 0o644) }},
-		{"portmap", func() error { return os.WriteFile(n.bin("portmap"), []byte("x"), 0o755) }},
-		{"portmap's end", func() error { return os.Rename(n.bin("portmap"), n.bin("gone")) }},
 		{"a removed configuration", func() error { return os.Remove(n.conf(conflistName)) }},
 		{"a renamed configuration", func() error { return os.Rename(n.conf("87-podman.conflist"), n.conf(conflistName)) }},
 		{"another configuration", func() error { return os.WriteFile(n.conf("05-other.conf"), []byte("{}"), 0o644) }},

@@ -57,6 +57,34 @@ func (s *socket) isLocal(address netip.Addr) (bool, error) {
 	return err == nil && route.kind == unix.RTN_LOCAL, nil
 }
 
+// LeadsToPod reports whether the node's route to an address goes out by an interface of
+// flatnet's: whether a pod with that address is attached.
+// Equivalent to: `ip route get ADDRESS fibmatch; ip link show dev …`.
+func (n *Netlink) LeadsToPod(address netip.Addr) (bool, error) {
+	s := n.sockets[Host]
+	route, err := s.lookup(address)
+	switch {
+	case isGone(err) || isUnreachable(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("looking up the route to %s: %w", address, err)
+	case route.kind != unix.RTN_UNICAST || route.link == 0:
+		return false, nil
+	}
+	link, err := s.getLinkByIndex(route.link)
+	if isGone(err) {
+		return false, nil // since
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking up the route to %s: %w", address, err)
+	}
+	return link.Attrs().Group == Group, nil
+}
+
+// IsLocal reports whether an address is one of the node's own.
+// Equivalent to: `ip route get ADDRESS fibmatch`.
+func (n *Netlink) IsLocal(address netip.Addr) (bool, error) { return n.sockets[Host].isLocal(address) }
+
 // defaultMTU is taken where the node has no default route to learn from.
 const defaultMTU = 1500
 

@@ -23,6 +23,9 @@ type Settings struct {
 	// Guarded makes the interface forward IPv4 and drop what comes from a
 	// source address that is not routed to it (strict reverse path filter).
 	Guarded bool
+	// Localnet has the interface take packets from and to 127.0.0.0/8 for what can
+	// be routed: connections from the node's 127.0.0.1 to the other end.
+	Localnet bool
 	// WithoutIPv6 keeps the interface out of IPv6: no addresses, no multicast
 	// route, which the kernel keeps in one long list for all interfaces.
 	WithoutIPv6 bool
@@ -38,6 +41,9 @@ func (s Settings) String() string {
 	}
 	if s.Guarded {
 		text += fmt.Sprintf("; sysctl net.ipv4.conf.%s.forwarding=1 net.ipv4.conf.%s.rp_filter=1", s.Link, s.Link)
+	}
+	if s.Localnet {
+		text += fmt.Sprintf("; sysctl net.ipv4.conf.%s.route_localnet=1", s.Link)
 	}
 	if s.WithoutIPv6 {
 		text += fmt.Sprintf("; sysctl net.ipv6.conf.%s.disable_ipv6=1", s.Link)
@@ -59,6 +65,7 @@ const (
 	devconfForwarding = 1  // IPV4_DEVCONF_FORWARDING
 	devconfRPFilter   = 8  // IPV4_DEVCONF_RP_FILTER
 	devconfARPNotify  = 22 // IPV4_DEVCONF_ARP_NOTIFY
+	devconfLocalnet   = 26 // IPV4_DEVCONF_ROUTE_LOCALNET
 	inetConf          = 1  // IFLA_INET_CONF
 	inet6AddrGenMode  = 8  // IFLA_INET6_ADDR_GEN_MODE
 	addrGenModeNone   = 1  // IN6_ADDR_GEN_MODE_NONE
@@ -104,13 +111,16 @@ func (n *Netlink) sendSettings(o Settings, ipv6 bool) error {
 		r.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(o.Alias)))
 	}
 	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
-	if o.Guarded || o.Announcing {
+	if o.Guarded || o.Announcing || o.Localnet {
 		// By message and not by file below /proc/sys: no thread has to enter
 		// a namespace for it, and nothing has to be opened.
 		conf := families.AddRtAttr(unix.AF_INET, nil).AddRtAttr(inetConf, nil)
 		if o.Guarded {
 			conf.AddRtAttr(devconfForwarding, nl.Uint32Attr(1))
 			conf.AddRtAttr(devconfRPFilter, nl.Uint32Attr(1))
+		}
+		if o.Localnet {
+			conf.AddRtAttr(devconfLocalnet, nl.Uint32Attr(1))
 		}
 		if o.Announcing {
 			conf.AddRtAttr(devconfARPNotify, nl.Uint32Attr(1))
@@ -121,7 +131,7 @@ func (n *Netlink) sendSettings(o Settings, ipv6 bool) error {
 		// duplicate address detection and router solicitations.
 		families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(inet6AddrGenMode, nl.Uint8Attr(addrGenModeNone))
 	}
-	if o.Guarded || o.Announcing || ipv6 {
+	if o.Guarded || o.Announcing || o.Localnet || ipv6 {
 		r.AddData(families)
 	}
 	return s.Acknowledge(r)
@@ -161,6 +171,9 @@ func (n *Netlink) inspectSettings(o Settings) (string, error) {
 	}
 	if conf[devconfRPFilter] != 1 {
 		return fmt.Sprintf("net.ipv4.conf.%s.rp_filter is %d instead of 1 (strict)", o.Link, conf[devconfRPFilter]), nil
+	}
+	if o.Localnet && conf[devconfLocalnet] != 1 {
+		return fmt.Sprintf("net.ipv4.conf.%s.route_localnet is %d", o.Link, conf[devconfLocalnet]), nil
 	}
 	return "", nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"github.com/flatnet-cni/flatnet/pkg/wire"
 )
 
@@ -36,6 +37,7 @@ type Config struct {
 	IPAM                IPAM
 	MAC                 net.HardwareAddr // requested for the pod's interface, or nil
 	Bandwidth           *wire.Bandwidth  // nil where nothing is limited
+	Ports               ports.Wanted     // of the node, for the pod
 	PrevResult          *current.Result  // nil where there is none
 
 	// ValidAttachments is what GC is to keep; nil where the runtime did not
@@ -76,6 +78,7 @@ type document struct {
 	PrevResult          json.RawMessage `json:"prevResult"`
 	RuntimeConfig       runtimeConfig   `json:"runtimeConfig"`
 	bandwidthKeys
+	portmapKeys
 	Args struct {
 		CNI cniArgs `json:"cni"`
 	} `json:"args"`
@@ -90,6 +93,7 @@ type runtimeConfig struct {
 	MAC      string          `json:"mac"`
 
 	Bandwidth *bandwidthKeys `json:"bandwidth"`
+	PortMappings []portMapping `json:"portMappings"`
 }
 
 type cniArgs struct {
@@ -133,7 +137,7 @@ func parse(r *cni.Request, isIPAM bool) (*Config, *Arguments, error) {
 	}{
 		{c.readDirectory, true}, {c.readSource, true},
 		{c.readPolicies, false}, {c.readMTU, false}, {c.readPrefix, false}, {c.readExemptions, false}, {c.readDNS, false},
-		{c.readLog, false}, {c.readPrevResult, false}, {c.readMAC, false}, {c.readBandwidth, false}, {c.readAllocator, false},
+		{c.readLog, false}, {c.readPrevResult, false}, {c.readMAC, false}, {c.readPorts, false}, {c.readBandwidth, false}, {c.readAllocator, false},
 	} {
 		if err := read.f(&d, arguments); err != nil && (strict || read.required) {
 			return nil, nil, err

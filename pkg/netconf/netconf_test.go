@@ -18,6 +18,33 @@ func parseText(text, args string) (*Config, *Arguments, error) {
 
 const ranges = `"ipam": {"ranges": [[{"subnet": "10.1.2.0/24"}]]}`
 
+// mapping is a configuration in which the runtime asks for ports.
+func mapping(mappings ...string) string {
+	return `{"runtimeConfig": {"portMappings": [{` + strings.Join(mappings, "}, {") + `}]}, ` + ranges + `}`
+}
+
+// What is asked for of ports comes out as it is meant.
+func TestPorts(t *testing.T) {
+	c, _, err := parseText(mapping(
+		`"hostPort": 8080, "containerPort": 80, "protocol": "TCP"`, `"hostPort": 8080, "containerPort": 80`, // the same
+		`"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "::ffff:192.0.2.1"`,
+		`"hostPort": 53, "containerPort": 5353, "protocol": "SCTP", "hostIP": "::"`,
+	), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(c.Ports.Mappings), "[8080/tcp 192.0.2.1:53/udp [::]:53/sctp]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if c.Ports.KeepSource || c.Ports.MasqueradeAll {
+		t.Errorf("%+v", c.Ports)
+	}
+	c, _, err = parseText(`{"snat": false, "masqAll": true, "markMasqBit": 5, "backend": "nftables", "conditionsV4": [], `+ranges+`}`, "")
+	if err != nil || !c.Ports.KeepSource || !c.Ports.MasqueradeAll || !c.Ports.IsZero() {
+		t.Errorf("%v, %+v", err, c)
+	}
+}
+
 func TestBadConfigurations(t *testing.T) {
 	for _, c := range []struct {
 		config, args string
@@ -49,6 +76,21 @@ func TestBadConfigurations(t *testing.T) {
 		{config: `{"args": {"cni": {"mac": "01:00:00:00:00:00"}}, ` + ranges + `}`, code: 7, want: []string{"args.cni.mac", "unicast"}},
 		{config: `{"runtimeConfig": {"ips": ["10.1.2"]}, ` + ranges + `}`, code: 7, want: []string{"runtimeConfig.ips[0]", "10.1.2"}},
 		{config: `{"args": {"cni": {"ips": ["fe80::1%eth0"]}}, ` + ranges + `}`, code: 7, want: []string{"args.cni.ips[0]", "fe80::1%eth0"}},
+		{config: mapping(`"hostPort": 0, "containerPort": 80`), code: 7, want: []string{"runtimeConfig.portMappings[0].hostPort", "0", "1 to 65535"}},
+		{config: mapping(`"hostPort": 70000, "containerPort": 80`), code: 7, want: []string{"portMappings[0].hostPort", "70000"}},
+		{config: mapping(`"hostPort": 80, "containerPort": -1`), code: 7, want: []string{"portMappings[0].containerPort", "-1"}},
+		{config: mapping(`"hostPort": 80`), code: 7, want: []string{"portMappings[0].containerPort", "0"}},
+		{config: mapping(`"hostPort": "80", "containerPort": 80`), code: 6, want: []string{"hostPort", "string"}},
+		{config: mapping(`"hostPort": 80, "containerPort": 80, "protocol": "icmp"`), code: 7, want: []string{"portMappings[0].protocol", `"icmp"`, "tcp, udp or sctp"}},
+		{config: mapping(`"hostPort": 80, "containerPort": 80, "hostIP": "node"`), code: 7, want: []string{"portMappings[0].hostIP", `"node"`}},
+		{config: mapping(`"hostPort": 80, "containerPort": 80, "hostIP": "fe80::1%eth0"`), code: 7, want: []string{"portMappings[0].hostIP", "fe80::1%eth0"}},
+		{config: mapping(`"hostPort": 80, "containerPort": 80, "hostIP": "224.0.0.1"`), code: 7, want: []string{"portMappings[0].hostIP", "224.0.0.1"}},
+		{config: mapping(`"hostPort": 80, "containerPort": 80`, `"hostPort": 80, "containerPort": 81, "hostIP": "10.0.0.1"`), code: 7, want: []string{"portMappings[1].hostPort", "80/tcp", "port 80"}},
+		{config: `{"conditionsV4": ["-s", "10.0.0.0/8"], ` + ranges + `}`, code: 7, want: []string{"conditionsV4", "NetworkPolicy"}},
+		{config: `{"conditionsV6": ["-s", "fd00::/8"], ` + ranges + `}`, code: 7, want: []string{"conditionsV6"}},
+		{config: `{"markMasqBit": 32, ` + ranges + `}`, code: 7, want: []string{"markMasqBit", "32"}},
+		{config: `{"markMasqBit": 3, "externalSetMarkChain": "KUBE-MARK-MASQ", ` + ranges + `}`, code: 7, want: []string{"markMasqBit", "externalSetMarkChain"}},
+		{config: `{"backend": "ebpf", ` + ranges + `}`, code: 7, want: []string{"backend", `"ebpf"`}},
 		{config: `{` + ranges + `}`, args: "IP=x", code: 7, want: []string{"CNI_ARGS IP", `"x"`}},
 		{config: `{` + ranges + `}`, args: "IP", code: 4, want: []string{`"IP"`, "CNI_ARGS"}},
 		{config: `{` + ranges + `}`, args: "A=B;C=D", code: 4, want: []string{"A=B", "C=D", "IgnoreUnknown"}},
@@ -160,6 +202,8 @@ func FuzzConfiguration(f *testing.F) {
 	f.Add(`{"ipam": {"ranges": [[{"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.5", "gateway": "10.1.2.1"}]], "routes": [{"dst": "::/0", "gw": "fe80::1", "table": 7}]}}`)
 	f.Add(`{"mtu": 1400, "dns": {"search": ["a"]}, "runtimeConfig": {"ips": ["fd00::5"], "mac": "02:00:00:00:00:01"}, "ipam": {"subnet": "fd00::/64"}}`)
 	f.Add(`{"ingressRate": 8, "ingressBurst": 8, "unshapedSubnets": ["10.0.0.0/8"], "runtimeConfig": {"bandwidth": {"egressRate": 1e6, "egressBurst": -1, "shapedSubnets": ["::/0"]}}, "ipam": {"subnet": "fd00::/64"}}`)
+	f.Add(mapping(`"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "::1"`))
+	f.Add(`{"snat": false, "masqAll": true, "markMasqBit": 5, "conditionsV4": ["-s"], "backend": "iptables", ` + ranges + `}`)
 	f.Add(`{"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}], "ipam": {"type": "static"}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, command := range []string{"ADD", "DEL", "GC"} {

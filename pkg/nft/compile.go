@@ -14,7 +14,8 @@ import (
 // like `nft` makes it, and a test compares that with what nft makes of them. Only
 // what flatnet's rules use is understood:
 //
-//	FIELDS VALUE, FIELDS != VALUE          one field; of bits, any of those that are given
+//	FIELDS VALUE, FIELDS != VALUE          one field; of bits, any of those that are given;
+//	                                       of an address, a prefix as well
 //	FIELD FIRST-LAST                       of a port
 //	FIELDS @set, FIELDS != @set            several fields are joined by " . "
 //	FIELDS vmap @map
@@ -320,6 +321,10 @@ func (c *compiler) match() error {
 	value, bits, err := first.value(word)
 	if err != nil {
 		return err
+	}
+	if first.kind == kindAddress && len(value) < first.size {
+		// Like nft: a prefix of whole bytes is the beginning of the field.
+		c.made[len(c.made)-1].with[payloadLength] = number(4, uint32(len(value)))
 	}
 	if bits != nil {
 		c.emit(mask(0, bits))

@@ -45,6 +45,14 @@ table inet t {
 	set ended6 { type ipv6_addr . inet_service . ipv6_addr . inet_service . inet_proto; }
 	set ports4 { type ipv4_addr . inet_service; }
 	map egress4 { type ipv4_addr : verdict; }
+	map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
+	map any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
+	map one4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+	map one6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+	set turned4 { type ipv4_addr . ipv4_addr; }
+	set turned6 { type ipv6_addr . ipv6_addr; }
+	set masked6 { type ipv6_addr . inet_proto . inet_service; }
+	chain arriving { type nat hook prerouting priority -90; }
 	chain rules { type filter hook forward priority 0; }
 	chain entering { type filter hook prerouting priority 0; }
 	chain leaving { type nat hook postrouting priority 0; }
@@ -94,6 +102,20 @@ var rules = []struct{ chain, text string }{
 	{"inet t entering", "iifgroup 70 meta nfproto ipv4 fib saddr . iif oif 0 drop"},
 	{"inet t rules", "tcp flags syn tcp option maxseg size set rt mtu"},
 	{"inet t leaving", "meta l4proto 255 masquerade"},
+	{"inet t arriving", "dnat ip to ip daddr . meta l4proto . th dport map @one4"},
+	{"inet t arriving", "dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6"},
+	{"inet t arriving", "fib daddr type != local return"},
+	{"inet t arriving", "fib daddr type local accept"},
+	{"inet t arriving", "ip6 daddr ::1 return"},
+	{"inet t arriving", "meta nfproto ipv4 dnat ip to meta l4proto . th dport map @any4"},
+	{"inet t arriving", "meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @any6"},
+	{"inet t leaving", "ip saddr . ip daddr @turned4 masquerade fully-random"},
+	{"inet t leaving", "ip6 saddr . ip6 daddr @turned6 masquerade fully-random"},
+	{"inet t leaving", "ct status dnat ip6 daddr . meta l4proto . th dport @masked6 masquerade fully-random"},
+	{"inet t entering", "iifgroup 70 ip daddr 127.0.0.0/8 drop"},
+	{"inet t entering", "iifgroup 70 ip saddr 127.0.0.0/8 drop"},
+	{"inet t entering", "ip6 saddr 2001:db8::/32 drop"},
+	{"inet t entering", "ip saddr 10.0.0.0/16 drop"},
 	{"inet t rules", "ct state established,related accept"},
 	{"inet t rules", "ip saddr 172.16.0.0/12 tcp dport 80 drop"},
 	{"inet t rules", "reject"},

@@ -42,6 +42,7 @@ const (
 	ctOriginal                                               = 0 // IP_CT_DIR_ORIGINAL
 
 	fibSource, fibIIF       = 1, 8
+	fibDestination          = 2
 	fibOIF, fibType         = 1, 3
 	numgenRandom            = 1
 	routeTCPMSS             = 3
@@ -69,6 +70,9 @@ const (
 func payload(r register, base, offset, length uint32) expression {
 	return expression{"payload", []attribute{number(1, r.number()), number(2, base), number(3, offset), number(4, length)}}
 }
+
+// payloadLength is which attribute of payload's is the length.
+const payloadLength = 3
 
 func meta(r register, key uint32) expression {
 	return expression{"meta", []attribute{number(1, r.number()), number(2, key)}}

@@ -92,6 +92,7 @@ var fields = map[string]field{
 	"ct original ip6 daddr": {size: 16, kind: kindAddress, load: loadOriginal(ctDstIP6)},
 	"ct original proto-dst": {size: 2, kind: kindPort, load: loadOriginal(ctProtoDst)},
 
+	"fib daddr type":      {size: 4, kind: kindAddressType, load: func(r register) expression { return fib(r, fibType, fibDestination) }},
 	"fib saddr type":      {size: 4, kind: kindAddressType, load: func(r register) expression { return fib(r, fibType, fibSource) }},
 	"fib saddr . iif oif": {size: 4, load: func(r register) expression { return fib(r, fibOIF, fibSource|fibIIF) }},
 }
@@ -150,6 +151,9 @@ func (f field) address(s string) (value, bits []byte, err error) {
 	}
 	if p.IsSingleIP() {
 		return value, nil, nil
+	}
+	if p.Bits() > 0 && p.Bits()%8 == 0 {
+		return value[:p.Bits()/8], nil, nil // the rest is not even loaded
 	}
 	bits = make([]byte, f.size)
 	for i := range p.Bits() {

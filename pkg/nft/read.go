@@ -165,6 +165,33 @@ func (c *Conn) Elements(id ID, s Set, yield func(Element)) error {
 	return err
 }
 
+// Element returns the element with a key; found is false where there is none, or no such
+// set. The set's elements are no intervals.
+// Equivalent to: `nft get element FAMILY TABLE NAME { … }`.
+func (c *Conn) Element(id ID, s Set, key string) (e Element, found bool, err error) {
+	made, err := s.shape()
+	if err != nil {
+		return e, false, err
+	}
+	list := beginAttribute(nil, 1) // NFTA_LIST_ELEM
+	list = appendData(list, unix.NFTA_SET_ELEM_KEY, key)
+	endAttribute(list, 0)
+	a, err := c.get(byte(id.Family), unix.NFT_MSG_GETSETELEM,
+		text(unix.NFTA_SET_ELEM_LIST_TABLE, id.Name), text(unix.NFTA_SET_ELEM_LIST_SET, s.Name),
+		attribute{kind: unix.NFTA_SET_ELEM_LIST_ELEMENTS | flagNested, value: list})
+	if errors.Is(err, unix.ENOENT) {
+		return e, false, nil
+	}
+	if err != nil {
+		return e, false, fmt.Errorf("reading element { %s } of nftables set %s %s: %w", made.key.text(key, ""), id, s.Name, err)
+	}
+	for _, raw := range netlink.Attributes(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
+		e, _ = made.element(raw)
+		return e, true, nil
+	}
+	return e, false, nil
+}
+
 // element decodes one; end says that it is where an interval no longer holds.
 func (s *shape) element(raw []byte) (e Element, end bool) {
 	a := parse(raw)

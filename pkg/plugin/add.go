@@ -18,8 +18,8 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/wire"
 )
 
-// Add attaches a pod (SPEC.md, "ADD"): address, record, wire, rules, in this
-// order. Whatever fails, nothing is left of the steps before it; if the process
+// Add attaches a pod (SPEC.md, "ADD"): address, record, rules, wire, ports of the
+// node, in this order. Whatever fails, nothing is left of the steps before it; if the process
 // is killed, DEL or GC finds all of it.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (result *current.Result, err error) {
 	j, err := p.begin(r)
@@ -120,6 +120,10 @@ func (j *job) attach(ctx context.Context) (_ *addresses.Lease, _ *attachment.Rec
 	if err := j.connect(record); err != nil {
 		return nil, nil, err
 	}
+	steps.push(func() error { return errors.Join(j.returnPorts(ctx, *record), record.Wire.Remove(j.kernel)) })
+	if err := j.givePorts(ctx, *record); err != nil {
+		return nil, nil, err
+	}
 	return lease, record, nil
 }
 
@@ -193,7 +197,7 @@ func (j *job) plan(lease *addresses.Lease) (*attachment.Record, error) {
 		},
 		IPAM: j.config.IPAM.Type, DataDir: j.config.IPAM.DataDirectory,
 		Masquerade: j.config.IPMasq, Pod: j.arguments.Pod(), UID: j.arguments.UID,
-		Closed: j.directions(), Since: time.Now().UTC().Truncate(time.Second),
+		Ports: j.config.Ports, Closed: j.directions(), Since: time.Now().UTC().Truncate(time.Second),
 	}
 	if j.config.IPMasq {
 		record.Exempt = append(subnets(lease), j.config.NonMasqueradeCIDRs...)
@@ -214,6 +218,7 @@ func (j *job) plan(lease *addresses.Lease) (*attachment.Record, error) {
 			record.Wire.Gateways = append(record.Wire.Gateways, ip.Gateway)
 		}
 	}
+	record.Wire.Localnet = record.Ports.Localnet(record.Wire.Addresses)
 	lease.Routes = routes(lease)
 	for _, r := range lease.Routes {
 		record.Wire.Routes = append(record.Wire.Routes, toWire(r))

@@ -39,7 +39,7 @@ func (p *Plugin) Check(ctx context.Context, r *cni.Request) (err error) {
 	if err := j.compareResult(&record); err != nil {
 		return err
 	}
-	problems := errors.Join(record.Wire.Check(j.kernel), j.unguarded(need(record), j.rules.Check))
+	problems := errors.Join(record.Wire.Check(j.kernel), j.unguarded(need(record), j.rules.Check), j.ports.Check(portsOf(record)))
 	if problems != nil {
 		return cni.Fail(cni.CodeCheck, "attachment differs from what ADD made: "+problems.Error(),
 			"run the command shown for each, or delete the pod, so that it is made anew")

@@ -8,9 +8,9 @@ import (
 
 // masqueraded is the configuration with the most steps, on a full stage for a pod of
 // prod.
-var masqueraded = map[string]any{
+var masqueraded = also(map[string]any{
 	"ipMasq": true, "ingressRate": 1_000_000, "ingressBurst": 1_000_000, "egressRate": 1_000_000, "egressBurst": 1_000_000,
-}
+}, withPorts("8080:80", "172.30.0.1:53:5353/udp"))
 
 func newFullStage(t *testing.T) *stage {
 	s := newStage(t, "10.1.2.0/24", "fd00:1::/64")
@@ -95,7 +95,7 @@ func TestDelThatIsKilledAnywhereIsCleanedUp(t *testing.T) {
 		if err != nil {
 			t.Errorf("DEL that should be killed at change %d: %v", n, err)
 		}
-		second, err := s.run(call{verb: "ADD", container: "b", netns: other.Path, args: ofProd, config: masqueraded})
+		second, err := s.run(call{verb: "ADD", container: "b", netns: other.Path, args: ofProd, config: also(masqueraded, withPorts("8081:80"))})
 		if err != nil {
 			t.Fatalf("ADD after DEL was killed at change %d: %v", n, err)
 		}

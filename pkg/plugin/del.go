@@ -38,13 +38,16 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) (err error) {
 // detach removes the attachment of the job's key.
 func (j *job) detach(ctx context.Context) error {
 	record, recorded := j.records.Get(j.key)
+	if err := j.endPortmap(ctx, recorded && !record.Ports.IsZero()); err != nil {
+		return err
+	}
 	if !recorded {
 		var err error
 		if record, err = j.reconstruct(ctx); err != nil {
 			return err
 		}
 	}
-	if err := j.disconnect(record); err != nil {
+	if err := j.disconnect(ctx, record); err != nil {
 		return cni.Wrap(cni.CodeKernel, err, "the address stays reserved until DEL succeeds")
 	}
 	if err := j.release(ctx, record, recorded); err != nil {
@@ -53,13 +56,18 @@ func (j *job) detach(ctx context.Context) error {
 	return cni.Wrap(cni.CodeState, j.records.Delete(j.key), "look at the permissions of stateDir")
 }
 
-// disconnect removes everything in the kernel that leads to the pod. The set
-// element goes first: the kernel's waiting for it then happens beside its
+// disconnect removes everything in the kernel that leads to the pod. Elements
+// of sets go first: the kernel's waiting for it then happens beside its
 // waiting for the interface.
-func (j *job) disconnect(record attachment.Record) error {
+func (j *job) disconnect(ctx context.Context, record attachment.Record) error {
 	settle, err := j.rules.Remove(need(record))
 	defer settle()
 	if err := removed(err); err != nil {
+		return err
+	}
+	settlePorts, err := j.takePorts(ctx, record)
+	defer settlePorts()
+	if err != nil {
 		return err
 	}
 	if err := j.removeInterfaces(record); err != nil {
@@ -81,7 +89,7 @@ func (j *job) disconnect(record attachment.Record) error {
 func (j *job) reconstruct(ctx context.Context) (attachment.Record, error) {
 	host, pod := j.key.MACs()
 	record := attachment.Record{
-		Key: j.key, IPAM: j.config.IPAM.Type, DataDir: j.config.IPAM.DataDirectory, Masquerade: j.config.IPMasq,
+		Key: j.key, IPAM: j.config.IPAM.Type, DataDir: j.config.IPAM.DataDirectory, Masquerade: j.config.IPMasq, Ports: j.config.Ports,
 		Wire: wire.Wire{Host: kernel.End{MAC: host}, Pod: kernel.End{Name: j.request.IfName, MAC: pod}},
 	}
 	if j.config.IPAM.Type != "" {

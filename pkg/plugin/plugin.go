@@ -20,6 +20,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/namespace"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
+	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 )
 
@@ -45,6 +46,7 @@ type job struct {
 	records   *attachment.Directory
 	rules     *rules.Rules
 	closed    *closed.Table
+	ports     *ports.Table
 	log       *slog.Logger
 	closeLog  func()
 
@@ -67,6 +69,7 @@ func (p *Plugin) begin(r *cni.Request) (*job, error) {
 		closed:  &closed.Table{Step: p.Step},
 		living:  &namespace.Living{},
 	}
+	j.ports = &ports.Table{Lock: ports.LockIn(config.StateDirectory), Living: j.attached, Step: p.Step}
 	j.records.Step = p.Step
 	j.log, j.closeLog = openLog(config.Log)
 	j.log = j.log.With("verb", r.Command, "network", r.Network)

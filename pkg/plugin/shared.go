@@ -17,8 +17,8 @@ import (
 )
 
 // What attachments share on a node: that it forwards, that it answers to the
-// gateways, the nftables rules, the table of those that begin closed. The first attachment makes it, the last takes
-// it along. A lock keeps the last DEL from removing what an ADD, which has
+// gateways, the nftables rules, the tables of those that begin closed and of the node's
+// ports. The first attachment makes it, the last takes it along. A lock keeps the last DEL from removing what an ADD, which has
 // written its record before, is about to rely on: whoever joins what is there
 // shares the lock with others, whoever makes or removes it has it alone. To join
 // takes a millisecond on a quiet node, but where pods come and go by the dozen
@@ -61,6 +61,11 @@ func (j *job) makeAll(record attachment.Record) error {
 	if err := j.unguarded(need(record), j.rules.Add); err != nil {
 		return cni.Wrap(cni.CodeKernel, err, "")
 	}
+	if !record.Ports.IsZero() {
+		if err := j.ports.Make(); err != nil {
+			return cni.Wrap(cni.CodeKernel, err, "the pod has ports of the node, which need nftables")
+		}
+	}
 	return j.shut(record)
 }
 
@@ -74,6 +79,9 @@ func (j *job) join(record attachment.Record) (joined bool, err error) {
 		joined, err = j.rules.Join(n)
 		return err
 	})
+	if err == nil && joined && !record.Ports.IsZero() {
+		joined, err = j.ports.Present()
+	}
 	return joined, cni.Wrap(cni.CodeKernel, err, "")
 }
 
@@ -95,7 +103,7 @@ func (j *job) unshare(record attachment.Record) error {
 	}
 	last := func() bool { return !j.records.Others(j.key) }
 	return j.alone(last, func() error {
-		err := errors.Join(j.kernel.RemoveAnswered(), removed(j.rules.Clear()))
+		err := errors.Join(j.kernel.RemoveAnswered(), removed(j.rules.Clear()), removed(j.ports.Clear()))
 		if j.config.Policies != "" || len(record.Closed) > 0 {
 			err = errors.Join(err, removed(j.closed.Clear()))
 		}

@@ -27,6 +27,7 @@ const (
 	PeerFamily                     // another node has no address of the family that it would take
 	PeerRoute                      // there is no route to another node
 	PodsOutside                    // pods hold addresses that are no longer this node's
+	HostPort                       // a port of the node does not lead to the pod that asked for it
 	SysctlDirectory                // sysctls cannot be written at all
 	Sysctl                         // a sysctl is not as needed
 	ForwardChain                   // a chain of hook forward drops pods' packets
@@ -93,6 +94,8 @@ var descriptions = [numberOfKinds]description{
 		"look at `ip route get` with that address; give the node a route, or use fabric auto or vxlan"},
 	PodsOutside: {"pods-outside", "the node's podCIDRs were changed while pods ran: other nodes have no route to these pods",
 		"delete the pods, so that they are made anew"},
+	HostPort: {"host-port", "a port of the node that a pod asked for (hostPort) does not lead to it",
+		"the sentence says what has the port; `nft list table inet flatnet-ports` shows what is there"},
 	SysctlDirectory: {"sysctl-directory", "flatnetd cannot write sysctls at all",
 		"let flatnetd write the node's /proc/sys: in a container it is read-only unless the node's own is mounted, and named with --sysctl-dir"},
 	Sysctl: {"sysctl", "a setting of the kernel is not as needed, and could not be set",

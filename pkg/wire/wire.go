@@ -49,6 +49,8 @@ type Wire struct {
 	Routes []Route `json:"routes,omitempty"`
 	// Bandwidth is what it may carry; nil means all that it can.
 	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
+	// Localnet lets connections from the node's 127.0.0.1 go out to the pod.
+	Localnet bool `json:"localnet,omitempty"`
 	// ChangedMAC is the pod's MAC address where it is no longer the one that
 	// the wire was made with.
 	ChangedMAC kernel.MAC `json:"-"`
@@ -102,7 +104,7 @@ func (w Wire) Objects() []kernel.Object {
 	ipv6 := slices.Contains(w.families(), true)
 	add(
 		kernel.Pair{Host: w.Host, Pod: kernel.End{Name: w.Pod.Name, MAC: w.podMAC()}, MTU: w.MTU},
-		kernel.Settings{Side: kernel.Host, Link: w.Host.Name, Alias: w.Alias, Guarded: true, WithoutIPv6: !ipv6},
+		kernel.Settings{Side: kernel.Host, Link: w.Host.Name, Alias: w.Alias, Guarded: true, Localnet: w.Localnet, WithoutIPv6: !ipv6},
 		kernel.Settings{Side: kernel.Pod, Link: w.Pod.Name, Announcing: true, IPv6: ipv6},
 	)
 	// Before the interfaces are up: there is nothing yet that the kernel has to wait for.

@@ -26,6 +26,9 @@ type Pod struct {
 	// Took is how long the runtime waited for the last verb.
 	Took time.Duration
 
+	// Capabilities are what the runtime gives to plugins that can do with it.
+	Capabilities map[string]any
+
 	conflist string
 }
 
@@ -101,7 +104,8 @@ func (p *Pod) Address(ipv6 bool) netip.Addr {
 func (p *Pod) arguments() *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID: p.Namespace.Name, NetNS: p.Path, IfName: "eth0",
-		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", p.Space}, {"K8S_POD_NAME", p.Name}, {"K8S_POD_UID", p.UID}},
+		CapabilityArgs: p.Capabilities,
+		Args:           [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", p.Space}, {"K8S_POD_NAME", p.Name}, {"K8S_POD_UID", p.UID}},
 	}
 }
 

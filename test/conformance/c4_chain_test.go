@@ -74,6 +74,44 @@ var chainItems = []item{
 			mapped(s, world, a, s.of(res, false), 30080)
 		}, ports, object{"type": "portmap", "backend": "iptables", "snat": true, "capabilities": object{"portMappings": true}})
 	}},
+	{"C4.7", must, "a pod that portmap gave a port keeps it, and DEL with a list without portmap leaves nothing of it", func(s *stage) {
+		for _, backend := range []string{"nftables", "iptables"} {
+			program := map[string]string{"nftables": "nft", "iptables": "iptables"}[backend]
+			s.needs("portmap", program)
+			// What portmap leaves in any case: empty chains and tables.
+			rules := func() (lines string) {
+				for _, command := range [][]string{{"nft", "list", "ruleset"}, {"iptables-save", "-t", "nat"}, {"ip6tables-save", "-t", "nat"}} {
+					text, err := s.node.Output(command[0], command[1:]...)
+					s.expect(err)
+					for _, line := range strings.Split(text, "\n") {
+						if strings.Contains(line, "dnat to") || strings.Contains(line, "CNI-DN-") || strings.Contains(line, "to-destination") {
+							lines += line + "\n"
+						}
+					}
+				}
+				return lines
+			}
+			conf := with(s.dual("1.0.0"), object{"capabilities": object{"portMappings": true}})
+			before := s.library("1.0.0", s.dual("1.0.0"), object{"type": "portmap", "backend": backend, "capabilities": object{"portMappings": true}})
+			now := s.library("1.0.0", conf)
+			a, b := s.pod("before-"+backend), s.pod("now-"+backend)
+			old, fresh := before.runtime(a, kubernetes(a)...), now.runtime(b, kubernetes(b)...)
+			old.CapabilityArgs = map[string]any{"portMappings": []object{{"hostPort": 30080, "containerPort": 8080, "protocol": "udp"}}}
+			fresh.CapabilityArgs = map[string]any{"portMappings": []object{{"hostPort": 30081, "containerPort": 8080, "protocol": "udp"}}}
+			before.add(old)
+			now.add(fresh)
+			if rules() == "" {
+				s.failf("%s: portmap made no rule", backend)
+			}
+			s.expect(now.del(old))
+			if left := rules(); strings.Contains(left, "30080") || strings.Contains(left, "CNI-DN-") {
+				s.failf("%s: left behind:\n%s", backend, left)
+			}
+			s.expect(now.check(fresh))
+			s.expect(now.del(fresh))
+			s.expect(now.del(fresh))
+		}
+	}},
 	{"C4.3", must, "tuning after this plugin: a sysctl and another MAC, which CHECK accepts", func(s *stage) {
 		const mac = "02:0a:0b:0c:0d:0e"
 		chained(s, func(a attachment, res result, _ *libcni.RuntimeConf) {

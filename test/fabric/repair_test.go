@@ -60,6 +60,10 @@ var damages = []damage{
 	{"flushing a chain of ours", "nft flush chain inet flatnet postrouting", "nftables"},
 	{"removing pods from our set", "nft flush set inet flatnet pods4", "nftables"},
 	{"deleting the plugin's guard", "nft delete table ip6 flatnet", "pod"},
+	{"deleting the table of host ports", "nft delete table inet flatnet-ports", "ports"},
+	{"flushing the guard of 127.0.0.1", "nft flush chain inet flatnet-ports guard", "ports"},
+	{"taking a host port", "nft delete element inet flatnet-ports any4 '{ tcp . 8080 }'", "ports"},
+	{"leading a host port to a pod that is not there", "nft add element inet flatnet-ports any4 '{ tcp . 9999 : 10.244.1.99 . 80 }'", "ports"},
 	{"deleting the configuration", "rm CONF/10-flatnet.conflist", "installation"},
 	{"changing the configuration", "sed -i s/1450/9000/ CONF/10-flatnet.conflist", "installation"},
 	{"deleting the configuration's directory", "rm -r CONF", "installation"},
@@ -77,6 +81,9 @@ func TestRepair(t *testing.T) {
 	n := s.Node("n1")
 	one := placePod(t, n, "one")
 	others := []*place{placePod(t, s.Node("n2"), "two"), placePod(t, s.Node("n3"), "three"), placePod(t, n, "neighbour")}
+	web := n.Prepare("test", "web")
+	web.Capabilities = map[string]any{"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}}}
+	must(t, web.Add())
 	awaitAllTasks(t, n)
 	intact := ours(t, n)
 	if text := ours(t, n); text != intact {

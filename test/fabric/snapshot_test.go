@@ -61,7 +61,7 @@ func tryOurs(n *cluster.Node) (string, error) {
 		"ip -o -d link show flatnet.vx | sed 's/^[0-9]*: //; s/addrgenmode.*//'", "ip -o addr show dev flatnet.vx | sed 's/^[0-9]*: //'",
 		"ip -4 neigh show nud permanent", "ip -6 neigh show nud permanent", "bridge fdb show dev flatnet.vx",
 		"sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.conf.eth0.forwarding net.ipv6.conf.eth0.forwarding", "grep -x 1 /proc/sys/net/ipv4/conf/eth0/rp_filter /proc/sys/net/ipv4/conf/flatnet.vx/rp_filter",
-		"nft list tables | grep -v "+holdTable, "nft list table inet flatnet", "nft list table ip6 flatnet",
+		"nft list tables | grep -v "+holdTable, "nft list table inet flatnet", "nft list table ip6 flatnet", "nft list table inet flatnet-ports 2>/dev/null || true",
 		"stat -c '%n %a %F' "+n.BinDir+"/* "+n.ConfDir+"/*", "cksum "+n.BinDir+"/* "+n.Conflist(), "true")
 }
 

@@ -28,6 +28,7 @@ var All = []Suite{
 	},
 	{Name: "pkg/rules", Short: true},
 	{Name: "pkg/closed"},
+	{Name: "pkg/ports"},
 	{Name: "pkg/policy", Run: "TestKernelHasWhatIsWanted", Why: "what does not touch the kernel"},
 	{
 		Name: "pkg/fabric", Skip: "TestTenThousandTransitions", Short: true,
