@@ -92,8 +92,8 @@ type runtimeConfig struct {
 	IPRanges json.RawMessage `json:"ipRanges"`
 	MAC      string          `json:"mac"`
 
-	Bandwidth *bandwidthKeys `json:"bandwidth"`
-	PortMappings []portMapping `json:"portMappings"`
+	Bandwidth    *bandwidthKeys `json:"bandwidth"`
+	PortMappings []portMapping  `json:"portMappings"`
 }
 
 type cniArgs struct {
