@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +34,9 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
                                      ask it who serves what Service
   flatnetd status policies [-o json] [flags]
                                      ask it what policies come to for each pod of the node
+  flatnetd status pods [-o json] [flags]
+                                     what is attached on this node, and what is wrong with it;
+                                     nobody is asked: flatnetd may be down
   flatnetd policy explain [-o json] [flags] FROM TO PORT[/PROTOCOL]
                                      ask it what decides about a connection; FROM and TO are
                                      addresses, or pods as namespace/name
@@ -61,7 +65,7 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		set.StringVar(&output, "o", "", "`json` for machines")
 	}
 	err := set.Parse(arguments)
-	if command == "status" && err == nil && (set.Arg(0) == "services" || set.Arg(0) == "policies") {
+	if command == "status" && err == nil && slices.Contains([]string{"services", "policies", "pods"}, set.Arg(0)) {
 		about = set.Arg(0)
 		err = set.Parse(set.Args()[1:])
 	}
@@ -174,6 +178,9 @@ func (c Config) nodes(client *apiwatch.Client, log *slog.Logger) node.Source {
 
 // printStatus prints the status of the node, or about what else is asked.
 func printStatus(ctx context.Context, c Config, about, output string, out io.Writer) error {
+	if about == "pods" {
+		return printPods(c, output, out)
+	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout+time.Second)
 	defer cancel()
 	if about == "policies" && output == "" {
@@ -213,12 +220,29 @@ func explain(ctx context.Context, c Config, arguments []string, output string, o
 		return err
 	}
 	if output == "json" {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(e)
+		return printJSON(out, e)
 	}
 	printExplanation(out, e)
 	return nil
+}
+
+// printPods prints what is attached.
+func printPods(c Config, output string, out io.Writer) error {
+	all, err := ListAttachedPods(c.StateDir, c.SysctlDir)
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		return printJSON(out, all)
+	}
+	all.Print(out, time.Now())
+	return nil
+}
+
+func printJSON(out io.Writer, document any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(document)
 }
 
 func cleanup(ctx context.Context, c Config, out, errOut io.Writer) error {

@@ -51,7 +51,7 @@ func (p *Plugin) restoreAll(ctx context.Context, r *cni.Request, shared bool) (r
 		if err != nil {
 			return repairs, cni.Wrap(cni.CodeKernel, err, "")
 		}
-		if !exists || !record.Owns(found.Alias) || !j.finished(record) {
+		if !exists || !record.Owns(found.Alias) || !finished(j.kernel, record) {
 			continue // being made, or being removed
 		}
 		present = append(present, record)
@@ -73,14 +73,14 @@ func (p *Plugin) restoreAll(ctx context.Context, r *cni.Request, shared bool) (r
 
 // finished reports whether an attachment is made, as far as that can be seen
 // from the host. To make a route for one that is being made would be in its way.
-func (j *job) finished(record attachment.Record) bool {
+func finished(k *kernel.Netlink, record attachment.Record) bool {
 	const longerThanAnyADD = time.Minute
 	if time.Since(record.Since) > longerThanAnyADD {
 		return true
 	}
 	// The entries are the last that is made on the host.
 	for _, a := range record.Wire.Addresses {
-		known, err := j.kernel.KnowsNeighbour(record.Wire.Host.Name, a)
+		known, err := k.KnowsNeighbour(record.Wire.Host.Name, a)
 		if err != nil || !known {
 			return false
 		}

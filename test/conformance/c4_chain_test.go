@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
@@ -51,6 +50,19 @@ func mapped(s *stage, world *netlab.Node, a attachment, address netip.Addr, host
 	if label != "pod" {
 		s.failf("port %d of the node was answered by %s", hostPort, label)
 	}
+}
+
+// tokenBucket is the one that an interface has at its root.
+func tokenBucket(s *stage, space *netlab.Namespace, name string) *netlink.Tbf {
+	list, err := space.Netlink().QdiscList(links(space)[name])
+	s.expect(err)
+	for _, q := range list {
+		if bucket, is := q.(*netlink.Tbf); is {
+			return bucket
+		}
+	}
+	s.failf("no token bucket on %s: %v", name, list)
+	return nil
 }
 
 // chainItems are about plugins that come after this one in a list.
@@ -128,13 +140,43 @@ var chainItems = []item{
 		chained(s, func(a attachment, res result, _ *libcni.RuntimeConf) {
 			host, err := res.host()
 			s.expect(err)
-			list, err := s.node.Netlink().QdiscList(links(s.node.Namespace)[host])
-			s.expect(err)
-			if !slices.ContainsFunc(list, func(q netlink.Qdisc) bool { return q.Type() == "tbf" }) {
-				s.failf("no token bucket on %s: %v", host, list)
-			}
+			tokenBucket(s, s.node.Namespace, host)
 		}, map[string]any{"bandwidth": object{"ingressRate": 100e6, "ingressBurst": 100e6, "egressRate": 100e6, "egressBurst": 100e6}},
 			object{"type": "bandwidth", "capabilities": object{"bandwidth": true}})
+	}},
+	{"C4.8", should, "the capability bandwidth of this plugin: a rate in both directions, which CHECK misses, and a result that passes through", func(s *stage) {
+		conf := with(s.dual("1.0.0"), object{"capabilities": object{"bandwidth": true}})
+		l := s.library("1.0.0", conf, object{"type": "tuning"})
+		a := s.pod("a")
+		before := s.look(a)
+		rt := l.runtime(a, kubernetes(a)...)
+		plain := l.add(rt)
+		s.expect(l.del(rt))
+		rt.CapabilityArgs = map[string]any{"bandwidth": object{"ingressRate": 100e6, "ingressBurst": 1 << 31, "egressRate": 50e6, "egressBurst": 1 << 31}}
+		for _, side := range []string{"host", "pod"} {
+			res := l.add(rt)
+			if len(res.Interfaces) != len(plain.Interfaces) || len(res.IPs) != len(plain.IPs) || len(res.Routes) != len(plain.Routes) {
+				s.failf("without rates the result was %s, with rates %s", plain.raw, res.raw)
+			}
+			s.works(a, res)
+			s.expect(l.check(rt))
+			host, err := res.host()
+			s.expect(err)
+			space, name, rate := s.node.Namespace, host, uint64(100e6)
+			if side == "pod" {
+				space, name, rate = a.space, a.ifname, 50e6
+			}
+			bucket := tokenBucket(s, space, name)
+			if bucket.Rate*8 != rate {
+				s.failf("%s is held to %d bits per second instead of %d", name, bucket.Rate*8, rate)
+			}
+			s.expect(space.Netlink().QdiscDel(bucket))
+			if err := l.check(rt); err == nil || !strings.Contains(err.Error(), name) {
+				s.failf("CHECK without the qdisc of %s says %v", name, err)
+			}
+			s.expect(l.del(rt))
+			s.nothingLeft("DEL", before, a)
+		}
 	}},
 	{"C4.5", must, "firewall (iptables) after this plugin works", func(s *stage) {
 		s.needs("firewall", "iptables")
