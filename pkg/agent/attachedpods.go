@@ -19,6 +19,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/namespace"
 	"github.com/flatnet-cni/flatnet/pkg/plugin"
+	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"github.com/flatnet-cni/flatnet/pkg/wire"
 )
 
@@ -33,6 +34,7 @@ type AttachedPod struct {
 	attachment.Key
 	Addresses     []netip.Addr    `json:"addresses"`
 	HostInterface string          `json:"hostInterface"`
+	HostPorts     []ports.Mapping `json:"hostPorts,omitempty"`
 	Bandwidth     *wire.Bandwidth `json:"bandwidth,omitempty"` // nil: no rate
 	Since         time.Time       `json:"since"`
 	Faults        []plugin.Fault  `json:"faults,omitempty"`
@@ -72,7 +74,7 @@ func ListAttachedPods(stateDir, sysctls string) (all AttachedPods, err error) {
 		}
 		all.Pods = append(all.Pods, AttachedPod{
 			Pod: r.Pod, Key: r.Key, Addresses: r.Wire.Addresses, HostInterface: r.Wire.Host.Name,
-			Bandwidth: r.Wire.Bandwidth, Since: r.Since, Faults: faults,
+			HostPorts: r.Ports.Mappings, Bandwidth: r.Wire.Bandwidth, Since: r.Since, Faults: faults,
 		})
 	}
 	slices.SortFunc(all.Pods, func(a, b AttachedPod) int {
@@ -90,6 +92,7 @@ var podColumns = []struct {
 	{"POD", func(p AttachedPod, _ time.Time) string { return p.name() }},
 	{"ADDRESSES", func(p AttachedPod, _ time.Time) string { return list(p.Addresses) }},
 	{"INTERFACE", func(p AttachedPod, _ time.Time) string { return p.HostInterface }},
+	{"PORTS", func(p AttachedPod, _ time.Time) string { return portWords(p.HostPorts) }},
 	{"RATES", func(p AttachedPod, _ time.Time) string { return rates(p.Bandwidth) }},
 	{"SINCE", func(p AttachedPod, now time.Time) string { return duration.HumanDuration(now.Sub(p.Since)) }},
 	{"WRONG", func(p AttachedPod, _ time.Time) string { return words(p.Faults) }},
@@ -122,6 +125,15 @@ func (s AttachedPods) Print(w io.Writer, now time.Time) {
 			separator = ""
 		}
 	}
+}
+
+// portWords are the node's ports that lead to the pod, "8080:80/tcp".
+func portWords(all []ports.Mapping) string {
+	var words []string
+	for _, m := range all {
+		words = append(words, m.String())
+	}
+	return cmp.Or(strings.Join(words, " "), "-")
 }
 
 // rates are what the pod may receive and send, in bits per second, as in the

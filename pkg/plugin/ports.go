@@ -139,7 +139,7 @@ func (p *Plugin) RestorePorts(ctx context.Context, r *cni.Request) (done ports.R
 		if err != nil {
 			return done, cni.Wrap(cni.CodeKernel, err, "")
 		}
-		if exists && record.Owns(found.Alias) && j.finished(record) {
+		if exists && record.Owns(found.Alias) && finished(j.kernel, record) {
 			attached = append(attached, portsOf(record))
 		}
 	}

@@ -68,16 +68,16 @@ func TestStatusPods(t *testing.T) {
 		}
 	}
 	text := ask()
-	has("flatnetd runs", text, `^POD +ADDRESSES +INTERFACE +RATES +SINCE +WRONG\n`, row(db, `- +\d+s +-`), row(web, `10M/1500k +\d+s +-`))
+	has("flatnetd runs", text, `^POD +ADDRESSES +INTERFACE +PORTS +RATES +SINCE +WRONG\n`, row(db, `- +- +\d+s +-`), row(web, `- +10M/1500k +\d+s +-`))
 	if strings.Index(text, "test/db") > strings.Index(text, "test/web") {
 		t.Errorf("not sorted by pod:\n%s", text)
 	}
 	n.Stop()
-	has("flatnetd is down", ask(), row(db, `- +\d+s +-`), row(web, `10M/1500k +\d+s +-`))
+	has("flatnetd is down", ask(), row(db, `- +- +\d+s +-`), row(web, `- +10M/1500k +\d+s +-`))
 
 	// What lacks something and is young may be in the making.
 	get(n.Output("ip", "link", "set", db.HostInterface, "down"))(t)
-	has("a young pod", ask(), row(db, `- +\d+s +being made`))
+	has("a young pod", ask(), row(db, `- +- +\d+s +being made`))
 	get(n.Output("ip", "link", "set", db.HostInterface, "up"))(t)
 	for _, p := range []*cluster.Pod{web, db} {
 		rewrite(t, p, func(r *attachment.Record) { r.Since = r.Since.Add(-50 * time.Hour) })
@@ -113,11 +113,11 @@ func TestStatusPods(t *testing.T) {
 		}},
 	} {
 		must(t, damage.do())
-		has(damage.what, ask(), row(web, "10M/1500k +2d2h +"+damage.word), "(?m)^test/web: .*"+damage.reason)
+		has(damage.what, ask(), row(web, "- +10M/1500k +2d2h +"+damage.word), "(?m)^test/web: .*"+damage.reason)
 	}
 	must(t, web.Namespace.Delete())
 	await(t, "the sandbox to be gone", func() error {
-		if text := ask(); !regexp.MustCompile(row(web, "10M/1500k +2d2h +sandbox gone, interface missing")).MatchString(text) {
+		if text := ask(); !regexp.MustCompile(row(web, "- +10M/1500k +2d2h +sandbox gone, interface missing")).MatchString(text) {
 			return errors.New(text)
 		}
 		return nil
