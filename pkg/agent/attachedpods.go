@@ -95,12 +95,8 @@ var podColumns = []struct {
 	{"WRONG", func(p AttachedPod, _ time.Time) string { return words(p.Faults) }},
 }
 
-// Print writes it for people.
+// Print writes it for people, as a table and what is wrong below it.
 func (s AttachedPods) Print(w io.Writer, now time.Time) {
-	if len(s.Pods) == 0 {
-		fmt.Fprintln(w, "no pod is attached")
-		return
-	}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	var titles []string
 	for _, c := range podColumns {

@@ -52,7 +52,7 @@ func TestStatusPods(t *testing.T) {
 	s.Start()
 	n := s.Node("n1")
 	ask := func() string { return get(n.Flatnetd("status", "pods"))(t) }
-	if got := ask(); got != "no pod is attached\n" {
+	if got := ask(); got != "no pod is attached, by the records below "+n.StateDir+"\n" {
 		t.Errorf("without pods: %s", got)
 	}
 	web, db := n.PodWith("web", held(t, n)), n.Pod("db")
