@@ -98,12 +98,8 @@ var podColumns = []struct {
 	{"WRONG", func(p AttachedPod, _ time.Time) string { return words(p.Faults) }},
 }
 
-// Print writes it for people.
+// Print writes it for people, as a table and what is wrong below it.
 func (s AttachedPods) Print(w io.Writer, now time.Time) {
-	if len(s.Pods) == 0 {
-		fmt.Fprintln(w, "no pod is attached")
-		return
-	}
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	var titles []string
 	for _, c := range podColumns {
@@ -127,7 +123,7 @@ func (s AttachedPods) Print(w io.Writer, now time.Time) {
 	}
 }
 
-// portWords are the node's ports that lead to the pod, "8080:80/tcp".
+// portWords are the node's ports that lead to the pod, "8080/tcp".
 func portWords(all []ports.Mapping) string {
 	var words []string
 	for _, m := range all {

@@ -235,6 +235,10 @@ func printPods(c Config, output string, out io.Writer) error {
 	if output == "json" {
 		return printJSON(out, all)
 	}
+	if len(all.Pods) == 0 {
+		_, err = fmt.Fprintln(out, "no pod is attached, by the records below", c.StateDir)
+		return err
+	}
 	all.Print(out, time.Now())
 	return nil
 }

@@ -33,6 +33,7 @@ const (
 	waitsForDAD   = "ptp waits for duplicate address detection of the pod's address, and its host side is not ready then"
 	emptyRecord   = "host-local takes an address for reserved whatever is in its file"
 	noCollection  = "host-local does not look whether a reservation's pod still exists"
+	noRates       = "ptp leaves rates to the plugin bandwidth, which has the capability"
 	vagueError    = "the library's errors do not always name the value"
 )
 
@@ -95,6 +96,7 @@ var ptpShortcomings = map[string]string{
 	"B10":     "ptp gives veth pairs the kernel's default",
 	"C1.4":    noGC,
 	"C1.6":    afterTheFact,
+	"C4.8":    noRates,
 }
 
 func TestReferencePtp(t *testing.T) {

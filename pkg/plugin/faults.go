@@ -15,9 +15,9 @@ type Fault struct {
 	Reason string `json:"reason"` // what was found, and what was expected
 }
 
-// BeingMade is the word of an attachment that ADD has not finished. It is no fault
-// unless it stays: ADD takes a minute at most.
-const BeingMade = "being made"
+// beingMade is the word of an attachment that ADD has not finished, or that lost
+// something in its first minute.
+const beingMade = "being made"
 
 // Faults compares the host's part of a recorded attachment with the kernel, and asks
 // whether its sandbox still exists. It changes nothing. What is in the pod's own
@@ -36,7 +36,7 @@ func Faults(k *kernel.Netlink, living *namespace.Living, record attachment.Recor
 	case exists && !record.Owns(found.Alias):
 		return append(faults, Fault{"interface is another's", fmt.Sprintf("interface %s has the alias %q", name, found.Alias)}), nil
 	case !finished(k, record):
-		return append(faults, Fault{BeingMade, "ADD began less than a minute ago"}), nil
+		return append(faults, Fault{beingMade, "ADD began less than a minute ago, and not all is there: ask again later"}), nil
 	case !exists:
 		return append(faults, Fault{"interface missing", fmt.Sprintf("the node has no interface %s", name)}), nil
 	}
