@@ -81,7 +81,7 @@ func installPolicyAPI(ctx context.Context, l *lab.Lab, source string) error {
 	if err != nil {
 		return fmt.Errorf("looking for the module of %s: %w", PolicyAPI, err)
 	}
-	definition := filepath.Join(strings.TrimSpace(string(module)), "config", "crd", "standard", "policy.networking.k8s.io_clusternetworkpolicies.yaml")
+	definition := filepath.Join(strings.TrimSpace(string(module)), "config", "crd", "experimental", "policy.networking.k8s.io_clusternetworkpolicies.yaml")
 	if _, err := l.Kubectl("apply", "--server-side", "-f", definition); err != nil {
 		return fmt.Errorf("installing ClusterNetworkPolicy: %w", err)
 	}
