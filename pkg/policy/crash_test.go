@@ -60,9 +60,7 @@ func (s *crashSite) run(h history, at int) (killed bool) {
 		s.must(s.reset())
 	} else {
 		s.must(err)
-		for _, a := range before {
-			s.must(s.add(a))
-		}
+		s.must(s.replace(nil, before))
 		s.must(p.learns(h.before.everything(), before))
 	}
 	q := s.questions(h)
@@ -74,9 +72,7 @@ func (s *crashSite) run(h history, at int) (killed bool) {
 		p.keeper.Close()
 		_, err := Remove()
 		s.must(err)
-		for _, a := range before {
-			s.must(s.add(a))
-		}
+		s.must(s.replace(nil, before))
 		p, begun = s.start(at)
 	case h.never:
 		p, begun = s.start(at)
@@ -84,6 +80,9 @@ func (s *crashSite) run(h history, at int) (killed bool) {
 		p.at = len(p.names) + at
 	}
 	s.must(s.replace(before, after))
+	if begun == nil && !h.never && !h.rebooted {
+		begun = p.hears() // of what is closed before it knows of whom
+	}
 	if begun == nil {
 		if h.never || h.rebooted {
 			begun = p.learns(h.after.everything(), after)

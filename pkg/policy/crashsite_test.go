@@ -36,14 +36,15 @@ func (k *killer) step(name string) error {
 // left when they end: the kernel's tables, and the list that the plugin reads.
 type crashSite struct {
 	*proving
-	list string
-	next uint16 // of a connection
+	list     string
+	attached []Attached // by the plugin's records
+	next     uint16     // of a connection
 }
 
 // siteGate is an agent's gate, with steps.
 type siteGate struct {
 	*killer
-	list  string
+	site  *crashSite
 	table closed.Table
 }
 
@@ -63,9 +64,10 @@ func (g *siteGate) Tell(of map[string][2]bool, others [2]bool) error {
 	for name, d := range of {
 		l.Namespaces[name] = words(d)
 	}
-	return closed.Write(g.list, l)
+	return closed.Write(g.site.list, l)
 }
 
+func (g *siteGate) Attached() ([]Attached, error)      { return g.site.attached, nil }
 func (g *siteGate) Closed() ([]netip.Addr, error)      { return g.table.Addresses() }
 func (g *siteGate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }
 
@@ -94,7 +96,7 @@ func (s *crashSite) start(at int) (*process, error) {
 	k := &killer{at: at}
 	h := &handed{}
 	p := &process{NewController(h, silent), k, h}
-	g := &siteGate{killer: k, list: s.list, table: closed.Table{Step: k.step}}
+	g := &siteGate{killer: k, site: s, table: closed.Table{Step: k.step}}
 	p.Gate = g
 	p.keeper.Step = k.step
 	p.forget = func(stale func(conntrack.Flow) bool) (int, error) {
@@ -127,6 +129,12 @@ func (p *process) learns(b Batch, attached []Attached) error {
 	}
 	p.tighter = false
 	return p.end(func() error { return p.write(context.Background(), &o, false) })
+}
+
+// hears has the process know that a pod may have been closed, and no more.
+func (p *process) hears() error {
+	p.knocks = true
+	return p.sync(context.Background(), false, false).Err
 }
 
 // reset makes the node as if nothing had ever run there, but for connection tracking.
@@ -168,6 +176,7 @@ func (s *crashSite) replace(before, after []Attached) (err error) {
 	in := func(all []Attached, a Attached) bool {
 		return slices.ContainsFunc(all, func(b Attached) bool { return a.Name == b.Name && a.UID == b.UID })
 	}
+	s.attached = after
 	for _, a := range before {
 		if !in(after, a) {
 			err = errors.Join(err, s.del(a))
