@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/policy"
 )
@@ -43,6 +44,12 @@ func (g *gate) Tell(of map[string][2]bool, others [2]bool) error {
 
 // Closed implements [policy.Gate].
 func (g *gate) Closed() ([]netip.Addr, error) { return g.table.Addresses() }
+
+// Attached implements [policy.Gate].
+func (g *gate) Attached() ([]policy.Attached, error) {
+	records, err := attachment.OpenDirectory(g.config.StateDir).List("")
+	return attachedIn(records), err
+}
 
 // Open implements [policy.Gate].
 func (g *gate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }

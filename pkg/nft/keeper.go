@@ -19,6 +19,9 @@ import (
 type Keeper struct {
 	Keeps []ID         // one of them that is not wanted is removed
 	Log   *slog.Logger // of what goes wrong; nil for none
+	// Step is called before every transaction; an error takes the place of the
+	// transaction. Tests make changes fail with it, and end a keeper between two.
+	Step func(operation string) error
 
 	mu       sync.Mutex
 	conn     *Conn
@@ -435,7 +438,13 @@ func (k *Keeper) run(t *Transaction) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Run(t); err != nil {
+	if k.Step != nil {
+		err = k.Step("nft write " + k.names())
+	}
+	if err == nil {
+		err = c.Run(t)
+	}
+	if err != nil {
 		k.known = nil
 		return err
 	}

@@ -65,6 +65,9 @@ type Gate interface {
 	Tell(closed map[string][len(Directions)]bool, others [len(Directions)]bool) error
 	// Closed returns the addresses that are closed, and Open opens some.
 	Closed() ([]netip.Addr, error)
+	// Attached returns which pods are attached to the node now. One that is closed is
+	// among them: it is recorded before.
+	Attached() ([]Attached, error)
 	Open(addresses ...netip.Addr) error
 }
 
@@ -295,25 +298,46 @@ func (c *Controller) tell() error {
 	return c.Gate.Tell(closed, others)
 }
 
-// open opens the pods whose rules are in place.
+// open opens the pods whose rules are in place. That an address is known does not do: it
+// may be closed for the next one that has it, of whom the news is still to come, and then
+// the rules are those of the one before. With the news come the rules, and it is opened.
 func (c *Controller) open() (int, error) {
 	c.knocks = false
 	if c.Gate == nil {
 		return 0, nil
 	}
-	all, err := c.Gate.Closed()
-	if err != nil {
-		return 0, err
+	all, err := c.openable()
+	if err == nil {
+		err = c.Gate.Open(all...)
 	}
-	all = slices.DeleteFunc(all, func(a netip.Addr) bool {
-		_, here := c.world.holder[a]
-		return !here // nothing is known of it, or nobody has it yet
-	})
-	if err = c.Gate.Open(all...); err != nil {
+	if err != nil {
 		c.knocks = true
 		return 0, err
 	}
 	return len(all), nil
+}
+
+// openable are the closed addresses whose pods are those that the rules are for.
+func (c *Controller) openable() ([]netip.Addr, error) {
+	all, err := c.Gate.Closed()
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	now, err := c.Gate.Attached() // after Closed: who is closed then is among them
+	if err != nil {
+		return nil, err
+	}
+	others := map[netip.Addr]bool{}
+	for _, pod := range now {
+		for _, a := range pod.Addresses {
+			holder, known := c.world.holder[a]
+			others[a] = others[a] || !known || !pod.is(c.world.attached[holder])
+		}
+	}
+	return slices.DeleteFunc(all, func(a netip.Addr) bool {
+		other, recorded := others[a]
+		return other || !recorded // or nobody has it yet
+	}), nil
 }
 
 func (c *Controller) observe(o Observation) {

@@ -15,6 +15,11 @@ type Attached struct {
 	Addresses []netip.Addr
 }
 
+// is reports whether two are the same pod, and not one after the other under one name.
+func (a Attached) is(b Attached) bool {
+	return a.UID == b.UID && (a.UID != "" || a.Name == b.Name)
+}
+
 // world is what is known of the cluster. It belongs to one goroutine.
 //
 // An address belongs to one pod at a time. Where several claim it, the API is behind:

@@ -60,6 +60,9 @@ func (gate) Tell(map[string][2]bool, [2]bool) error { return nil }
 // Closed implements [policy.Gate].
 func (gate) Closed() ([]netip.Addr, error) { return nil, nil }
 
+// Attached implements [policy.Gate].
+func (gate) Attached() ([]policy.Attached, error) { return nil, nil }
+
 // Open implements [policy.Gate].
 func (gate) Open(...netip.Addr) error { return nil }
 
