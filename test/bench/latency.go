@@ -38,7 +38,7 @@ func measureLatency(ctx context.Context, b *bench) (section, error) {
 		atMost("DEL, flatnet / floor", t.del("flatnet"), t.del("floor"), 1.15),
 		informative("ADD, flatnet / bridge", t.add("flatnet"), t.add("bridge")),
 		informative("ADD, flatnet dual stack / ptp dual stack", t.add("flatnet, dual stack"), t.add("ptp, dual stack")),
-		informative("ADD, flatnet ipMasq / ptp ipMasq + portmap, 1 port", t.add("flatnet, ipMasq"), t.add("ptp, ipMasq + portmap, 1 port")),
+		informative("ADD, flatnet ipMasq / ptp ipMasq + portmap", t.add("flatnet, ipMasq"), t.add("ptp, ipMasq + portmap")),
 		informative("DEL, flatnet ipMasq / ptp ipMasq", t.del("flatnet, ipMasq"), t.del("ptp, ipMasq")),
 		informative("ADD, floor / noop", t.add("floor"), t.add("noop")),
 	}}, nil

@@ -30,12 +30,7 @@ func withPorts(c contender, n int) contender {
 	capability := map[string]bool{"portMappings": true}
 	chain := c.plugins
 	c.ports = hostPorts(firstPort, n)
-	ports := fmt.Sprintf(", %d ports", n)
-	if n == 1 {
-		ports = ", 1 port"
-	}
 	if c.programs[0] == "flatnet" {
-		c.name += ports
 		c.plugins = func(state string) []pluginConf {
 			all := chain(state)
 			all[0]["capabilities"] = capability
@@ -43,7 +38,7 @@ func withPorts(c contender, n int) contender {
 		}
 		return c
 	}
-	c.name += " + portmap" + ports
+	c.name += " + portmap"
 	c.programs = append(c.programs, "portmap")
 	c.plugins = func(state string) []pluginConf {
 		return append(chain(state), pluginConf{"type": "portmap", "capabilities": capability})
@@ -57,7 +52,7 @@ const (
 	older     = "flatnet of -before"
 	twoPorts  = "flatnet, 2 ports"
 	besides   = "flatnet, 2 ports, and another pod has some"
-	peersPort = "ptp + portmap, 2 ports"
+	peersPort = "ptp, 2 ports + portmap"
 )
 
 // measurePorts attaches pods with ports of the node and without, and opens connections
@@ -79,11 +74,12 @@ func measurePorts(ctx context.Context, b *bench) (section, error) {
 func (b *bench) addWithPorts(ctx context.Context) (timings, error) {
 	s := newSite()
 	defer s.Close()
-	crowded := withPorts(b.flatnet(portless, single, false), 2)
-	crowded.name = besides
-	slow := withPorts(b.ptp("ptp", single, false), 2)
+	slow := withPorts(b.ptp("ptp, 2 ports", single, false), 2)
 	slow.every = 4
-	all := []contender{b.flatnet(portless, single, false), withPorts(b.flatnet(portless, single, false), 2), crowded, b.ptp("ptp", single, false), slow}
+	all := []contender{
+		b.flatnet(portless, single, false), withPorts(b.flatnet(twoPorts, single, false), 2), withPorts(b.flatnet(besides, single, false), 2),
+		b.ptp("ptp", single, false), slow,
+	}
 	if b.before != "" {
 		old := b.flatnet(older, single, false)
 		old.directory = b.before
