@@ -42,6 +42,8 @@ type amount struct {
 
 	bandwidthRounds int           // of everybody, in turn
 	bandwidthWindow time.Duration // of one measurement
+
+	ports []portsOfNode // of the nodes to whose ports connections are opened
 }
 
 // size is so many Services, of so many endpoints each.
@@ -63,6 +65,7 @@ var (
 		},
 		policyChanges: 21, opened: 60, forbidden: 7,
 		bandwidthRounds: 3, bandwidthWindow: 3 * time.Second,
+		ports: []portsOfNode{{pods: 1, each: 1}, {pods: 10, each: 100}},
 	}
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
@@ -73,12 +76,14 @@ var (
 		crowds:        []crowd.Crowd{{Namespaces: 5, Policies: 10, Pods: 50, Here: 3}, {Namespaces: 5, Policies: 10, Pods: 100, Here: 3}},
 		policyChanges: 2, opened: 4, forbidden: 1,
 		bandwidthRounds: 1, bandwidthWindow: 100 * time.Millisecond,
+		ports: []portsOfNode{{pods: 1, each: 1}, {pods: 2, each: 3}},
 	}
 )
 
 // bench is one run of the benchmark.
 type bench struct {
 	ours, peers, floor string // directories of programs
+	before             string // that of an older flatnet, if one was given
 	amount             amount
 	missing            []string // programs that were to be measured and are not there
 	made               int      // directories made by directory
@@ -104,6 +109,7 @@ var sections = []outline{
 	{"services", "Services", measureServices},
 	{"policies", "Policies", measurePolicies},
 	{"bandwidth", "Bandwidth", measureBandwidth},
+	{"ports", "Host ports", measurePorts},
 }
 
 // present returns those contenders whose programs are there; the others' are

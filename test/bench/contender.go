@@ -8,7 +8,7 @@ type contender struct {
 	directory string                          // of its programs
 	programs  []string                        // that it executes
 	plugins   func(state string) []pluginConf // its configuration; state is a directory of its own
-	ports     bool                            // a port of the node is mapped to the pod
+	ports     []hostPort                      // of the node that are the pod's; the runtime asks for them
 	bandwidth map[string]any                  // the runtime asks for it
 	every     int                             // takes part in one of so many rounds, for what is very slow; 0 is 1
 }
@@ -66,18 +66,6 @@ func (b *bench) bridge(name string, f families) contender {
 			}}
 		},
 	}
-}
-
-// withPorts appends portmap to a contender's chain.
-func withPorts(c contender) contender {
-	chain := c.plugins
-	c.name += " + portmap"
-	c.programs = append(c.programs, "portmap")
-	c.ports = true
-	c.plugins = func(state string) []pluginConf {
-		return append(chain(state), pluginConf{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}})
-	}
-	return c
 }
 
 // stub is a contender that looks at no configuration.

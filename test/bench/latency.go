@@ -19,7 +19,7 @@ func measureLatency(ctx context.Context, b *bench) (section, error) {
 		slow,
 		b.flatnet("flatnet, ipMasq", single, true),
 		b.ptp("ptp, ipMasq", single, true),
-		withPorts(b.ptp("ptp, ipMasq", single, true)),
+		withPorts(b.ptp("ptp, ipMasq", single, true), 1),
 	)
 	if err != nil {
 		return section{}, err

@@ -26,6 +26,7 @@ func main() {
 	output := flag.String("o", "", "write the report to this `file`; text between its explanation marks is kept, and with -run the other sections")
 	quick := flag.Bool("quick", false, "measure very little: tells that everything runs, not how fast it is")
 	only := flag.String("run", "", "measure only the sections whose name matches this `regexp`")
+	older := flag.String("before", "", "compare an ADD with that of the flatnet in this `directory` too, which was built from an older revision")
 	flag.Parse()
 	// Where nft and iptables are, which is not in everybody's PATH.
 	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
@@ -34,7 +35,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *output, *only, *quick); err != nil {
+	if err := run(ctx, *output, *only, *older, *quick); err != nil {
 		fail(err)
 	}
 }
@@ -44,7 +45,7 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-func run(ctx context.Context, output, only string, quick bool) error {
+func run(ctx context.Context, output, only, older string, quick bool) error {
 	wanted, err := regexp.Compile(only)
 	if err != nil {
 		return fmt.Errorf("parsing -run: %w", err)
@@ -54,7 +55,7 @@ func run(ctx context.Context, output, only string, quick bool) error {
 		return err
 	}
 	defer os.RemoveAll(floor)
-	b := &bench{floor: floor, peers: "/usr/lib/cni", ours: "bin", amount: full}
+	b := &bench{floor: floor, peers: "/usr/lib/cni", ours: "bin", before: older, amount: full}
 	if quick {
 		b.amount = smoke
 	}

@@ -118,10 +118,8 @@ func (r *runner) del(ctx context.Context, p pod) (time.Duration, error) {
 // forks from the calling thread, then executes the plugins.
 func (r *runner) timed(verb string, f func(*libcni.RuntimeConf) error, p pod) (time.Duration, error) {
 	rt := &libcni.RuntimeConf{ContainerID: p.id, NetNS: p.path, IfName: "eth0"}
-	if r.ports {
-		rt.CapabilityArgs = map[string]any{
-			"portMappings": []map[string]any{{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}},
-		}
+	if r.ports != nil {
+		rt.CapabilityArgs = map[string]any{"portMappings": r.ports}
 	}
 	if r.bandwidth != nil {
 		rt.CapabilityArgs = map[string]any{"bandwidth": r.bandwidth}

@@ -132,8 +132,8 @@ func (l *lab) populate() error {
 	return nil
 }
 
-// awaitPorts waits until host ports lead to their pod, whose rules a row before may
-// have flushed. While a manager is still at it, portmap can fail.
+// awaitPorts waits until host ports lead to their pod: a row before may have flushed
+// the table, and flatnetd writes it again.
 func (l *lab) awaitPorts() error {
 	return until("host ports", time.Minute, func() error {
 		var errs []error
@@ -142,10 +142,7 @@ func (l *lab) awaitPorts() error {
 				errs = append(errs, p.ask())
 			}
 		}
-		if errors.Join(errs...) == nil {
-			return nil
-		}
-		return errors.Join(append(errs, l.portsAgain())...)
+		return errors.Join(errs...)
 	})
 }
 

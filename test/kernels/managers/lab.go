@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -151,7 +149,7 @@ func files() error {
 			return err
 		}
 	}
-	return all("mkdir -p /opt/cni/bin /etc/cni/net.d", "cp /usr/lib/cni/portmap /opt/cni/bin/", "systemctl daemon-reload")
+	return all("mkdir -p /opt/cni/bin /etc/cni/net.d", "systemctl daemon-reload")
 }
 
 // startOthers starts flatnetd in the namespaces of the other nodes, where it sees no
@@ -261,31 +259,6 @@ func (l *lab) add(p *pod) error {
 		for _, ip := range result.IPs {
 			a, _ := netip.AddrFromSlice(ip.Address.IP)
 			p.addresses = append(p.addresses, a.Unmap())
-		}
-		return nil
-	})
-}
-
-// portsAgain lets the portmap plugin make the rules of a pod's host port again, which
-// nobody else does once they are gone.
-func (l *lab) portsAgain() error {
-	return l.cni(l.pods["a"], func(ctx context.Context, cni *libcni.CNIConfig, list *libcni.NetworkConfigList, arguments *libcni.RuntimeConf) error {
-		result, err := cni.GetNetworkListCachedResult(list, arguments)
-		if err != nil || result == nil {
-			return fmt.Errorf("looking up the result of ADD: %v", err)
-		}
-		config, err := json.Marshal(map[string]any{
-			"cniVersion": "1.0.0", "name": list.Name, "type": "portmap", "prevResult": result,
-			"capabilities": map[string]bool{"portMappings": true}, "runtimeConfig": arguments.CapabilityArgs,
-		})
-		if err != nil {
-			return err
-		}
-		cmd := exec.CommandContext(ctx, "/opt/cni/bin/portmap")
-		cmd.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID="+arguments.ContainerID, "CNI_NETNS="+arguments.NetNS, "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin")
-		cmd.Stdin = bytes.NewReader(config)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("executing portmap: %w: %s", err, out)
 		}
 		return nil
 	})
