@@ -27,6 +27,9 @@ type bandwidthKeys struct {
 // and more pass before there is any rate at all.
 const noBurst = math.MaxInt32
 
+// ofRuntime is before the fields that the runtime fills in.
+const ofRuntime = "runtimeConfig.bandwidth."
+
 // readBandwidth reads what the pod's wire may carry. In each direction, what the
 // configuration says, be it 0, comes before what the pod asks for, as with the plugin
 // bandwidth: it is the administrator's word.
@@ -38,7 +41,6 @@ func (c *Config) readBandwidth(d *document, _ *Arguments) error {
 	if d.RuntimeConfig.Bandwidth != nil {
 		requested = *d.RuntimeConfig.Bandwidth
 	}
-	const ofRuntime = "runtimeConfig.bandwidth."
 	var b wire.Bandwidth
 	for _, direction := range []struct {
 		name                                       string
@@ -96,7 +98,7 @@ func readRate(prefix, direction string, rate, burst json.RawMessage, maxBurst ui
 	}
 	const least = 8 // the kernel counts bytes
 	switch {
-	case r == 0 && b == 0:
+	case r == 0 && (b == 0 || prefix == ofRuntime && b >= noBurst): // what runtimes send for a pod without a rate
 		return nil, nil
 	case r < least:
 		return nil, invalid(rateField, r, fmt.Sprintf("must be at least %d bits per second where %s is given", least, burstField))

@@ -18,7 +18,8 @@ func TestBandwidth(t *testing.T) {
 		`"runtimeConfig": {"bandwidth": null}`: "none",
 		`"runtimeConfig": {"bandwidth": {}}`:   "none",
 		`"ingressRate": 0, "ingressBurst": 0`:  "none",
-		`"unshapedSubnets": ["10.0.0.0/8"]`:    "none", // nothing to be exempt from
+		`"runtimeConfig": {"bandwidth": {"ingressRate": 0, "ingressBurst": 18446744073709551615, "egressBurst": 4294967295}}`: "none",
+		`"unshapedSubnets": ["10.0.0.0/8"]`:                                          "none", // nothing to be exempt from
 		`"ingressRate": 123, "ingressBurst": 456, "egressRate": 8, "egressBurst": 9`: "in 123/456 out 8/9 [] []",
 		`"ingressRate": 123, "ingressBurst": 456`:                                    "in 123/456 out - [] []",
 		`"egressRate": 18446744073709551615, "egressBurst": 34359738359`:             "in - out 18446744073709551615/34359738359 [] []",

@@ -96,6 +96,7 @@ var ptpShortcomings = map[string]string{
 	"B10":     "ptp gives veth pairs the kernel's default",
 	"C1.4":    noGC,
 	"C1.6":    afterTheFact,
+	"C4.7":    "rules that portmap made stay where a list without it is deleted",
 	"C4.8":    noRates,
 }
 
