@@ -117,9 +117,7 @@ func (t *Table) Close(addresses []netip.Addr, ingress, egress bool) error {
 		for _, s := range sets() {
 			build.AddSet(id, s)
 		}
-		build.AddChain(id, chain())
-		build.FlushChain(id, chainName)
-		build.AddRules(id, chainName, chain().Rules)
+		build.RefillChain(id, chain())
 		elements(build)
 		err = t.run(c, "make closed", build)
 	}
@@ -247,20 +245,7 @@ func (t *Table) Remove() (removed string, err error) {
 		return "", err
 	}
 	defer c.Close()
-	there, err := c.Tables()
-	if err != nil || !slices.Contains(there, id) {
-		return "", err
-	}
-	deletion := &nft.Transaction{}
-	deletion.DeleteTable(id)
-	err = t.run(c, "delete closed", deletion)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return "", nil
-	case err != nil:
-		return "", fmt.Errorf("removing nftables table %s: %w", id, err)
-	}
-	return "nftables table " + id.String(), nil
+	return c.RemoveTable(id, func(deletion *nft.Transaction) error { return t.run(c, "delete closed", deletion) })
 }
 
 // ofFamily returns the addresses of a family as elements.

@@ -164,6 +164,13 @@ func (t *Transaction) FlushChain(id ID, name string) {
 	t.add(id, unix.NFT_MSG_DELRULE, 0, fmt.Sprintf("flushing chain %s %s", id, name), text(unix.NFTA_RULE_TABLE, id.Name), text(unix.NFTA_RULE_CHAIN, name))
 }
 
+// RefillChain makes a chain with its rules, whatever is left of it.
+func (t *Transaction) RefillChain(id ID, c Chain) {
+	t.AddChain(id, c)
+	t.FlushChain(id, c.Name)
+	t.AddRules(id, c.Name, c.Rules)
+}
+
 // AddRules appends rules to a chain.
 // Equivalent to: `nft add rule FAMILY TABLE CHAIN RULE`.
 func (t *Transaction) AddRules(id ID, chain string, rules []string) {
@@ -345,6 +352,25 @@ func (r *Refusal) Unwrap() error { return r.Err }
 // Run makes the changes. It fails with a [Refusal] for the first that the kernel does
 // not make, and then it has made none.
 func (c *Conn) Run(t *Transaction) error { return c.run(t, true) }
+
+// RemoveTable removes a table by a transaction that run runs: [Conn.Run], or what tests
+// put in its place. It returns what it removed, in words; "" where there was no table.
+func (c *Conn) RemoveTable(id ID, run func(*Transaction) error) (removed string, err error) {
+	there, err := c.Tables()
+	if err != nil || !slices.Contains(there, id) {
+		return "", err
+	}
+	deletion := &Transaction{}
+	deletion.DeleteTable(id)
+	err = run(deletion)
+	switch {
+	case errors.Is(err, unix.ENOENT): // somebody was faster
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("removing nftables table %s: %w", id, err)
+	}
+	return "nftables table " + id.String(), nil
+}
 
 // Check asks whether the kernel would make the changes.
 // Equivalent to: `nft --check`.

@@ -72,12 +72,11 @@ type Taken struct {
 	Pod   string // as the element's comment has it
 }
 
-// taken reads an element of the map for all addresses of a family or, where one is set,
-// of that for single ones.
-func (f family) taken(one bool, e nft.Element) Taken {
+// taken reads an element of one of the family's two maps.
+func (f family) taken(from nft.Set, e nft.Element) Taken {
 	key, value := nft.Fields(e.Key), nft.Fields(e.Value)
 	t := Taken{Pod: e.Comment}
-	if one {
+	if from.Name == f.one().Name {
 		t.HostIP = key.Address(f.length())
 	} else if t.HostIP = netip.IPv6Unspecified(); f == ipv4 {
 		t.HostIP = netip.IPv4Unspecified()

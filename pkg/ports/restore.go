@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
@@ -43,14 +41,13 @@ func (t *Table) List() (all []Taken, err error) {
 
 func list(c *nft.Conn) (all []Taken, err error) {
 	for _, f := range families {
-		for _, one := range []bool{false, true} {
-			set := f.any()
-			if one {
-				set = f.one()
-			}
-			err := c.Elements(ID, set, func(e nft.Element) { all = append(all, f.taken(one, e)) })
-			if err != nil && !errors.Is(err, unix.ENOENT) {
+		for _, set := range []nft.Set{f.any(), f.one()} {
+			found, err := elements(c, set)
+			if err != nil {
 				return nil, err
+			}
+			for _, e := range found {
+				all = append(all, f.taken(set, e))
 			}
 		}
 	}
@@ -99,7 +96,7 @@ func check(c *nft.Conn, entries []entry) error {
 		case !is:
 			missing = append(missing, fmt.Errorf("nftables set %s %s lacks element %s", ID, e.set.Name, e.set.Text(e.element)))
 		case found.Value != e.element.Value:
-			has := e.in.taken(e.set.Name == e.in.one().Name, found)
+			has := e.in.taken(e.set, found)
 			missing = append(missing, fmt.Errorf("nftables map %s %s: host port %s leads to %s, which is not the pod's", ID, e.set.Name, e.mapping, has.Leads))
 		}
 	}
@@ -196,7 +193,7 @@ func (t *Table) sweep(c *nft.Conn, pods []Pod) (repairs []string, err error) {
 			var stale []nft.Element
 			var errs []error
 			err := c.Elements(ID, set, func(e nft.Element) {
-				has := f.taken(set.Name == f.one().Name, e)
+				has := f.taken(set, e)
 				kept, err := keep(e, has, set)
 				errs = append(errs, err)
 				if err == nil && !kept {

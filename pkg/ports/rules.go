@@ -144,9 +144,7 @@ func build() *nft.Transaction {
 		t.AddSet(ID, s)
 	}
 	for _, c := range chains() {
-		t.AddChain(ID, c)
-		t.FlushChain(ID, c.Name)
-		t.AddRules(ID, c.Name, c.Rules)
+		t.RefillChain(ID, c)
 	}
 	return t
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -117,11 +118,15 @@ func (t *Table) add(c *nft.Conn, wanted []entry) (err error) {
 // inTheWay returns the elements that have to go before others can come, all of which
 // lead to pods that are gone. It fails with a [Conflict] where a pod is not.
 func (t *Table) inTheWay(c *nft.Conn, wanted []entry) (leftover []entry, err error) {
+	singles := map[family]func() ([]nft.Element, error){}
+	for _, f := range families {
+		singles[f] = sync.OnceValues(func() ([]nft.Element, error) { return elements(c, f.one()) })
+	}
 	for _, w := range wanted {
 		if !w.isMapping() {
 			continue
 		}
-		found, err := overlapping(c, w)
+		found, err := overlapping(c, w, singles[w.in])
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +134,7 @@ func (t *Table) inTheWay(c *nft.Conn, wanted []entry) (leftover []entry, err err
 			if f.set.Name == w.set.Name && f.element.Key == w.element.Key && f.element.Value == w.element.Value {
 				continue
 			}
-			has := w.in.taken(f.set.Name == w.in.one().Name, f.element)
+			has := w.in.taken(f.set, f.element)
 			living, err := t.Living(has.Leads.Addr())
 			if err != nil {
 				return nil, err
@@ -145,10 +150,10 @@ func (t *Table) inTheWay(c *nft.Conn, wanted []entry) (leftover []entry, err err
 	return leftover, nil
 }
 
-// overlapping returns the elements that a packet could mean as well.
-func overlapping(c *nft.Conn, w entry) (found []entry, err error) {
+// overlapping returns the elements that a packet could mean as well. singles are those of
+// the family's map for single addresses.
+func overlapping(c *nft.Conn, w entry, singles func() ([]nft.Element, error)) (found []entry, err error) {
 	m := w.mapping
-	one := !m.allOf(bool(w.in))
 	get := func(s nft.Set, key string) error {
 		e, is, err := c.Element(ID, s, key)
 		if is {
@@ -159,18 +164,25 @@ func overlapping(c *nft.Conn, w entry) (found []entry, err error) {
 	if err := get(w.set, w.element.Key); err != nil {
 		return nil, err
 	}
-	if one {
+	if !m.allOf(bool(w.in)) {
 		return found, get(w.in.any(), string(nft.Key(nil).Protocol(protocols[m.Protocol]).Port(m.HostPort)))
 	}
-	err = c.Elements(ID, w.in.one(), func(e nft.Element) {
-		if has := w.in.taken(true, e); has.HostPort == m.HostPort && has.Protocol == m.Protocol {
+	all, err := singles()
+	for _, e := range all {
+		if has := w.in.taken(w.in.one(), e); has.HostPort == m.HostPort && has.Protocol == m.Protocol {
 			found = append(found, entry{set: w.in.one(), element: e, in: w.in})
 		}
-	})
+	}
+	return found, err
+}
+
+// elements returns those of a set; no set has none.
+func elements(c *nft.Conn, s nft.Set) (all []nft.Element, err error) {
+	err = c.Elements(ID, s, func(e nft.Element) { all = append(all, e) })
 	if errors.Is(err, unix.ENOENT) {
 		err = nil
 	}
-	return found, err
+	return all, err
 }
 
 // Remove takes from the pod the ports that are its own; another pod's of the same number
@@ -261,24 +273,11 @@ func (t *Table) RemoveAll() (removed string, err error) {
 		return "", err
 	}
 	defer c.Close()
-	there, err := c.Tables()
-	if err != nil || !slices.Contains(there, ID) {
-		return "", err
-	}
 	return t.delete(c)
 }
 
 func (t *Table) delete(c *nft.Conn) (removed string, err error) {
-	deletion := &nft.Transaction{}
-	deletion.DeleteTable(ID)
-	err = t.run(c, "delete table ports", deletion)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return "", nil
-	case err != nil:
-		return "", fmt.Errorf("removing nftables table %s: %w", ID, err)
-	}
-	return "nftables table " + ID.String(), nil
+	return c.RemoveTable(ID, func(deletion *nft.Transaction) error { return t.run(c, "delete table ports", deletion) })
 }
 
 // locked calls f while no other process has the lock.

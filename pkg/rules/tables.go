@@ -69,7 +69,7 @@ func buildGuard() *nft.Transaction {
 	t := &nft.Transaction{}
 	t.AddTable(id(nft.IPv6), "")
 	t.AddSet(id(nft.IPv6), verifiedSet())
-	refill(t, nft.IPv6, guardChain())
+	t.RefillChain(id(nft.IPv6), guardChain())
 	return t
 }
 
@@ -82,16 +82,8 @@ func buildMasquerade(f nft.Family, need Need) *nft.Transaction {
 	t.AddSet(id(f), exemptSet(f))
 	t.FlushSet(id(f), exemptName)
 	t.AddElements(id(f), exemptSet(f), nft.Ranges(nil).With(need.exemptions(f)...).All)
-	refill(t, f, masqueradeChain(f))
+	t.RefillChain(id(f), masqueradeChain(f))
 	return t
-}
-
-// refill makes a chain, and empties it first, so that what is left of somebody's partial
-// deletion is mended too.
-func refill(t *nft.Transaction, f nft.Family, c nft.Chain) {
-	t.AddChain(id(f), c)
-	t.FlushChain(id(f), c.Name)
-	t.AddRules(id(f), c.Name, c.Rules)
 }
 
 // addressesIn are addresses as elements.
