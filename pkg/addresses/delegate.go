@@ -88,18 +88,15 @@ func (d *delegate) verb(ctx context.Context, verb string) error {
 	return err
 }
 
-// run executes the plugin and returns its standard output. Where it is not there, that
-// says so to who uses no other allocator.
+// run executes the plugin and returns its standard output.
 func (d *delegate) run(ctx context.Context, verb string) ([]byte, error) {
-	e := cni.Execution{Request: d.request, Kind: "IPAM plugin", Plugin: d.plugin, Config: d.request.Config}
 	if d.request.Path == "" {
 		return nil, cni.Fail(types.ErrInvalidEnvironmentVariables, "required env variables [CNI_PATH] missing",
 			fmt.Sprintf("ipam.type %q is a plugin that has to be executed", d.plugin))
 	}
-	if _, found := e.Find(); !found {
-		// Not "not found": container runtimes take a DEL that says so for done.
-		return nil, cni.Fail(cni.CodeDelegate, fmt.Sprintf("IPAM plugin %s is not in CNI_PATH %s", d.plugin, d.request.Path),
-			"install it, or leave ipam.type away to use the built-in allocator")
+	e := cni.Execution{
+		Request: d.request, Kind: "IPAM plugin", Plugin: d.plugin, Config: d.request.Config,
+		Missing: "install it, or leave ipam.type away to use the built-in allocator",
 	}
 	return e.Run(ctx, verb)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -123,7 +124,7 @@ func (f *hostPorts) findHidden() (hidden []hiddenPort, err error) {
 	for _, t := range taken {
 		addresses := []netip.Addr{t.HostIP}
 		if t.HostIP.IsUnspecified() {
-			addresses = f.nodeAddresses(t.HostIP.Is6())
+			addresses = slices.DeleteFunc(f.Underlay.Addresses(), func(a netip.Addr) bool { return a.Is6() != t.HostIP.Is6() })
 		}
 		for _, a := range addresses {
 			number, _ := ports.ProtocolNumber(t.Protocol)
@@ -138,17 +139,6 @@ func (f *hostPorts) findHidden() (hidden []hiddenPort, err error) {
 		}
 	}
 	return hidden, nil
-}
-
-func (f *hostPorts) nodeAddresses(ipv6 bool) (all []netip.Addr) {
-	for _, link := range f.Underlay.Links {
-		for _, p := range link.Addresses {
-			if p.Addr().Is6() == ipv6 {
-				all = append(all, p.Addr())
-			}
-		}
-	}
-	return all
 }
 
 func (f *hostPorts) problems() (all []problem.Problem) {

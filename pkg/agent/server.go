@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -143,8 +142,6 @@ func (a *Agent) serveText(w http.ResponseWriter, r *http.Request) {
 
 func answer(w http.ResponseWriter, with any) {
 	w.Header().Set("Content-Type", "application/json")
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
 	// The reader may have gone away.
-	_ = encoder.Encode(with)
+	_ = printJSON(w, with)
 }

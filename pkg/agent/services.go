@@ -187,15 +187,9 @@ func (s *services) tellLeaving() {
 // tellNode tells the controller about the node.
 func (s *services) tellNode() {
 	self, _ := s.Find(s.config.NodeName)
-	var local []netip.Addr
-	for _, link := range s.Underlay.Links {
-		for _, p := range link.Addresses {
-			local = append(local, p.Addr())
-		}
-	}
 	n := service.Node{
 		Name: self.Name, Zone: self.Zone, Addresses: self.Addresses, PodCIDRs: self.PodCIDRs,
-		NodePortAddresses: s.config.NodePortAddresses.Select(self.Addresses, local), ServiceCIDRs: s.config.ServiceCIDRs,
+		NodePortAddresses: s.config.NodePortAddresses.Select(self.Addresses, s.Underlay.Addresses()), ServiceCIDRs: s.config.ServiceCIDRs,
 	}
 	if !n.Equal(s.served) {
 		s.served = n

@@ -25,6 +25,7 @@ type Execution struct {
 	Kind    string   // for errors: "IPAM plugin"
 	Plugin  string   // its type, the name of its program
 	Config  []byte
+	Missing string // what to do where the program is not there
 }
 
 // executionTimeout bounds an execution of another plugin. A kubelet gives a
@@ -39,7 +40,8 @@ func (e *Execution) Run(ctx context.Context, verb string) ([]byte, error) {
 	defer cancel()
 	path, found := e.Find()
 	if !found {
-		return nil, Fail(CodeDelegate, fmt.Sprintf("%s %s is not in CNI_PATH %s", e.Kind, e.Plugin, e.Request.Path), "install it")
+		// Not "not found": container runtimes take a DEL that says so for done.
+		return nil, Fail(CodeDelegate, fmt.Sprintf("%s %s is not in CNI_PATH %s", e.Kind, e.Plugin, e.Request.Path), e.Missing)
 	}
 	var stdout bytes.Buffer
 	cmd := exec.CommandContext(ctx, path)

@@ -57,18 +57,26 @@ func (s *socket) isLocal(address netip.Addr) (bool, error) {
 	return err == nil && route.kind == unix.RTN_LOCAL, nil
 }
 
+// wayOut looks up the route to an address; found is false where there is none that leads
+// out by an interface.
+func (s *socket) wayOut(address netip.Addr) (route foundRoute, found bool, err error) {
+	route, err = s.lookup(address)
+	if isGone(err) || isUnreachable(err) {
+		return route, false, nil
+	}
+	return route, err == nil && route.kind == unix.RTN_UNICAST && route.link != 0, err
+}
+
 // LeadsToPod reports whether the node's route to an address goes out by an interface of
 // flatnet's: whether a pod with that address is attached.
 // Equivalent to: `ip route get ADDRESS fibmatch; ip link show dev …`.
 func (n *Netlink) LeadsToPod(address netip.Addr) (bool, error) {
 	s := n.sockets[Host]
-	route, err := s.lookup(address)
-	switch {
-	case isGone(err) || isUnreachable(err):
-		return false, nil
-	case err != nil:
+	route, found, err := s.wayOut(address)
+	if err != nil {
 		return false, fmt.Errorf("looking up the route to %s: %w", address, err)
-	case route.kind != unix.RTN_UNICAST || route.link == 0:
+	}
+	if !found {
 		return false, nil
 	}
 	link, err := s.getLinkByIndex(route.link)
@@ -116,14 +124,9 @@ func (n *Netlink) UplinkMTU() (int, error) {
 // outside, for example a router of the underlay.
 func (n *Netlink) OnLinkElsewhere(address netip.Addr) (bool, error) {
 	s := n.sockets[Host]
-	route, err := s.lookup(address)
-	switch {
-	case isGone(err) || isUnreachable(err):
-		return false, nil
-	case err != nil:
+	route, found, err := s.wayOut(address)
+	if err != nil || !found || route.Gateway.IsValid() {
 		return false, err
-	case route.kind != unix.RTN_UNICAST || route.Gateway.IsValid() || route.link == 0:
-		return false, nil
 	}
 	link, err := s.getLinkByIndex(route.link)
 	if err != nil {

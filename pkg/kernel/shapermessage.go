@@ -82,6 +82,15 @@ func tcRequest(s *socket, message, flags, index int, parent, handle uint32) *nl.
 	return r
 }
 
+// tcOptions says of which kind the message's object is, and returns what its options go
+// into.
+func tcOptions(r *nl.NetlinkRequest, kind string) *nl.RtAttr {
+	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	r.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(kind)))
+	r.AddData(options)
+	return options
+}
+
 // bytesPerSecond is the rate as the kernel has it.
 func (s Shaper) bytesPerSecond() uint64 { return s.Rate / 8 }
 
@@ -102,32 +111,27 @@ func (s Shaper) ticks() uint64 {
 // its time has too few bits for large ones at low rates (274 s).
 func (s Shaper) tbf(on *socket, index int) *nl.NetlinkRequest {
 	r := tcRequest(on, unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, rootParent, rootHandle)
-	r.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("tbf")))
-	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options := tcOptions(r, "tbf")
 	parameters := nl.TcTbfQopt{Rate: s.rateSpec(), Limit: s.Limit, Buffer: uint32(min(s.ticks(), math.MaxUint32))}
 	options.AddRtAttr(nl.TCA_TBF_PARMS, parameters.Serialize())
 	if s.exceeds32() {
 		options.AddRtAttr(nl.TCA_TBF_RATE64, nl.Uint64Attr(s.bytesPerSecond()))
 	}
 	options.AddRtAttr(nl.TCA_TBF_BURST, nl.Uint32Attr(s.Burst))
-	r.AddData(options)
 	return r
 }
 
 func (s Shaper) htb(on *socket, index int) *nl.NetlinkRequest {
 	r := tcRequest(on, unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, rootParent, rootHandle)
-	r.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("htb")))
-	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options := tcOptions(r, "htb")
 	global := nl.TcHtbGlob{Version: htbVersion, Rate2Quantum: 10, Defcls: s.defaultClass()}
 	options.AddRtAttr(nl.TCA_HTB_INIT, global.Serialize())
-	r.AddData(options)
 	return r
 }
 
 func (s Shaper) htbClass(on *socket, index int) *nl.NetlinkRequest {
 	r := tcRequest(on, unix.RTM_NEWTCLASS, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, rootHandle, shapedClass)
-	r.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("htb")))
-	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options := tcOptions(r, "htb")
 	ticks := uint32(min(s.ticks(), math.MaxUint32))
 	parameters := nl.TcHtbCopt{Rate: s.rateSpec(), Ceil: s.rateSpec(), Buffer: ticks, Cbuffer: ticks, Quantum: quantum}
 	options.AddRtAttr(nl.TCA_HTB_PARMS, parameters.Serialize())
@@ -135,7 +139,6 @@ func (s Shaper) htbClass(on *socket, index int) *nl.NetlinkRequest {
 		options.AddRtAttr(htbRate64, nl.Uint64Attr(s.bytesPerSecond()))
 		options.AddRtAttr(htbCeil64, nl.Uint64Attr(s.bytesPerSecond()))
 	}
-	r.AddData(options)
 	return r
 }
 
@@ -143,11 +146,9 @@ func (s Shaper) htbClass(on *socket, index int) *nl.NetlinkRequest {
 func (f filter) in(s *socket, index int) *nl.NetlinkRequest {
 	r := tcRequest(s, unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, rootHandle, 0)
 	r.Data[0].(*nl.TcMsg).Info = f.priority()<<16 | uint32(nl.Swap16(f.protocol()))
-	r.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("u32")))
-	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options := tcOptions(r, "u32")
 	options.AddRtAttr(nl.TCA_U32_CLASSID, nl.Uint32Attr(f.class))
 	options.AddRtAttr(nl.TCA_U32_SEL, f.selector())
-	r.AddData(options)
 	return r
 }
 

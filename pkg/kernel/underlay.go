@@ -39,6 +39,16 @@ type UnderlayRoute struct {
 	Refused bool
 }
 
+// Addresses are those of all links.
+func (u Underlay) Addresses() (all []netip.Addr) {
+	for _, link := range u.Links {
+		for _, p := range link.Addresses {
+			all = append(all, p.Addr())
+		}
+	}
+	return all
+}
+
 // Equal reports whether nothing has changed.
 func (u Underlay) Equal(o Underlay) bool {
 	return slices.Equal(u.Routes, o.Routes) && slices.EqualFunc(u.Links, o.Links, func(a, b UnderlayLink) bool {

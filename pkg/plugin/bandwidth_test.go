@@ -198,6 +198,22 @@ func TestBadBandwidthChangesNothing(t *testing.T) {
 	s.checkNothingLeft("refused ADDs")
 }
 
+// way is one of the two that traffic with a pod goes, and the interface where it is held.
+type way struct {
+	from, to *netlab.Namespace
+	at       *current.Result
+	space    *netlab.Namespace
+	link     string
+}
+
+// bothWays are those between a pod with rates and one without.
+func (s *stage) bothWays(pod *netlab.Namespace, result *current.Result, other *netlab.Namespace, free *current.Result) []way {
+	return []way{
+		{other, pod, result, s.node.Namespace, result.Interfaces[0].Name},
+		{pod, other, free, pod, "eth0"},
+	}
+}
+
 // What goes to the pod and what it sends passes the token buckets, and more than the
 // burst at once has to wait there.
 func TestBandwidthHoldsTraffic(t *testing.T) {
@@ -209,15 +225,7 @@ func TestBandwidthHoldsTraffic(t *testing.T) {
 	}
 	free := s.mustAdd("b", other)
 	const size = 256 << 10
-	for _, c := range []struct {
-		from, to *netlab.Namespace
-		at       *current.Result
-		space    *netlab.Namespace
-		link     string
-	}{
-		{other, pod, result, s.node.Namespace, result.Interfaces[0].Name},
-		{pod, other, free, pod, "eth0"},
-	} {
+	for _, c := range s.bothWays(pod, result, other, free) {
 		for _, ip := range c.at.IPs {
 			before := queue(t, c.space, c.link).Attrs().Statistics
 			to, _ := netip.AddrFromSlice(ip.Address.IP)
@@ -270,15 +278,7 @@ func TestBandwidthOfNetworks(t *testing.T) {
 			}
 			free := s.mustAdd("b", other)
 			const size = 64 << 10
-			for _, d := range []struct {
-				from, to *netlab.Namespace
-				at       *current.Result
-				space    *netlab.Namespace
-				link     string
-			}{
-				{other, pod, result, s.node.Namespace, result.Interfaces[0].Name},
-				{pod, other, free, pod, "eth0"},
-			} {
+			for _, d := range s.bothWays(pod, result, other, free) {
 				for _, ip := range d.at.IPs {
 					to, _ := netip.AddrFromSlice(ip.Address.IP)
 					before := throughClass(t, d.space, d.link)

@@ -23,7 +23,7 @@ func (j *job) endPortmap(ctx context.Context, given bool) error {
 	if given || j.config.Ports.IsZero() {
 		return nil
 	}
-	e := cni.Execution{Request: j.request, Kind: "plugin", Plugin: "portmap"}
+	e := cni.Execution{Request: j.request, Kind: "plugin", Plugin: "portmap", Missing: "install it"}
 	if _, found := e.Find(); !found {
 		return nil
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/conntrack"
-	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
@@ -135,11 +134,9 @@ func (p *Plugin) RestorePorts(ctx context.Context, r *cni.Request) (done ports.R
 		if record.Ports.IsZero() {
 			continue
 		}
-		found, exists, err := j.kernel.FindLink(kernel.Host, record.Wire.Host.Name)
-		if err != nil {
-			return done, cni.Wrap(cni.CodeKernel, err, "")
-		}
-		if exists && record.Owns(found.Alias) && finished(j.kernel, record) {
+		if made, err := j.isMade(record); err != nil {
+			return done, err
+		} else if made {
 			attached = append(attached, portsOf(record))
 		}
 	}

@@ -47,12 +47,10 @@ func (p *Plugin) restoreAll(ctx context.Context, r *cni.Request, shared bool) (r
 		if ctx.Err() != nil {
 			return repairs, ctx.Err()
 		}
-		found, exists, err := j.kernel.FindLink(kernel.Host, record.Wire.Host.Name)
-		if err != nil {
-			return repairs, cni.Wrap(cni.CodeKernel, err, "")
-		}
-		if !exists || !record.Owns(found.Alias) || !finished(j.kernel, record) {
-			continue // being made, or being removed
+		if made, err := j.isMade(record); err != nil {
+			return repairs, err
+		} else if !made {
+			continue
 		}
 		present = append(present, record)
 		for _, object := range hostObjects(record) {
@@ -69,6 +67,15 @@ func (p *Plugin) restoreAll(ctx context.Context, r *cni.Request, shared bool) (r
 		errs = append(errs, err)
 	}
 	return repairs, cni.Wrap(cni.CodeKernel, errors.Join(errs...), "")
+}
+
+// isMade reports whether an attachment is neither being made nor being removed.
+func (j *job) isMade(record attachment.Record) (bool, error) {
+	found, exists, err := j.kernel.FindLink(kernel.Host, record.Wire.Host.Name)
+	if err != nil {
+		return false, cni.Wrap(cni.CodeKernel, err, "")
+	}
+	return exists && record.Owns(found.Alias) && finished(j.kernel, record), nil
 }
 
 // finished reports whether an attachment is made, as far as that can be seen
