@@ -30,26 +30,8 @@ var helds = []held{
 // the kernel counts, is a connection's own: 1448 of 1514 bytes.
 const wireShare = 1448.0 / 1514
 
-// withBandwidth has a contender's pods held to what the runtime says: by itself, or
-// by the CNI project's plugin behind it.
-func withBandwidth(c contender) contender {
-	capability := map[string]bool{"bandwidth": true}
-	chain := c.plugins
-	if c.name == "flatnet" {
-		c.plugins = func(state string) []pluginConf {
-			all := chain(state)
-			all[0]["capabilities"] = capability
-			return all
-		}
-		return c
-	}
-	c.name += " + bandwidth"
-	c.programs = append(c.programs, "bandwidth")
-	c.plugins = func(state string) []pluginConf {
-		return append(chain(state), pluginConf{"type": "bandwidth", "capabilities": capability})
-	}
-	return c
-}
+// withBandwidth has a contender's pods held to what the runtime says.
+func withBandwidth(c contender) contender { return withCapability(c, "bandwidth", "bandwidth") }
 
 // throughput is what came of one direction of a pod.
 type throughput struct {

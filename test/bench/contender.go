@@ -85,3 +85,24 @@ func allocator(directory, program string, reservations int) contender {
 		},
 	}
 }
+
+// withCapability has a contender do what the runtime says: flatnet by itself, others by
+// the CNI project's plugin for it behind them.
+func withCapability(c contender, name, plugin string) contender {
+	capability := map[string]bool{name: true}
+	chain := c.plugins
+	if c.programs[0] == "flatnet" {
+		c.plugins = func(state string) []pluginConf {
+			all := chain(state)
+			all[0]["capabilities"] = capability
+			return all
+		}
+		return c
+	}
+	c.name += " + " + plugin
+	c.programs = append(c.programs, plugin)
+	c.plugins = func(state string) []pluginConf {
+		return append(chain(state), pluginConf{"type": plugin, "capabilities": capability})
+	}
+	return c
+}

@@ -24,26 +24,10 @@ func hostPorts(first, n int) []hostPort {
 // The ports of pods that are measured, and those of pods that are there besides.
 const firstPort, firstOtherPort = 8080, 10000
 
-// withPorts gives a contender's pods ports of the node: by itself, or by the CNI
-// project's plugin behind it.
+// withPorts gives a contender's pods ports of the node.
 func withPorts(c contender, n int) contender {
-	capability := map[string]bool{"portMappings": true}
-	chain := c.plugins
 	c.ports = hostPorts(firstPort, n)
-	if c.programs[0] == "flatnet" {
-		c.plugins = func(state string) []pluginConf {
-			all := chain(state)
-			all[0]["capabilities"] = capability
-			return all
-		}
-		return c
-	}
-	c.name += " + portmap"
-	c.programs = append(c.programs, "portmap")
-	c.plugins = func(state string) []pluginConf {
-		return append(chain(state), pluginConf{"type": "portmap", "capabilities": capability})
-	}
-	return c
+	return withCapability(c, "portMappings", "portmap")
 }
 
 // The contenders of an ADD with ports.

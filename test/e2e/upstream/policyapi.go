@@ -2,9 +2,7 @@ package upstream
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -37,39 +35,26 @@ func RunPolicyAPI(ctx context.Context, l *lab.Lab, b programs.Builder, image str
 	if err := installPolicyAPI(ctx, l, b.Source); err != nil {
 		return nil, err
 	}
-	_, skipped := Together{{Name: PolicyAPI, SCTP: true}}.withoutSCTP()
-	directory := filepath.Join(l.Directory, "upstream")
-	if err := os.MkdirAll(directory, 0o755); err != nil {
-		return nil, fmt.Errorf("making place for results of upstream's tests: %w", err)
-	}
-	path := filepath.Join(directory, PolicyAPI+".log")
-	log, err := os.Create(path)
+	directory, err := results(l)
 	if err != nil {
-		return nil, fmt.Errorf("writing log of upstream's tests: %w", err)
+		return nil, err
 	}
-	defer log.Close()
-	cmd := exec.Command(filepath.Join(b.Directory, policyAPI.Name), "-test.v", "-test.timeout=1h", "-image="+image, fmt.Sprintf("-sctp=%t", len(skipped) == 0))
+	log := filepath.Join(directory, PolicyAPI+".log")
+	cmd := exec.Command(filepath.Join(b.Directory, policyAPI.Name), "-test.v", "-test.timeout=1h", "-image="+image, fmt.Sprintf("-sctp=%t", noSCTP() == nil))
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig())
-	var text bytes.Buffer
-	cmd.Stdout = io.MultiWriter(log, &text)
-	cmd.Stderr = cmd.Stdout
-	fmt.Fprintf(out, "upstream's %s: running, log in %s … ", PolicyAPI, path)
-	begin := time.Now()
-	err = wait(ctx, cmd)
-	fmt.Fprintf(out, "%s\n", time.Since(begin).Round(time.Second))
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return nil, fmt.Errorf("running upstream's %s: %w", PolicyAPI, err)
+	exit, err := logged(ctx, cmd, PolicyAPI, log, out)
+	if err != nil {
+		return nil, err
 	}
-	results := readPolicyAPI(text.String())
-	_, failed, _ := report.Count(results)
-	switch {
-	case len(results) == 0:
-		return nil, fmt.Errorf("upstream's %s came to no result (see %s)", PolicyAPI, path)
-	case failed == 0 && exit != nil:
-		return results, fmt.Errorf("upstream's %s: %w, and no test failed (see %s)", PolicyAPI, exit, path)
+	text, err := os.ReadFile(log)
+	if err != nil {
+		return nil, fmt.Errorf("reading what upstream's %s said: %w", PolicyAPI, err)
 	}
-	return results, nil
+	found := readPolicyAPI(string(text))
+	if len(found) == 0 {
+		return nil, fmt.Errorf("upstream's %s came to no result (see %s)", PolicyAPI, log)
+	}
+	return found, unexplained(exit, found, PolicyAPI, log)
 }
 
 // installPolicyAPI has the API server know ClusterNetworkPolicies, and waits until every

@@ -77,11 +77,19 @@ func (t Together) group(test string) string {
 	return t.Name()
 }
 
-// withoutSCTP changes suites for a kernel that lacks it, and says so in results.
-func (t Together) withoutSCTP() (Together, []report.Result) {
+// noSCTP says why the kernel has no SCTP, nil where it has.
+func noSCTP() error {
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
 	if err == nil {
 		unix.Close(socket)
+	}
+	return err
+}
+
+// withoutSCTP changes suites for a kernel that lacks it, and says so in results.
+func (t Together) withoutSCTP() (Together, []report.Result) {
+	err := noSCTP()
+	if err == nil {
 		return t, nil
 	}
 	possible := make(Together, 0, len(t))
@@ -103,9 +111,9 @@ func Run(ctx context.Context, l *lab.Lab, suites Together, out io.Writer) ([]rep
 	suites, skipped := suites.withoutSCTP()
 	title := suites.Name()
 	name := strings.ReplaceAll(title, " ", "-")
-	directory := filepath.Join(l.Directory, "upstream")
-	if err := os.MkdirAll(directory, 0o755); err != nil {
-		return nil, fmt.Errorf("making place for results of upstream's tests: %w", err)
+	directory, err := results(l)
+	if err != nil {
+		return nil, err
 	}
 	junit, log := filepath.Join(directory, name+".xml"), filepath.Join(directory, name+".log")
 	if err := os.Remove(junit); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -123,6 +131,33 @@ func Run(ctx context.Context, l *lab.Lab, suites Together, out io.Writer) ([]rep
 	if err != nil {
 		return nil, err
 	}
+	exit, err := logged(ctx, cmd, title, log, out)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(junit)
+	if err != nil {
+		return nil, fmt.Errorf("upstream's %s came to no result (see %s): %w", title, log, err)
+	}
+	found, err := parse(raw, suites.group)
+	if err == nil {
+		err = unexplained(exit, found, title, log)
+	}
+	return append(found, skipped...), err
+}
+
+// results makes the directory for what upstream's tests come to.
+func results(l *lab.Lab) (string, error) {
+	directory := filepath.Join(l.Directory, "upstream")
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return "", fmt.Errorf("making place for results of upstream's tests: %w", err)
+	}
+	return directory, nil
+}
+
+// logged runs a program of tests, and what it says goes to a file. exit is how it ended,
+// where that was not well.
+func logged(ctx context.Context, cmd *exec.Cmd, title, log string, out io.Writer) (exit *exec.ExitError, err error) {
 	file, err := os.Create(log)
 	if err != nil {
 		return nil, fmt.Errorf("writing log of upstream's tests: %w", err)
@@ -133,19 +168,18 @@ func Run(ctx context.Context, l *lab.Lab, suites Together, out io.Writer) ([]rep
 	begin := time.Now()
 	err = wait(ctx, cmd)
 	fmt.Fprintf(out, "%s\n", time.Since(begin).Round(time.Second))
-	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return nil, fmt.Errorf("running upstream's %s: %w", title, err)
 	}
-	raw, err := os.ReadFile(junit)
-	if err != nil {
-		return nil, fmt.Errorf("upstream's %s came to no result (see %s): %w", title, log, err)
+	return exit, nil
+}
+
+// unexplained is an error where a program of tests ended badly and no test failed.
+func unexplained(exit *exec.ExitError, found []report.Result, title, log string) error {
+	if _, failed, _ := report.Count(found); failed > 0 || exit == nil {
+		return nil
 	}
-	results, err := parse(raw, suites.group)
-	if _, failed, _ := report.Count(results); err == nil && failed == 0 && exit != nil {
-		err = fmt.Errorf("upstream's %s: %w, and no test failed (see %s)", title, exit, log)
-	}
-	return append(results, skipped...), err
+	return fmt.Errorf("upstream's %s: %w, and no test failed (see %s)", title, exit, log)
 }
 
 // wait runs cmd; when the context is done, ginkgo is asked to clean up.
