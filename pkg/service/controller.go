@@ -152,17 +152,18 @@ func (c *Controller) loop(ctx context.Context) {
 	health := time.NewTicker(healthRetry)
 	defer health.Stop()
 	var triggered []time.Time
+	var node *Node // what was told last, where the planner does not have it yet
 	changed, verify, pausing := false, false, false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case n := <-c.nodes:
-			if c.planner == nil {
+			// The planner has it no sooner than the kernel: what is asked in a
+			// pause is answered by the planner.
+			if node, changed = &n, true; c.planner == nil {
 				c.planner = NewPlanner(n)
 			}
-			c.planner.SetNode(n)
-			changed = true
 		case <-c.Source.Changed():
 			changed = true
 		case <-c.touched:
@@ -182,6 +183,10 @@ func (c *Controller) loop(ctx context.Context) {
 		}
 		if pausing || !changed && !verify || c.planner == nil || !c.Source.Known() {
 			continue
+		}
+		if node != nil {
+			c.planner.SetNode(*node)
+			node = nil
 		}
 		triggered = append(triggered, c.take()...)
 		took, err := c.sync(ctx, verify, triggered)

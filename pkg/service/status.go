@@ -56,12 +56,12 @@ type ConflictStatus struct {
 
 // Status returns what is balanced. It waits for a sync that is going on.
 func (c *Controller) Status(ctx context.Context) (Status, error) {
-	s := Status{Ports: []PortStatus{}, Conflicts: []ConflictStatus{}, Elements: map[string]int{}, Synced: c.Check() == nil}
+	s := Status{Ports: []PortStatus{}, Conflicts: []ConflictStatus{}, Elements: map[string]int{}}
 	if err := c.Source.Check(); err != nil {
 		s.Source = err.Error()
 	}
 	err := c.do(ctx, func() {
-		if c.planner != nil {
+		if s.Synced = c.Check() == nil; c.planner != nil {
 			c.planner.status(&s)
 		}
 	})
