@@ -219,6 +219,45 @@ func TestRefusedTransaction(t *testing.T) {
 	})
 }
 
+// TestTransactionOfAGeneration: what goes by what was read is done only as long as nobody
+// has written since.
+func TestTransactionOfAGeneration(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		c, err := Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		one, other := ID{INet, "one"}, ID{INet, "other"}
+		add := func(id ID, generation uint32) error {
+			tx := &Transaction{Generation: generation}
+			tx.AddTable(id, "")
+			return c.Run(tx)
+		}
+		for _, err := range []error{add(ID{INet, "first"}, 0), add(ID{INet, "second"}, 0)} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		read, err := c.Generation()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := add(one, read); err != nil {
+			t.Fatalf("nobody has written since generation %d: %v", read, err)
+		}
+		if err := add(other, read); !errors.Is(err, ErrInterrupted) {
+			t.Errorf("a table was added since generation %d, and the error is %v", read, err)
+		}
+		if there, err := c.Tables(); err != nil || !slices.Contains(there, one) || slices.Contains(there, other) {
+			t.Errorf("tables are %v, %v", there, err)
+		}
+		if err := add(other, 0); err != nil {
+			t.Errorf("of no generation: %v", err)
+		}
+	})
+}
+
 // TestRefusedFeature: where the kernel refuses rules of a feature, the others are there,
 // with what is safe in their place, and as soon as it takes them they are.
 func TestRefusedFeature(t *testing.T) {

@@ -39,6 +39,10 @@ type Transaction struct {
 	parts    []part
 	err      error // that of the first change that could not be encoded
 	Elements int   // that are added and deleted
+	// Generation, unless it is 0, is that of the ruleset of which what the changes go by
+	// was read (see [Conn.Generation]): the kernel makes them only while it is the present
+	// one, and [Conn.Run] fails with [ErrInterrupted] where it is not.
+	Generation uint32
 }
 
 // part is a message, for who has to say which one was refused.
@@ -382,8 +386,12 @@ func (c *Conn) run(t *Transaction, commit bool) error {
 	}
 	first := c.socket.Sequence + 1
 	subsystem := uint16(unix.NFNL_SUBSYS_NFTABLES)
-	batch := make([]byte, 0, len(t.messages)+2*(unix.SizeofNlMsghdr+generic))
-	batch = message(batch, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, subsystem, first)
+	batch := make([]byte, 0, len(t.messages)+2*(unix.SizeofNlMsghdr+generic)+netlink.AttributeHeader+4)
+	var about []attribute
+	if t.Generation != 0 {
+		about = append(about, number(unix.NFNL_BATCH_GENID, t.Generation))
+	}
+	batch = message(batch, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, subsystem, first, about...)
 	offset := len(batch)
 	batch = append(batch, t.messages...)
 	for i, p := range t.parts {
@@ -422,6 +430,10 @@ func (c *Conn) answers(t *Transaction, first, last uint32) error {
 			done = done || h.Seq == last
 			at, err := netlink.Status(h, payload)
 			if err == nil || refusal != nil {
+				return nil
+			}
+			if errors.Is(err, unix.ERESTART) { // of the beginning: the generation is another
+				refusal = fmt.Errorf("writing nftables: %w", ErrInterrupted)
 				return nil
 			}
 			r := &Refusal{Doing: "writing nftables", Err: err}
