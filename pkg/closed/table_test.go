@@ -32,7 +32,7 @@ func check(t *testing.T, table *Table, want ...string) {
 	}
 }
 
-// there reports whether the table is there with its chain.
+// there reports whether the table is there, and whether it has its chains.
 func there(t *testing.T) (exists, right bool) {
 	t.Helper()
 	c, err := nft.Open()
@@ -40,9 +40,13 @@ func there(t *testing.T) (exists, right bool) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	exists, right, err = c.Chain(id, chain())
-	if err != nil {
-		t.Fatal(err)
+	right = true
+	for _, want := range chains() {
+		there, as, err := c.Chain(id, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exists, right = exists || there, right && as
 	}
 	return exists, right
 }
@@ -83,7 +87,9 @@ func TestCloseAndOpen(t *testing.T) {
 		if ruleset, err := node.Output("nft", "list", "ruleset"); err == nil {
 			for _, want := range []string{
 				"type filter hook forward priority filter; policy accept;", "ct state established,related accept",
-				"ip daddr @ingress4 drop", "ip6 daddr @ingress6 drop", "ip saddr @egress4 drop", "ip6 saddr @egress6 drop",
+				"ip daddr @ingress4 counter packets 0 bytes 0 drop", "ip6 daddr @ingress6 counter packets 0 bytes 0 drop",
+				"ip saddr @egress4 counter packets 0 bytes 0 drop", "ip6 saddr @egress6 counter packets 0 bytes 0 drop",
+				"type filter hook output priority filter; policy accept;", "fib saddr type local accept",
 			} {
 				if !strings.Contains(ruleset, want) {
 					t.Errorf("nft does not show %q:\n%s", want, ruleset)
