@@ -76,7 +76,7 @@ func (j *job) shut(record attachment.Record) error {
 		begin = j.closed.Begin
 	}
 	err := begin(record.Wire.Addresses, slices.Contains(record.Closed, closed.Ingress), slices.Contains(record.Closed, closed.Egress))
-	return cni.Wrap(cni.CodeKernel, err, "policies are about the pod, and without nftables it cannot be kept closed until they are in place")
+	return cni.Wrap(cni.CodeKernel, err, "there are policies, and until they are in place for the pod nftables has to keep it closed, and from what whoever had its address before was allowed")
 }
 
 // open lets go of the addresses of a pod that began closed, for their next holder.
