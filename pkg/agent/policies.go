@@ -129,7 +129,7 @@ func (p *policies) run(ctx context.Context) error {
 }
 
 // attachedIn are the pods that records are of. A pod with several interfaces has all of
-// their addresses; what is attached for no pod has no policies.
+// their addresses; what is attached for no pod has no policies, and is no pod to them.
 //
 // Of one name there may be two for a while: the one that ends, and the one that takes its
 // place. The later one has the name. The former has one that the API server never tells
@@ -140,6 +140,7 @@ func attachedIn(records []attachment.Record) (all []policy.Attached) {
 	for _, r := range records {
 		namespace, name, is := strings.Cut(r.Pod, "/")
 		if !is {
+			all = append(all, policy.Attached{Addresses: r.Wire.Addresses})
 			continue
 		}
 		n := policy.Name{Namespace: namespace, Name: name}

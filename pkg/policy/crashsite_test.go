@@ -164,7 +164,10 @@ func (s *crashSite) add(a Attached) error {
 		return err
 	}
 	ingress, egress := l.Of(a.Name.Namespace)
-	return (&closed.Table{}).Close(a.Addresses, ingress, egress)
+	if !l.Policed() {
+		return nil
+	}
+	return (&closed.Table{}).Begin(a.Addresses, ingress, egress)
 }
 
 func (s *crashSite) del(a Attached) error {
