@@ -182,11 +182,11 @@ func (c *Controller) Run(ctx context.Context) {
 		if pausing || !(changed || verify || c.knocks || look) || !c.known || !c.source.Known() {
 			continue
 		}
+		begin := time.Now()
 		if attached != nil {
 			c.world.attach(*attached)
 			attached = nil
 		}
-		begin := time.Now()
 		o := c.sync(ctx, changed, verify)
 		if o.Err == nil && look {
 			beginLook := time.Now()
