@@ -43,8 +43,8 @@ const patienceAtStart = 10 * time.Second
 type policySource interface {
 	policy.Source
 	Run(ctx context.Context)
-	// Invalid are the policies that cannot be understood at all.
-	Invalid() map[policy.PolicyKey]string
+	// Unread are the objects that cannot be understood.
+	Unread() []policy.Unread
 }
 
 func newPolicies(c Config, client *apiwatch.Client, s *feature.Shared) *policies {
@@ -225,7 +225,7 @@ func (p *policies) problems() []problem.Problem {
 	if !p.source.Known() && time.Since(p.began) < patienceAtStart {
 		lost = nil // it is being asked
 	}
-	return policing{p.config.NodeName, p.controller.Summary(), lost, p.source.Invalid()}.problems()
+	return policing{p.config.NodeName, p.controller.Summary(), lost, p.source.Unread()}.problems()
 }
 
 // serve says what policies come to for each pod.
