@@ -164,11 +164,16 @@ func (p *policies) watch() (nft.Listener, error) {
 	return listeners{p.controller.Watcher(), closed.Watcher(p.controller.Knock)}, nil
 }
 
-// begin closes all new pods where nothing is known yet in which namespaces they are to
-// be: on a node that has not kept policies before.
+// begin makes the table of closed pods what it is to be, and closes all new pods where
+// nothing is known yet in which namespaces they are to be: on a node that has not kept
+// policies before.
 func (p *policies) begin() error {
 	if p.controller == nil {
 		return p.removeFormer()
+	}
+	// The plugin joins the table as it is: an earlier version's lacks what this one has.
+	if err := (&closed.Table{}).Mend(); err != nil {
+		p.Log.Warn("the table of pods that begin closed is left as it is", "error", err)
 	}
 	if _, err := os.Stat(p.config.PoliciesFile); !errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -245,7 +250,12 @@ func (p *policies) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, PodPolicies{all, idle})
+	early, err := p.controller.Early(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	answer(w, PodPolicies{all, EarlyPackets{early[policy.Ingress], early[policy.Egress]}, idle})
 }
 
 // explain says what decides about a connection.

@@ -69,6 +69,8 @@ type Gate interface {
 	// among them: it is recorded before.
 	Attached() ([]Attached, error)
 	Open(addresses ...netip.Addr) error
+	// Refused returns how many packets of closed pods were dropped, by direction.
+	Refused() ([len(Directions)]uint64, error)
 }
 
 // Observation is what happened in a sync.
