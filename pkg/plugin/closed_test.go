@@ -208,6 +208,60 @@ func TestPodIsClosedForWhatItSends(t *testing.T) {
 	}
 }
 
+// What the node sends on in somebody else's name, as IPVS does with what it has
+// translated, gets no further than what it forwards; what it sends itself does, and what
+// is for itself. All that is refused is counted.
+func TestClosedPodAndWhatTheNodeSendsOn(t *testing.T) {
+	s := newFullStage(t)
+	lan := s.lab.Segment("outside")
+	s.node = s.lab.Node("closing", lan.Port("172.30.5.1/24", "fd00:35::1/64"))
+	other, in, out := s.lab.Pod("other"), s.lab.Pod("in"), s.lab.Pod("out")
+	s.addOf("free", "other", other)
+	s.addOf("in", "in", in)
+	s.addOf("out", "out", out)
+	boxes := map[*netlab.Namespace]inbox{}
+	for _, at := range []*netlab.Namespace{other, in, s.node.Namespace} {
+		boxes[at] = newInbox(t, at)
+	}
+	refused := func() (all map[string]uint64) {
+		t.Helper()
+		err := s.node.Do(func() (err error) {
+			all, err = (&closed.Table{}).Refused()
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	for _, a := range []struct{ node, other, in, out string }{
+		{"172.30.5.1", "10.1.2.2", "10.1.2.3", "10.1.2.4"}, {"fd00:35::1", "fd00:1::2", "fd00:1::3", "fd00:1::4"},
+	} {
+		before := refused()
+		for _, c := range []struct {
+			from, to string
+			at       *netlab.Namespace
+		}{{a.other, a.in, in}, {a.out, a.other, other}} {
+			to := netip.AddrPortFrom(address(c.to), uint16(boxes[c.at].port))
+			if err := s.node.SendAs(address(c.from), to, "sent on"); err != nil && !errors.Is(err, unix.EPERM) { // what the kernel says of a drop
+				t.Fatal(err)
+			}
+			tell(s.node.Namespace, c.to, boxes[c.at].port, "own")
+			if got := boxes[c.at].next(t); got != "own" {
+				t.Errorf("%s got %q", c.to, got)
+			}
+		}
+		tell(out, a.node, boxes[s.node.Namespace].port, "for the node")
+		if got := boxes[s.node.Namespace].next(t); got != "for the node" {
+			t.Errorf("the node got %q", got)
+		}
+		after := refused()
+		if after[closed.Ingress] != before[closed.Ingress]+1 || after[closed.Egress] != before[closed.Egress]+1 {
+			t.Errorf("refused were %v, and then %v", before, after)
+		}
+	}
+}
+
 // What a closed pod may begin gets its answers, and so does what may reach it. What
 // the node itself asks it, passes.
 func TestAnswersPass(t *testing.T) {
