@@ -342,7 +342,7 @@ var examples = map[problem.Kind][]example{
 	problem.PolicyFault: {
 		{policed(policing{summary: policy.Summary{Faults: []policy.Fault{{Policy: "NetworkPolicy shop/web", Fault: "spec.ingress[0].ports[0].endPort: 1 is below 2"}}}}),
 			"node n1: NetworkPolicy shop/web: spec.ingress[0].ports[0].endPort: 1 is below 2", "correct the field that the sentence names", ""},
-		{policed(policing{invalid: map[policy.PolicyKey]string{{Cluster: true, Name: policy.Name{Name: "all"}}: "spec.subject: is empty"}}),
+		{policed(policing{unread: []policy.Unread{{Object: "ClusterNetworkPolicy all", Why: "spec.subject: is empty"}}}),
 			"node n1: ClusterNetworkPolicy all: spec.subject: is empty", "correct the field that the sentence names", ""},
 	},
 	problem.KubeProxy: {

@@ -43,8 +43,8 @@ const patienceAtStart = 10 * time.Second
 type policySource interface {
 	policy.Source
 	Run(ctx context.Context)
-	// Invalid are the policies that cannot be understood at all.
-	Invalid() map[policy.PolicyKey]string
+	// Unread are the objects that cannot be understood.
+	Unread() []policy.Unread
 }
 
 func newPolicies(c Config, client *apiwatch.Client, s *feature.Shared) *policies {
@@ -129,7 +129,7 @@ func (p *policies) run(ctx context.Context) error {
 }
 
 // attachedIn are the pods that records are of. A pod with several interfaces has all of
-// their addresses; what is attached for no pod has no policies.
+// their addresses; what is attached for no pod has no policies, and is no pod to them.
 //
 // Of one name there may be two for a while: the one that ends, and the one that takes its
 // place. The later one has the name. The former has one that the API server never tells
@@ -140,6 +140,7 @@ func attachedIn(records []attachment.Record) (all []policy.Attached) {
 	for _, r := range records {
 		namespace, name, is := strings.Cut(r.Pod, "/")
 		if !is {
+			all = append(all, policy.Attached{Addresses: r.Wire.Addresses})
 			continue
 		}
 		n := policy.Name{Namespace: namespace, Name: name}
@@ -163,11 +164,16 @@ func (p *policies) watch() (nft.Listener, error) {
 	return listeners{p.controller.Watcher(), closed.Watcher(p.controller.Knock)}, nil
 }
 
-// begin closes all new pods where nothing is known yet in which namespaces they are to
-// be: on a node that has not kept policies before.
+// begin makes the table of closed pods what it is to be, and closes all new pods where
+// nothing is known yet in which namespaces they are to be: on a node that has not kept
+// policies before.
 func (p *policies) begin() error {
 	if p.controller == nil {
 		return p.removeFormer()
+	}
+	// The plugin joins the table as it is: an earlier version's lacks what this one has.
+	if err := (&closed.Table{}).Mend(); err != nil {
+		p.Log.Warn("the table of pods that begin closed is left as it is", "error", err)
 	}
 	if _, err := os.Stat(p.config.PoliciesFile); !errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -224,7 +230,7 @@ func (p *policies) problems() []problem.Problem {
 	if !p.source.Known() && time.Since(p.began) < patienceAtStart {
 		lost = nil // it is being asked
 	}
-	return policing{p.config.NodeName, p.controller.Summary(), lost, p.source.Invalid()}.problems()
+	return policing{p.config.NodeName, p.controller.Summary(), lost, p.source.Unread()}.problems()
 }
 
 // serve says what policies come to for each pod.
@@ -244,7 +250,12 @@ func (p *policies) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, PodPolicies{all, idle})
+	early, err := p.controller.Early(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	answer(w, PodPolicies{all, EarlyPackets{early[policy.Ingress], early[policy.Egress]}, idle})
 }
 
 // explain says what decides about a connection.

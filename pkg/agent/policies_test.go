@@ -20,7 +20,7 @@ func TestAttachedIn(t *testing.T) {
 		want    string
 	}{
 		"none":              {nil, "[]"},
-		"for no pod":        {[]attachment.Record{record("", "", "10.0.0.1", 1)}, "[]"},
+		"for no pod":        {[]attachment.Record{record("", "", "10.0.0.1", 1)}, "[{  [10.0.0.1]}]"},
 		"two interfaces":    {[]attachment.Record{record("ns/a", "1", "10.0.0.2", 1), record("ns/a", "1", "10.0.0.1", 2)}, "[{ns/a 1 [10.0.0.1 10.0.0.2]}]"},
 		"one after another": {[]attachment.Record{record("ns/a", "1", "10.0.0.1", 1), record("ns/a", "2", "10.0.0.2", 2)}, "[{ns/a 2 [10.0.0.2]} {ns/a (former) 1 [10.0.0.1]}]"},
 		"the other way":     {[]attachment.Record{record("ns/a", "2", "10.0.0.2", 2), record("ns/a", "1", "10.0.0.1", 1)}, "[{ns/a 2 [10.0.0.2]} {ns/a (former) 1 [10.0.0.1]}]"},

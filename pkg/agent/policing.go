@@ -12,7 +12,7 @@ type policing struct {
 	node    string
 	summary policy.Summary
 	lost    error // why the source is not up to date
-	invalid map[policy.PolicyKey]string
+	unread  []policy.Unread
 }
 
 func (b policing) problems() (all []problem.Problem) {
@@ -29,12 +29,8 @@ func (b policing) problems() (all []problem.Problem) {
 	for _, f := range b.summary.Faults {
 		add(problem.PolicyFault, problem.Facts{Object: f.Policy, Reason: f.Fault})
 	}
-	for key, why := range b.invalid {
-		kind := "NetworkPolicy"
-		if key.Cluster {
-			kind = "ClusterNetworkPolicy"
-		}
-		add(problem.PolicyFault, problem.Facts{Object: kind + " " + key.Name.String(), Reason: why})
+	for _, one := range b.unread {
+		add(problem.PolicyFault, problem.Facts{Object: one.Object, Reason: one.Why})
 	}
 	return all
 }

@@ -53,3 +53,12 @@ func (g *gate) Attached() ([]policy.Attached, error) {
 
 // Open implements [policy.Gate].
 func (g *gate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }
+
+// Refused implements [policy.Gate].
+func (g *gate) Refused() (packets [2]uint64, err error) {
+	of, err := g.table.Refused()
+	for _, d := range policy.Directions {
+		packets[d] = of[d.String()]
+	}
+	return packets, err
+}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/flatnet-cni/flatnet/pkg/policy"
 )
 
 // policyMetrics are those that the controller tells.
@@ -25,13 +27,18 @@ func newPolicyMetrics() *policyMetrics {
 }
 
 // refusedPackets are read when they are asked for: two series a pod of this node that a
-// policy selects.
+// policy selects, and two of pods that are still closed.
 type refusedPackets struct{ p *policies }
 
 var refusedDescription = prometheus.NewDesc("flatnet_policy_refused_packets_total", "Packets of new connections that policies refused, by pod of this node and direction.", []string{"namespace", "pod", "direction"}, nil)
 
+var earlyDescription = prometheus.NewDesc("flatnet_policy_early_packets_total", "Packets of new connections that were refused because a new pod's rules were not in place yet, by direction.", []string{"direction"}, nil)
+
 // Describe implements [prometheus.Collector].
-func (refusedPackets) Describe(all chan<- *prometheus.Desc) { all <- refusedDescription }
+func (refusedPackets) Describe(all chan<- *prometheus.Desc) {
+	all <- refusedDescription
+	all <- earlyDescription
+}
 
 // Collect implements [prometheus.Collector].
 func (r refusedPackets) Collect(all chan<- prometheus.Metric) {
@@ -40,9 +47,16 @@ func (r refusedPackets) Collect(all chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	pods, err := r.p.controller.Status(ctx)
+	early, err := r.p.controller.Early(ctx)
 	if err != nil {
 		return // the next one may be answered
+	}
+	for _, d := range policy.Directions {
+		all <- prometheus.MustNewConstMetric(earlyDescription, prometheus.CounterValue, float64(early[d]), d.String())
+	}
+	pods, err := r.p.controller.Status(ctx)
+	if err != nil {
+		return
 	}
 	for _, pod := range pods {
 		namespace, name, _ := strings.Cut(pod.Pod, "/")

@@ -60,8 +60,17 @@ func parsePort(text string) (policy.Protocol, uint16, error) {
 // PodPolicies is what `flatnetd status policies` prints.
 type PodPolicies struct {
 	Pods []policy.PodStatus `json:"pods"`
+	// RefusedEarly are the packets that were refused because a new pod's rules were not
+	// in place yet.
+	RefusedEarly EarlyPackets `json:"refusedEarly"`
 	// Idle are the policies of the cluster that do nothing, or less than they say.
 	Idle []policy.Fault `json:"idle,omitempty"`
+}
+
+// EarlyPackets are counted by direction, seen from the pod.
+type EarlyPackets struct {
+	Ingress uint64 `json:"ingress"`
+	Egress  uint64 `json:"egress"`
 }
 
 // Print writes it for people.
@@ -99,6 +108,9 @@ func (s PodPolicies) Print(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "%d of %d pods are selected by no policy\n", free, len(s.Pods))
+	if e := s.RefusedEarly; e != (EarlyPackets{}) {
+		fmt.Fprintf(w, "refused of new pods, before their rules were in place: %d packets of ingress, %d of egress\n", e.Ingress, e.Egress)
+	}
 	for _, f := range s.Idle {
 		fmt.Fprintf(w, "%s %s\n", f.Policy, f.Fault)
 	}

@@ -148,6 +148,18 @@ func readList(r *bufio.Reader, of kind) (*internalversion.List, error) {
 	}
 }
 
+// undecoded says which object cannot be decoded, as far as its metadata can be.
+func undecoded(kind string, of *metav1.ObjectMeta, err error) error {
+	name := of.Name
+	if of.Namespace != "" {
+		name = of.Namespace + "/" + name
+	}
+	if name == "" {
+		return fmt.Errorf("decoding a %s: %w", kind, err)
+	}
+	return fmt.Errorf("decoding %s %s: %w", kind, name, err)
+}
+
 func noList(kind string) error { return fmt.Errorf("the API server answered with a %q", kind) }
 
 // readItems reads the message of a list.

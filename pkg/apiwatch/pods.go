@@ -2,7 +2,6 @@ package apiwatch
 
 import (
 	"encoding/json"
-	"fmt"
 	"unique"
 
 	v1 "k8s.io/api/core/v1"
@@ -100,7 +99,7 @@ func podKind() kind {
 				json: func(text []byte) (runtime.Object, error) {
 					o := &v1.Pod{}
 					if err := json.Unmarshal(text, o); err != nil {
-						return nil, fmt.Errorf("decoding a Pod: %w", err)
+						return nil, undecoded("Pod", &o.ObjectMeta, err)
 					}
 					p := PodOf(o)
 					p.Labels = shared.one(p.Labels)
@@ -127,7 +126,7 @@ func readPod(message []byte) (*Pod, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("decoding a Pod: %w", err)
+		return nil, undecoded("Pod", &p.ObjectMeta, err)
 	}
 	p.Namespace = same(p.Namespace)
 	return p, nil

@@ -285,6 +285,8 @@ func TestJSONListsThatAreNone(t *testing.T) {
 		{"no kind", `{"items": []}`, `answered with a ""`},
 		{"no items", `{"kind": "PodList", "items": {}}`, "there is { and not ["},
 		{"no list", `[1, 2]`, "there is [ and not {"},
+		{"a pod that is none", `{"kind": "PodList", "items": [{"metadata": {"namespace": "shop", "name": "web"}, "spec": []}]}`, "decoding Pod shop/web: "},
+		{"without a name", `{"kind": "PodList", "items": [{"spec": []}]}`, "decoding a Pod: "},
 	} {
 		_, err := readList(bufio.NewReader(strings.NewReader(c.text)), podKind())
 		if err == nil || !strings.Contains(err.Error(), c.want) {

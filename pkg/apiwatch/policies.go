@@ -2,7 +2,6 @@ package apiwatch
 
 import (
 	"encoding/json"
-	"fmt"
 
 	v1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
@@ -15,7 +14,7 @@ func (c *Client) NetworkPolicies() Resource {
 	return c.pieces(kind{path: "/apis/networking.k8s.io/v1/networkpolicies", name: "NetworkPolicy", reads: func() reads {
 		few := func(o *networking.NetworkPolicy, err error) (runtime.Object, error) {
 			if err != nil {
-				return nil, fmt.Errorf("decoding a NetworkPolicy: %w", err)
+				return nil, undecoded("NetworkPolicy", &o.ObjectMeta, err)
 			}
 			o.ObjectMeta = little(&o.ObjectMeta)
 			return o, nil
@@ -47,14 +46,14 @@ func (c *Client) Namespaces() Resource {
 					return nil
 				})
 				if err != nil {
-					return nil, fmt.Errorf("decoding a Namespace: %w", err)
+					return nil, undecoded("Namespace", &o.ObjectMeta, err)
 				}
 				return o, nil
 			},
 			json: func(text []byte) (runtime.Object, error) {
 				var o v1.Namespace
 				if err := json.Unmarshal(text, &o); err != nil {
-					return nil, fmt.Errorf("decoding a Namespace: %w", err)
+					return nil, undecoded("Namespace", &o.ObjectMeta, err)
 				}
 				return &v1.Namespace{ObjectMeta: little(&o.ObjectMeta)}, nil
 			},

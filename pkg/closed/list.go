@@ -47,6 +47,16 @@ func (l List) Of(namespace string) (ingress, egress bool) {
 	return ingress, egress
 }
 
+// Policed reports whether any policy is about pods.
+func (l List) Policed() bool {
+	for _, directions := range l.Namespaces {
+		if len(directions) > 0 {
+			return true
+		}
+	}
+	return len(l.Others) > 0
+}
+
 // Read reads a list. Without a file nothing is closed. A file that holds anything
 // else than a list of which all is understood is an error: whoever cannot know
 // what is closed has to take everything for it.

@@ -8,24 +8,37 @@
 //	    set ingress6 { type ipv6_addr; }
 //	    set egress4  { type ipv4_addr; }
 //	    set egress6  { type ipv6_addr; }
+//	    chain new {
+//	        ip daddr @ingress4 counter drop
+//	        ip6 daddr @ingress6 counter drop
+//	        ip saddr @egress4 counter drop
+//	        ip6 saddr @egress6 counter drop
+//	    }
 //	    chain forward {
 //	        type filter hook forward priority filter; policy accept;
 //	        ct state established,related accept
-//	        ip daddr @ingress4 drop
-//	        ip6 daddr @ingress6 drop
-//	        ip saddr @egress4 drop
-//	        ip6 saddr @egress6 drop
+//	        goto new
+//	    }
+//	    chain output {
+//	        type filter hook output priority filter; policy accept;
+//	        ct state established,related accept
+//	        fib saddr type local accept
+//	        goto new
 //	    }
 //	}
 //
-// The first rule lets answers pass: a pod that is closed to others may itself ask,
+// The first rule of both lets answers pass: a pod that is closed to others may itself ask,
 // and the other way round. It also spares all that is under way the look into four
 // sets. What conntrack takes for invalid, or does not track, gets no further than
 // what is new. That nothing can be established to an address of before is seen to
 // by DEL, which has the kernel forget its connections.
 //
-// What the node itself sends to its pods is not forwarded and passes, as policies
-// have it: kubelet's probes.
+// What the node itself sends to its pods has a source of the node's and passes, as
+// policies have it: kubelet's probes. With any other source it is IPVS, a mode of
+// kube-proxy, that sends on what it has translated. What a pod sends to its own node
+// passes, too, whatever policies there are.
+//
+// An address may also have rights that were its former holder's: see [Table.Begin].
 package closed
 
 import (
@@ -51,18 +64,31 @@ type Table struct {
 // id is the table's. Nobody writes to it.
 var id = nft.ID{Family: nft.INet, Name: "flatnet-closed"}
 
-// chainName is that of the one chain.
-const chainName = "forward"
+// chains are all, each after those that it leads to.
+func chains() []nft.Chain { return []nft.Chain{newChain, forwardChain, outputChain} }
 
-func chain() nft.Chain {
-	return nft.Chain{Name: chainName, Base: "type filter hook forward priority filter; policy accept;", Rules: []string{
-		"ct state established,related accept",
-		"ip daddr @ingress4 drop",
-		"ip6 daddr @ingress6 drop",
-		"ip saddr @egress4 drop",
-		"ip6 saddr @egress6 drop",
-	}}
-}
+var newChain = nft.Chain{Name: "new", Rules: []string{
+	"ip daddr @ingress4 counter drop",
+	"ip6 daddr @ingress6 counter drop",
+	"ip saddr @egress4 counter drop",
+	"ip6 saddr @egress6 counter drop",
+}}
+
+// counted are the directions of what newChain's rules drop.
+var counted = []string{Ingress, Ingress, Egress, Egress}
+
+var forwardChain = nft.Chain{Name: "forward", Base: "type filter hook forward priority filter; policy accept;", Rules: []string{
+	"ct state established,related accept",
+	"goto new",
+}}
+
+// outputChain needs what not every kernel has that has the rest (nft_fib), and nor
+// does every node need it: see [Table.build].
+var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Rules: []string{
+	"ct state established,related accept",
+	"fib saddr type local accept",
+	"goto new",
+}}
 
 // set is the set of a direction's addresses of one family.
 func set(direction string, ipv6 bool) nft.Set {
@@ -93,38 +119,113 @@ func (t *Table) Close(addresses []netip.Addr, ingress, egress bool) error {
 		return err
 	}
 	defer c.Close()
-	elements := func(to *nft.Transaction) {
-		for _, s := range []struct {
-			direction string
-			wanted    bool
-		}{{Ingress, ingress}, {Egress, egress}} {
-			for _, ipv6 := range []bool{false, true} {
-				of := ofFamily(addresses, ipv6)
-				if s.wanted && len(of) > 0 {
-					to.AddElements(id, set(s.direction, ipv6), of.All)
-				}
-			}
-		}
-	}
+	return t.close(c, addresses, ingress, egress)
+}
+
+func (t *Table) close(c *nft.Conn, addresses []netip.Addr, ingress, egress bool) error {
 	// Where the table is there, and nearly always it is, its rules are left as they
 	// are: to write them anew would have everybody wait for the end of the old ones.
 	join := &nft.Transaction{}
-	elements(join)
-	err = t.run(c, "close", join)
+	addClosed(join, addresses, ingress, egress)
+	err := t.run(c, "close", join)
 	if errors.Is(err, unix.ENOENT) {
-		build := &nft.Transaction{}
-		build.AddTable(id, "")
-		for _, s := range sets() {
-			build.AddSet(id, s)
-		}
-		build.RefillChain(id, chain())
-		elements(build)
-		err = t.run(c, "make closed", build)
+		err = t.build(c, "make closed", func(to *nft.Transaction) { addClosed(to, addresses, ingress, egress) })
 	}
 	if err != nil {
 		return fmt.Errorf("closing %v in nftables table %s: %w", addresses, id, err)
 	}
 	return nil
+}
+
+// addClosed adds addresses to the sets of directions.
+func addClosed(to *nft.Transaction, addresses []netip.Addr, ingress, egress bool) {
+	for _, s := range []struct {
+		direction string
+		wanted    bool
+	}{{Ingress, ingress}, {Egress, egress}} {
+		for _, ipv6 := range []bool{false, true} {
+			of := ofFamily(addresses, ipv6)
+			if s.wanted && len(of) > 0 {
+				to.AddElements(id, set(s.direction, ipv6), of.All)
+			}
+		}
+	}
+}
+
+// build writes the table, whatever is left of it, and more in the same transaction.
+// Where the kernel refuses that it is without what is there for IPVS only.
+func (t *Table) build(c *nft.Conn, operation string, more func(*nft.Transaction)) (err error) {
+	for _, without := range []string{"", outputChain.Name} {
+		build := &nft.Transaction{}
+		build.AddTable(id, "")
+		for _, s := range sets() {
+			build.AddSet(id, s)
+		}
+		for _, chain := range chains() {
+			if chain.Name != without {
+				build.RefillChain(id, chain)
+			}
+		}
+		more(build)
+		if err = t.run(c, operation, build); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// Mend makes the table's rules what they are to be, where it is there: it may be an
+// earlier version's, or somebody may have changed it. Addresses that are closed stay so.
+func (t *Table) Mend() error {
+	c, err := nft.Open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	there, err := c.Tables()
+	if err != nil || !slices.Contains(there, id) {
+		return err
+	}
+	for _, chain := range chains() {
+		var right bool
+		if _, right, err = c.Chain(id, chain); err == nil && !right {
+			err = t.build(c, "mend closed", func(*nft.Transaction) {})
+			if err == nil {
+				return nil
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("mending nftables table %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// Refused returns how many packets were dropped, by direction, since the table was made
+// or mended. No table has dropped none.
+func (t *Table) Refused() (map[string]uint64, error) {
+	c, err := nft.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	var packets []uint64
+	for range maxAttempts {
+		if packets, err = c.Counted(id, newChain.Name); !errors.Is(err, nft.ErrInterrupted) {
+			break
+		}
+	}
+	all := map[string]uint64{Ingress: 0, Egress: 0}
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return all, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading the counters of nftables table %s: %w", id, err)
+	}
+	for i, n := range packets[:min(len(packets), len(counted))] {
+		all[counted[i]] += n
+	}
+	return all, nil
 }
 
 // Open opens addresses, in both directions. One that is not closed, or no table, is

@@ -32,7 +32,7 @@ func check(t *testing.T, table *Table, want ...string) {
 	}
 }
 
-// there reports whether the table is there with its chain.
+// there reports whether the table is there, and whether it has its chains.
 func there(t *testing.T) (exists, right bool) {
 	t.Helper()
 	c, err := nft.Open()
@@ -40,9 +40,13 @@ func there(t *testing.T) (exists, right bool) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	exists, right, err = c.Chain(id, chain())
-	if err != nil {
-		t.Fatal(err)
+	right = true
+	for _, want := range chains() {
+		there, as, err := c.Chain(id, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exists, right = exists || there, right && as
 	}
 	return exists, right
 }
@@ -83,7 +87,9 @@ func TestCloseAndOpen(t *testing.T) {
 		if ruleset, err := node.Output("nft", "list", "ruleset"); err == nil {
 			for _, want := range []string{
 				"type filter hook forward priority filter; policy accept;", "ct state established,related accept",
-				"ip daddr @ingress4 drop", "ip6 daddr @ingress6 drop", "ip saddr @egress4 drop", "ip6 saddr @egress6 drop",
+				"ip daddr @ingress4 counter packets 0 bytes 0 drop", "ip6 daddr @ingress6 counter packets 0 bytes 0 drop",
+				"ip saddr @egress4 counter packets 0 bytes 0 drop", "ip6 saddr @egress6 counter packets 0 bytes 0 drop",
+				"type filter hook output priority filter; policy accept;", "fib saddr type local accept",
 			} {
 				if !strings.Contains(ruleset, want) {
 					t.Errorf("nft does not show %q:\n%s", want, ruleset)
@@ -223,4 +229,154 @@ func TestManyAtATime(t *testing.T) {
 			t.Errorf("chain exists: %v, is right: %v", exists, right)
 		}
 	})
+}
+
+// A table of an earlier version gets the rules of this one, and what is closed stays so.
+func TestMend(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		changes := 0
+		table := &Table{Step: func(string) error { changes++; return nil }}
+		if err := table.Mend(); err != nil || changes > 0 {
+			t.Errorf("without a table: %d changes, %v", changes, err)
+		}
+		c, err := nft.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		old := &nft.Transaction{}
+		old.AddTable(id, "")
+		for _, s := range sets() {
+			old.AddSet(id, s)
+		}
+		old.RefillChain(id, nft.Chain{Name: "forward", Base: forwardChain.Base, Rules: []string{
+			"ct state established,related accept", "ip daddr @ingress4 drop", "ip6 daddr @ingress6 drop", "ip saddr @egress4 drop", "ip6 saddr @egress6 drop",
+		}})
+		if err := c.Run(old); err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Close(addresses("10.1.0.2", "fd00::2"), true, false); err != nil {
+			t.Fatal(err)
+		}
+		changes = 0
+		for range 2 {
+			if err := table.Mend(); err != nil || changes != 1 {
+				t.Errorf("mended with %d changes, %v", changes, err)
+			}
+			if _, right := there(t); !right {
+				t.Error("the chains are not right")
+			}
+		}
+		check(t, table, "10.1.0.2", "fd00::2")
+	})
+}
+
+// A kernel that refuses what is there for IPVS has the rest.
+func TestWithoutWhatIPVSNeeds(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		tries := 0
+		table := &Table{Step: func(operation string) error {
+			if operation == "nft make closed" {
+				if tries++; tries == 1 {
+					return errors.New("the first is refused")
+				}
+			}
+			return nil
+		}}
+		if err := table.Close(addresses("10.1.0.2"), true, true); err != nil {
+			t.Fatal(err)
+		}
+		check(t, table, "10.1.0.2")
+		c, err := nft.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for _, want := range chains() {
+			if _, right, err := c.Chain(id, want); err != nil || right != (want.Name != outputChain.Name) {
+				t.Errorf("chain %s is there: %v, %v", want.Name, right, err)
+			}
+		}
+	})
+}
+
+// Addresses are evicted where there is a set for them, and closed whether there is or not.
+func TestBegin(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		table := &Table{}
+		c, err := nft.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		evicted := func() (all []string) {
+			t.Helper()
+			for _, ipv6 := range []bool{false, true} {
+				if err := c.Elements(PolicyTable, Evicted(ipv6), func(e nft.Element) { all = append(all, Evicted(ipv6).Text(e)) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return all
+		}
+		if err := table.Begin(addresses("10.1.0.2"), false, false); err != nil {
+			t.Error(err)
+		}
+		if err := table.Begin(addresses("10.1.0.2", "fd00::2"), true, false); err != nil {
+			t.Error(err)
+		}
+		check(t, table, "10.1.0.2", "fd00::2")
+		rules := &nft.Transaction{}
+		rules.AddTable(PolicyTable, "")
+		rules.AddSet(PolicyTable, Evicted(false))
+		rules.AddSet(PolicyTable, Evicted(true))
+		if err := c.Run(rules); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := table.Begin(addresses("10.1.0.3", "fd00::3"), false, true); err != nil {
+				t.Error(err)
+			}
+		}
+		check(t, table, "10.1.0.2", "10.1.0.3", "fd00::2", "fd00::3")
+		if got := fmt.Sprint(evicted()); got != "[10.1.0.3 fd00::3]" {
+			t.Errorf("evicted are %s", got)
+		}
+		// Without the table of closed pods.
+		if _, err := table.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Begin(addresses("fd00::4"), true, true); err != nil {
+			t.Error(err)
+		}
+		check(t, table, "fd00::4")
+		if got := fmt.Sprint(evicted()); got != "[10.1.0.3 fd00::3 fd00::4]" {
+			t.Errorf("evicted are %s", got)
+		}
+		injected := errors.New("injected fault")
+		failing := &Table{Step: func(operation string) error {
+			if operation == "nft evict" {
+				return injected
+			}
+			return nil
+		}}
+		if err := failing.Begin(addresses("10.1.0.5"), false, false); !errors.Is(err, injected) {
+			t.Errorf("what cannot be evicted: %v", err)
+		}
+	})
+}
+
+func TestPoliced(t *testing.T) {
+	for _, c := range []struct {
+		of   List
+		want bool
+	}{
+		{List{}, false},
+		{List{Namespaces: map[string][]string{"free": {}}}, false},
+		{List{Namespaces: map[string][]string{"free": {}, "shop": {Egress}}}, true},
+		{List{Others: []string{Ingress}}, true},
+	} {
+		if got := c.of.Policed(); got != c.want {
+			t.Errorf("%v: %v", c.of, got)
+		}
+	}
 }

@@ -27,6 +27,7 @@ import (
 //	add @set { FIELDS counter }            and count what comes with an element that is there
 //	limit rate N/second burst N packets
 //	log prefix "WORD" group N snaplen N
+//	counter                                what it has counted is no part of the rule
 //	tcp option maxseg size set rt mtu
 
 // compiler makes expressions of a rule's words.
@@ -119,6 +120,8 @@ func (c *compiler) statement() error {
 		return c.translate()
 	case c.take("ct mark set"):
 		return c.mark()
+	case c.take("counter"):
+		c.emit(counter())
 	case c.take("add"):
 		return c.remember(dynsetAdd)
 	case c.take("update"):

@@ -94,6 +94,8 @@ var rules = []struct{ chain, text string }{
 	{"inet t rules", "ip saddr @own4 udp dport 53 return"},
 	{"inet t rules", "ip daddr . sctp dport @ports4 return"},
 	{"inet t rules", "add @refused { ip saddr counter }"},
+	{"inet t rules", "ip daddr @own4 counter drop"},
+	{"inet t rules", "ip saddr != @own4 ip saddr vmap @egress4"},
 	{"inet t rules", "ct state established,related accept"},
 	{"inet t rules", `limit rate 10/second burst 20 packets log prefix "refused" group 70 snaplen 128`},
 	{"inet t rules", "ip saddr . th sport . ip daddr . th dport . meta l4proto @ended4 drop"},

@@ -185,6 +185,9 @@ func remember(operation uint32, set string, key, value register, timeout time.Du
 	return e
 }
 
+// counter counts the packets that come by.
+func counter() expression { return expression{"counter", []attribute{}} }
+
 // count adds an element to a set that counts, and counts the packet.
 func count(operation uint32, set string, key register) expression {
 	return expression{"dynset", []attribute{
@@ -231,6 +234,9 @@ func expressions(code []expression) attribute {
 func (e expression) is(name string, raw []byte) bool {
 	if name != e.name {
 		return false
+	}
+	if name == "counter" {
+		return true // whatever it has counted
 	}
 	have := parse(raw)
 	for _, a := range e.with {

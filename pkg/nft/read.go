@@ -134,6 +134,36 @@ func (c *Conn) Chain(id ID, want Chain) (there, right bool, err error) {
 	return true, ch.holds(id.Family, want.Rules), err
 }
 
+// Counted returns how many packets each rule of a chain has counted, of those that
+// count, in their order. It fails with [unix.ENOENT] where there is no such chain.
+func (c *Conn) Counted(id ID, chain string) (packets []uint64, err error) {
+	err = c.dump(byte(id.Family), unix.NFT_MSG_GETRULE, func(a attributes) {
+		if a.text(unix.NFTA_RULE_TABLE) != id.Name || a.text(unix.NFTA_RULE_CHAIN) != chain {
+			return
+		}
+		for _, raw := range netlink.Attributes(a[unix.NFTA_RULE_EXPRESSIONS]) {
+			if n, counts := packetsOf(parse(raw)); counts {
+				packets = append(packets, n)
+			}
+		}
+	}, text(unix.NFTA_RULE_TABLE, id.Name), text(unix.NFTA_RULE_CHAIN, chain))
+	return packets, err
+}
+
+// packetsOf reads how many packets an expression has counted; counts is false where it
+// is no counter.
+func packetsOf(expression attributes) (n uint64, counts bool) {
+	if expression.text(1) != "counter" {
+		return 0, false
+	}
+	const packets = 2 // NFTA_COUNTER_PACKETS
+	counted := expression.nested(2)
+	if raw := counted[packets]; len(raw) == 8 {
+		n = binary.BigEndian.Uint64(raw)
+	}
+	return n, true
+}
+
 // holds reports whether the chain has just these rules.
 func (ch foundChain) holds(f Family, rules []string) bool {
 	return slices.EqualFunc(rules, ch.rules, func(rule string, raw []byte) bool {
@@ -208,13 +238,7 @@ func (s *shape) element(raw []byte) (e Element, end bool) {
 			e.Value = string(value[unix.NFTA_DATA_VALUE])
 		}
 	}
-	if expression := data(unix.NFTA_SET_ELEM_EXPR); expression.text(1) == "counter" {
-		const packets = 2 // NFTA_COUNTER_PACKETS
-		counted := expression.nested(2)
-		if raw := counted[packets]; len(raw) == 8 {
-			e.Packets = binary.BigEndian.Uint64(raw)
-		}
-	}
+	e.Packets, _ = packetsOf(data(unix.NFTA_SET_ELEM_EXPR))
 	return e, a.number(unix.NFTA_SET_ELEM_FLAGS)&elementEnd != 0
 }
 

@@ -17,15 +17,24 @@ import (
 // flatnetd takes them out when the pod's rules are in place. The record says so
 // before it is done, for DEL and GC to find.
 
+//
+// Its address may have been another pod's, of which the rules of policies still speak:
+// while flatnetd is away, for as long as that lasts. So where there are policies, ADD
+// also evicts the addresses, of whatever pod they are.
+
 // directions says how the pod is to be closed: by the list of namespaces that the
-// network's configuration names. Without that name, or a pod of Kubernetes, nothing
-// is asked.
+// network's configuration names. Without that name nothing is asked; what is attached
+// for no pod of Kubernetes is never closed.
 func (j *job) directions() []string {
-	if j.config.Policies == "" || j.arguments.PodNamespace == "" {
+	if j.config.Policies == "" {
 		return nil
 	}
 	log := j.log.With("namespace", j.arguments.PodNamespace)
 	list, err := closed.Read(j.config.Policies)
+	j.policed = err != nil || list.Policed()
+	if j.arguments.PodNamespace == "" {
+		return nil
+	}
 	ingress, egress := list.Of(j.arguments.PodNamespace)
 	if err != nil {
 		log.Warn("nobody knows which policies there are, so the pod begins closed in both directions", "error", err)
@@ -58,14 +67,16 @@ func (j *job) directions() []string {
 	return directions
 }
 
-// shut closes the pod as its record says. An ADD does it once: flatnetd may open the
-// pod at any time after that. Whoever clears the table must be kept out (see share).
+// shut closes the pod as its record says, and makes its addresses those of somebody
+// new. An ADD does it once: flatnetd may open the pod at any time after that. Whoever
+// clears the table must be kept out (see share).
 func (j *job) shut(record attachment.Record) error {
-	if len(record.Closed) == 0 {
-		return nil
+	begin := j.closed.Close
+	if j.policed {
+		begin = j.closed.Begin
 	}
-	err := j.closed.Close(record.Wire.Addresses, slices.Contains(record.Closed, closed.Ingress), slices.Contains(record.Closed, closed.Egress))
-	return cni.Wrap(cni.CodeKernel, err, "policies are about the pod, and without nftables it cannot be kept closed until they are in place")
+	err := begin(record.Wire.Addresses, slices.Contains(record.Closed, closed.Ingress), slices.Contains(record.Closed, closed.Egress))
+	return cni.Wrap(cni.CodeKernel, err, "there are policies, and until they are in place for the pod nftables has to keep it closed, and from what whoever had its address before was allowed")
 }
 
 // open lets go of the addresses of a pod that began closed, for their next holder.

@@ -18,6 +18,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
@@ -207,6 +208,60 @@ func TestPodIsClosedForWhatItSends(t *testing.T) {
 	}
 }
 
+// What the node sends on in somebody else's name, as IPVS does with what it has
+// translated, gets no further than what it forwards; what it sends itself does, and what
+// is for itself. All that is refused is counted.
+func TestClosedPodAndWhatTheNodeSendsOn(t *testing.T) {
+	s := newFullStage(t)
+	lan := s.lab.Segment("outside")
+	s.node = s.lab.Node("closing", lan.Port("172.30.5.1/24", "fd00:35::1/64"))
+	other, in, out := s.lab.Pod("other"), s.lab.Pod("in"), s.lab.Pod("out")
+	s.addOf("free", "other", other)
+	s.addOf("in", "in", in)
+	s.addOf("out", "out", out)
+	boxes := map[*netlab.Namespace]inbox{}
+	for _, at := range []*netlab.Namespace{other, in, s.node.Namespace} {
+		boxes[at] = newInbox(t, at)
+	}
+	refused := func() (all map[string]uint64) {
+		t.Helper()
+		err := s.node.Do(func() (err error) {
+			all, err = (&closed.Table{}).Refused()
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	for _, a := range []struct{ node, other, in, out string }{
+		{"172.30.5.1", "10.1.2.2", "10.1.2.3", "10.1.2.4"}, {"fd00:35::1", "fd00:1::2", "fd00:1::3", "fd00:1::4"},
+	} {
+		before := refused()
+		for _, c := range []struct {
+			from, to string
+			at       *netlab.Namespace
+		}{{a.other, a.in, in}, {a.out, a.other, other}} {
+			to := netip.AddrPortFrom(address(c.to), uint16(boxes[c.at].port))
+			if err := s.node.SendAs(address(c.from), to, "sent on"); err != nil && !errors.Is(err, unix.EPERM) { // what the kernel says of a drop
+				t.Fatal(err)
+			}
+			tell(s.node.Namespace, c.to, boxes[c.at].port, "own")
+			if got := boxes[c.at].next(t); got != "own" {
+				t.Errorf("%s got %q", c.to, got)
+			}
+		}
+		tell(out, a.node, boxes[s.node.Namespace].port, "for the node")
+		if got := boxes[s.node.Namespace].next(t); got != "for the node" {
+			t.Errorf("the node got %q", got)
+		}
+		after := refused()
+		if after[closed.Ingress] != before[closed.Ingress]+1 || after[closed.Egress] != before[closed.Egress]+1 {
+			t.Errorf("refused were %v, and then %v", before, after)
+		}
+	}
+}
+
 // What a closed pod may begin gets its answers, and so does what may reach it. What
 // the node itself asks it, passes.
 func TestAnswersPass(t *testing.T) {
@@ -372,8 +427,106 @@ func TestWithoutAgentOrList(t *testing.T) {
 	}
 }
 
-// To be closed costs an ADD one change more, and the same changes as ever where
-// nothing is closed. No change is made of a pod that was opened long ago.
+// policyTable makes the part of the policies' table that the plugin writes to.
+func (s *stage) policyTable() {
+	s.t.Helper()
+	s.nft(func(t *nft.Transaction) {
+		t.AddTable(closed.PolicyTable, "")
+		t.AddSet(closed.PolicyTable, closed.Evicted(false))
+		t.AddSet(closed.PolicyTable, closed.Evicted(true))
+	})
+}
+
+// nft runs a transaction in the node.
+func (s *stage) nft(of func(*nft.Transaction)) {
+	s.t.Helper()
+	err := s.node.Do(func() error {
+		c, err := nft.Open()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		t := &nft.Transaction{}
+		of(t)
+		return c.Run(t)
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// evicted returns the addresses that are.
+func (s *stage) evicted() (all []string) {
+	err := s.node.Do(func() error {
+		c, err := nft.Open()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for _, ipv6 := range []bool{false, true} {
+			err = errors.Join(err, c.Elements(closed.PolicyTable, closed.Evicted(ipv6), func(e nft.Element) {
+				a, _ := netip.AddrFromSlice([]byte(e.Key))
+				all = append(all, a.String())
+			}))
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Error(err)
+	}
+	return all
+}
+
+// A pod's addresses are nobody's to the rules of policies before the pod has a wire,
+// whatever its namespace, and where it is no pod of Kubernetes; but not where there are no
+// policies. Without the rules there is nothing to do.
+func TestAddressesAreEvicted(t *testing.T) {
+	for _, c := range []struct {
+		name, args   string
+		list         *closed.List // nil for none
+		there, wants bool
+	}{
+		{"closed", ofProd, &prodIsClosed, true, true},
+		{"free", of("free"), &prodIsClosed, true, true},
+		{"unknown", of("unknown"), &prodIsClosed, true, true},
+		{"no pod", "", &prodIsClosed, true, true},
+		{"closed, and no rules", ofProd, &prodIsClosed, false, false},
+		{"free, and no rules", of("free"), &prodIsClosed, false, false},
+		{"no policies", of("free"), &closed.List{Namespaces: map[string][]string{"free": {}}}, true, false},
+		{"no list", of("free"), nil, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStage(t, "10.1.2.0/24", "fd00:1::/64")
+			if c.list != nil {
+				s.write(*c.list)
+			}
+			if c.there {
+				s.policyTable()
+			}
+			pod, wired := s.lab.Pod("pod"), false
+			_, err := s.run(call{verb: "ADD", container: "pod", netns: pod.Path, args: c.args, step: func(operation string) error {
+				if !wired && strings.Contains(operation, "veth") {
+					wired = true
+					if got := c.there && len(s.evicted()) == 2; got != c.wants {
+						t.Errorf("before the wire is made the addresses are evicted: %v", got)
+					}
+				}
+				return nil
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !wired {
+				t.Error("no step made the wire")
+			}
+			s.mustDel("pod", pod.Path)
+		})
+	}
+}
+
+// To be closed costs an ADD one change more, and so does to be evicted; where both, it is
+// one. Where there are no policies ADD makes the same changes as ever. No change is made of
+// a pod that was opened long ago.
 func TestWhatClosingCosts(t *testing.T) {
 	s := newStage(t, "10.1.2.0/24")
 	changes := func(verb, namespace, container string, pod *netlab.Namespace) []string {
@@ -399,12 +552,21 @@ func TestWhatClosingCosts(t *testing.T) {
 	pod := s.lab.Pod("pod")
 	usual := changes("ADD", "prod", "pod", pod)
 	usualDel := changes("DEL", "prod", "pod", pod)
+	s.policyTable()
 	s.write(prodIsClosed)
 	s.addOf("prod", "first", s.lab.Pod("first"))
 	for _, c := range []struct {
+		list      closed.List
 		namespace string
 		more      []string
-	}{{"free", nil}, {"unknown", nil}, {"prod", []string{"nft close"}}} {
+	}{
+		{prodIsClosed, "free", []string{"nft evict"}},
+		{prodIsClosed, "unknown", []string{"nft evict"}},
+		{prodIsClosed, "prod", []string{"nft close"}},
+		{closed.List{Namespaces: map[string][]string{"free": {}}}, "free", nil},
+		{closed.List{}, "prod", nil},
+	} {
+		s.write(c.list)
 		if got, want := changes("ADD", c.namespace, "pod", pod), append(slices.Clone(usual), c.more...); len(got) != len(want) || count(got) != count(want) {
 			t.Errorf("ADD in %s: changes %s; want %s", c.namespace, count(got), count(want))
 		}

@@ -47,6 +47,7 @@ type job struct {
 	rules     *rules.Rules
 	closed    *closed.Table
 	ports     *ports.Table
+	policed   bool // there are policies, of whatever pods
 	log       *slog.Logger
 	closeLog  func()
 

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
@@ -53,28 +55,32 @@ func (w *world) compile(p *Policy, d Direction, used map[groupKey]*group) []*com
 }
 
 // peers are the words that match the rule's peers in a family, one or the other of
-// them; none where nobody of the family is one.
-func (c *compiled) peers(f family, block func(nft.Ranges) string) (words []string) {
+// them; none where nobody of the family is one. A stranger is in no group.
+func (c *compiled) peers(f family, stranger bool, block func(nft.Ranges) string) (words []string) {
 	if c.AnyPeer {
 		return []string{""}
 	}
-	far := f.header() + [...]string{" saddr ", " daddr "}[c.direction]
+	far := side{c.direction, f}.far()
 	for _, g := range c.groups {
-		words = append(words, far+"@"+g.names[f]+" ")
+		if !stranger {
+			words = append(words, far+" @"+g.names[f]+" ")
+		}
 	}
 	if len(c.blocks[f]) > 0 {
-		words = append(words, far+"@"+block(c.blocks[f])+" ")
+		words = append(words, far+" @"+block(c.blocks[f])+" ")
 	}
 	return words
 }
 
-// ports are the words that match the rule's ports at a pod, one or the other.
-func (c *compiled) ports(f family, at *Pod) (words []string) {
+// ports are the words that match the rule's ports at a pod, one or the other. What the
+// names of a stranger's ports mean is not known.
+func (c *compiled) ports(f family, at *Pod, stranger bool) (words []string) {
 	if c.AnyPort {
 		return []string{""}
 	}
 	for n, p := range c.Ports {
 		switch {
+		case p.Name != "" && c.direction == Egress && stranger:
 		case p.Name != "" && c.direction == Egress:
 			for _, g := range c.named[n] {
 				words = append(words, fmt.Sprintf("%s daddr . %s dport @%s ", f.header(), p.Protocol, g.names[f]))
@@ -95,9 +101,9 @@ func (c *compiled) ports(f family, at *Pod) (words []string) {
 }
 
 // text are the rule's rules of nftables.
-func (c *compiled) text(f family, at *Pod, verdict string, block func(nft.Ranges) string) (rules []string) {
-	for _, peer := range c.peers(f, block) {
-		for _, port := range c.ports(f, at) {
+func (c *compiled) text(f family, at *Pod, stranger bool, verdict string, block func(nft.Ranges) string) (rules []string) {
+	for _, peer := range c.peers(f, stranger, block) {
+		for _, port := range c.ports(f, at, stranger) {
 			rules = append(rules, peer+port+verdict)
 		}
 	}
@@ -112,8 +118,14 @@ type side struct {
 
 func (s side) String() string { return s.direction.String() + s.family.suffix() }
 
+// far is the other end's address, in the words of a rule.
+func (s side) far() string { return s.family.header() + [...]string{" saddr", " daddr"}[s.direction] }
+
 // refused is the chain in which connections end that are refused.
 func (s side) refused() string { return "refused-" + s.String() }
+
+// refuse leads there.
+func (s side) refuse() string { return "goto " + s.refused() }
 
 // allowed is what lets a connection go on: to what the destination's policies say, or
 // out of the table.
@@ -121,19 +133,44 @@ func (s side) allowed() string { return [...]string{"accept", "return"}[s.direct
 
 // chains are those of a pod with these policies, the first one is where its connections
 // enter. Pods whose policies say the same of them have the same chains.
+//
+// Who is evicted is a stranger, for whom there are chains of their own where the others
+// ask groups: to ask at each group would double the work of a new connection.
 func (s side) chains(at *Pod, policies []*Policy, rules map[*Policy][]*compiled, block func(nft.Ranges) string) []nft.Chain {
 	name := s.chainName(at, policies)
+	all := s.chainsOf(name, at, policies, rules, false, block)
+	if !slices.ContainsFunc(policies, func(p *Policy) bool { return slices.ContainsFunc(rules[p], (*compiled).asksGroups) }) {
+		return all
+	}
+	strangers := s.chainsOf(name+"-strangers", at, policies, rules, true, block)
+	verdict := "goto " + strangers[0].Name
+	switch only := strangers[0].Rules; {
+	case len(only) == 0:
+		verdict, strangers = s.allowed(), nil
+	case len(only) == 1 && only[0] == s.refuse():
+		verdict, strangers = only[0], nil
+	}
+	check := fmt.Sprintf("%s @%s %s", s.far(), closed.Evicted(s.family == ipv6).Name, verdict)
+	all[0].Rules = append([]string{check}, all[0].Rules...)
+	return append(all, strangers...)
+}
+
+// asksGroups reports whether the rule matches some by whom a selector chooses.
+func (c *compiled) asksGroups() bool { return len(c.groups)+len(c.named) > 0 }
+
+// chainsOf are the chains for strangers, or for all others.
+func (s side) chainsOf(name string, at *Pod, policies []*Policy, rules map[*Policy][]*compiled, stranger bool, block func(nft.Ranges) string) []nft.Chain {
 	entry := nft.Chain{Name: name}
 	next := nft.Chain{Name: name + "-next"} // what Pass leads to
 	passed := false
 	at0 := &entry
-	refuse := "goto " + s.refused()
+	refuse := s.refuse()
 	verdicts := [...]string{Accept: s.allowed(), Deny: refuse, Pass: "goto " + next.Name}
 	isolated := false
 	for _, p := range policies {
 		if p.Tier == Admin {
 			for _, c := range rules[p] {
-				text := c.text(s.family, at, verdicts[c.Action], block)
+				text := c.text(s.family, at, stranger, verdicts[c.Action], block)
 				at0.Rules = append(at0.Rules, text...)
 				passed = passed || c.Action == Pass && len(text) > 0
 			}
@@ -154,7 +191,7 @@ func (s side) chains(at *Pod, policies []*Policy, rules map[*Policy][]*compiled,
 			if c.Action == Pass {
 				verdict = s.allowed() // there is no tier after Baseline
 			}
-			at0.Rules = append(at0.Rules, c.text(s.family, at, verdict, block)...)
+			at0.Rules = append(at0.Rules, c.text(s.family, at, stranger, verdict, block)...)
 		}
 	}
 	if isolated {

@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/conntrack"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
 	"github.com/flatnet-cni/flatnet/pkg/nflog"
@@ -69,6 +69,8 @@ type Gate interface {
 	// among them: it is recorded before.
 	Attached() ([]Attached, error)
 	Open(addresses ...netip.Addr) error
+	// Refused returns how many packets of closed pods were dropped, by direction.
+	Refused() ([len(Directions)]uint64, error)
 }
 
 // Observation is what happened in a sync.
@@ -101,7 +103,10 @@ func (c *Controller) Attach(all []Attached) {
 // Watcher returns what has to be told of nftables' transactions, so that what others
 // change is made right at once and not at the next resync.
 func (c *Controller) Watcher() nft.Listener {
-	return &nft.Watcher{Tables: []nft.ID{tableID}, Own: c.keeper.Port, Changed: c.touched.Give}
+	return &nft.Watcher{
+		Tables: []nft.ID{tableID}, Own: c.keeper.Port, Changed: c.touched.Give,
+		Common: []string{closed.Evicted(false).Name, closed.Evicted(true).Name}, Added: c.Knock,
+	}
 }
 
 // Knock says that a pod may have been closed, and may be opened if its rules are in
@@ -147,14 +152,17 @@ func (c *Controller) Run(ctx context.Context) {
 		resync = ticker.C
 	}
 	changed, verify, look, pausing := false, false, false, false
-	looking := false // the timer of flows runs
+	looking := false         // the timer of flows runs
+	var attached *[]Attached // as told last, where the world does not have it yet
 	var looked time.Duration
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case all := <-c.attached:
-			c.world.attach(all)
+			// The world has it no sooner than the kernel: what is asked in a pause is
+			// answered by the world.
+			attached = &all
 			c.known, c.knocks, c.departed, changed = true, true, true, true
 		case <-c.source.Changed():
 			changed = true
@@ -177,6 +185,10 @@ func (c *Controller) Run(ctx context.Context) {
 			continue
 		}
 		begin := time.Now()
+		if attached != nil {
+			c.world.attach(*attached)
+			attached = nil
+		}
 		o := c.sync(ctx, changed, verify)
 		if o.Err == nil && look {
 			beginLook := time.Now()
@@ -301,43 +313,40 @@ func (c *Controller) tell() error {
 // open opens the pods whose rules are in place. That an address is known does not do: it
 // may be closed for the next one that has it, of whom the news is still to come, and then
 // the rules are those of the one before. With the news come the rules, and it is opened.
+//
+// Those that are evicted are so no longer, for the same reason; and before they are opened.
 func (c *Controller) open() (int, error) {
 	c.knocks = false
 	if c.Gate == nil {
 		return 0, nil
 	}
-	all, err := c.openable()
-	if err == nil {
-		err = c.Gate.Open(all...)
-	}
+	n, err := c.admit()
 	if err != nil {
 		c.knocks = true
 		return 0, err
 	}
-	return len(all), nil
+	return n, nil
 }
 
-// openable are the closed addresses whose pods are those that the rules are for.
-func (c *Controller) openable() ([]netip.Addr, error) {
-	all, err := c.Gate.Closed()
-	if err != nil || len(all) == 0 {
-		return nil, err
-	}
-	now, err := c.Gate.Attached() // after Closed: who is closed then is among them
+// admit has those in who wait, as far as the rules are theirs.
+func (c *Controller) admit() (opened int, err error) {
+	shut, err := c.Gate.Closed()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	others := map[netip.Addr]bool{}
-	for _, pod := range now {
-		for _, a := range pod.Addresses {
-			holder, known := c.world.holder[a]
-			others[a] = others[a] || !known || !pod.is(c.world.attached[holder])
-		}
+	evicted, err := c.evicted()
+	if err != nil || len(shut)+len(evicted) == 0 {
+		return 0, err
 	}
-	return slices.DeleteFunc(all, func(a netip.Addr) bool {
-		other, recorded := others[a]
-		return other || !recorded // or nobody has it yet
-	}), nil
+	now, err := c.Gate.Attached() // after these: who is closed then is among them
+	if err != nil {
+		return 0, err
+	}
+	if err := c.readmit(c.world.ruled(evicted, now)); err != nil {
+		return 0, err
+	}
+	shut = c.world.ruled(shut, now)
+	return len(shut), c.Gate.Open(shut...)
 }
 
 func (c *Controller) observe(o Observation) {

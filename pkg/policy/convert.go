@@ -18,19 +18,27 @@ import (
 
 // FromPod returns what policies look at of a pod; nil for one that they are not about: of
 // the host's network, or run to its end, after which another pod may have its addresses.
-func FromPod(o *v1.Pod) *Pod { return fromPod(apiwatch.PodOf(o)) }
+func FromPod(o *v1.Pod) *Pod {
+	p, _ := fromPod(apiwatch.PodOf(o))
+	return p
+}
 
-// fromPod is FromPod of what was kept of the pod.
-func fromPod(o *apiwatch.Pod) *Pod {
+// fromPod is FromPod of what was kept of the pod. The error says what cannot be
+// understood, and is not in what is returned.
+func fromPod(o *apiwatch.Pod) (_ *Pod, wrong error) {
 	if o.HostNetwork || o.Phase == v1.PodSucceeded || o.Phase == v1.PodFailed {
-		return nil
+		return nil, nil
 	}
 	p := &Pod{Name: Name{o.Namespace, o.Name}, UID: string(o.UID), Labels: o.Labels, Node: o.Node, Created: o.CreationTimestamp.Time}
 	if len(o.Addresses) > 0 {
 		p.Addresses = make([]netip.Addr, 0, len(o.Addresses))
 	}
 	for _, text := range o.Addresses {
-		if a, ok := parseAddr(text); ok && !slices.Contains(p.Addresses, a) {
+		a, ok := parseAddr(text)
+		switch {
+		case !ok:
+			wrong = fmt.Errorf("status.podIPs: %q is not an address", text)
+		case !slices.Contains(p.Addresses, a):
 			p.Addresses = append(p.Addresses, a)
 		}
 	}
@@ -38,11 +46,14 @@ func fromPod(o *apiwatch.Pod) *Pod {
 		p.Ports = make([]NamedPort, 0, len(o.Ports))
 	}
 	for _, port := range o.Ports {
-		if protocol, ok := apivalue.ProtocolOf(port.Protocol); ok && port.Port > 0 && port.Port <= lastPort {
-			p.Ports = append(p.Ports, NamedPort{port.Name, protocol, uint16(port.Port)})
+		protocol, ok := apivalue.ProtocolOf(port.Protocol)
+		if !ok || port.Port <= 0 || port.Port > lastPort {
+			wrong = fmt.Errorf("the container port %q: %d/%s is not a port of TCP, UDP or SCTP", port.Name, port.Port, port.Protocol)
+			continue
 		}
+		p.Ports = append(p.Ports, NamedPort{port.Name, protocol, uint16(port.Port)})
 	}
-	return p
+	return p, wrong
 }
 
 // FromNamespace returns what policies look at of a namespace.
@@ -68,8 +79,9 @@ func FromNetworkPolicy(o *networking.NetworkPolicy) (*Policy, error) {
 				p.Isolates[Ingress] = true
 			case networking.PolicyTypeEgress:
 				p.Isolates[Egress] = true
-			default:
-				f.add(at("spec.policyTypes", i), "%q is neither Ingress nor Egress", t)
+			default: // or else less would be refused than somebody means
+				p.Isolates = [2]bool{Ingress: true, Egress: true}
+				f.add(at("spec.policyTypes", i), "%q is neither Ingress nor Egress: the policy isolates in both directions", t)
 			}
 		}
 	}

@@ -89,7 +89,7 @@ func TestFromNetworkPolicy(t *testing.T) {
 		{"egress alone", `{policyTypes: [Egress], ingress: [{}]}`, "shop/<>\nisolates egress"},
 		{"ingress alone", `{policyTypes: [Ingress], egress: [{}]}`, "shop/<>\nisolates ingress"},
 		{"both", `{policyTypes: [Ingress, Egress]}`, lines("shop/<>", "isolates ingress", "isolates egress")},
-		{"a type that is none", `{policyTypes: [Ingress, Both]}`, head + `fault spec.policyTypes[1]: "Both" is neither Ingress nor Egress`},
+		{"a type that is none", `{policyTypes: [Ingress, Both]}`, lines("shop/<>", "isolates ingress", "isolates egress", `fault spec.policyTypes[1]: "Both" is neither Ingress nor Egress: the policy isolates in both directions`)},
 		{"whom it is about", `{podSelector: {matchLabels: {app: web}, matchExpressions: [{key: tier, operator: In, values: [a, b]}, {key: old, operator: DoesNotExist}, {key: x, operator: NotIn, values: [no1]}, {key: z, operator: Exists}]}}`,
 			"shop/<app=web,!old,tier in (a,b),x notin (no1),z>\nisolates ingress"},
 		{"from is empty, ports are empty", `{ingress: [{from: [], ports: []}]}`, head + "ingress accept [any] [any]"},

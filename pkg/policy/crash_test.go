@@ -5,12 +5,15 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flatnet-cni/flatnet/pkg/closed"
 )
 
 // history is a change of a cluster during which the agent is killed.
@@ -98,6 +101,10 @@ func (s *crashSite) run(h history, at int) (killed bool) {
 	s.check(h, "the agent has ended, "+how, q, func(one question) (must, mustNot bool) {
 		return one.before && one.after && !one.fresh, !one.after && (!one.before || one.fresh)
 	})
+	if !p.dead || len(p.names)%heirEvery == 0 {
+		s.inherit(h, how)
+		q = slices.DeleteFunc(q, func(one question) bool { return one.goesOn && one.isOfHeir() })
+	}
 
 	// Somebody comes while there is no agent, to where everything is refused all the time.
 	// Where none has ever told the plugin of policies, this is not known.
@@ -118,7 +125,101 @@ func (s *crashSite) run(h history, at int) (killed bool) {
 	if left, err := n.Gate.Closed(); err != nil || len(left) > 0 {
 		t.Errorf("%s: another agent has come, and closed are %v, %v; %s", h.name, left, err, how)
 	}
+	if !p.dead {
+		s.inheritBehindTheAPI(h, n, late)
+	}
 	return p.dead
+}
+
+// The pod whose address somebody gets when it has ended, and after how many changes.
+const lentNumber, heirEvery = 6, 3
+
+// lent is that address.
+func lent(f family) netip.Addr {
+	return netip.MustParseAddr(fmt.Sprintf([...]string{"10.0.0.%d", "fd00::%x"}[f], lentNumber))
+}
+
+// heir is a cluster in which somebody new has the lent address, of whom no policy is.
+func (c *cluster) heir() *cluster {
+	o := c.nobodyAt(lentNumber)
+	o.put(pod("other", "heir", "heir", thisNode, lentNumber, "stranger"))
+	return o
+}
+
+// nobodyAt is a cluster in which the addresses of a number are no pod's.
+func (c *cluster) nobodyAt(number int) *cluster {
+	return c.with(func(c *cluster) {
+		maps.DeleteFunc(c.pods, func(_ Name, p *v1.Pod) bool { return p.Status.PodIPs[0].IP == fmt.Sprintf("10.0.0.%d", number) })
+	})
+}
+
+// inherit has a pod end while there is no agent, and another one get its address: that
+// one is nobody to the rules. In the end it is as before, but for connections.
+func (s *crashSite) inherit(h history, how string) {
+	s.t.Helper()
+	l, err := closed.Read(s.list)
+	s.must(err)
+	if !l.Policed() {
+		return // where nobody has told the plugin of policies
+	}
+	heir := h.after.heir()
+	s.must(s.replace(h.after.attached(), heir.attached()))
+	ingress, egress := l.Of("other")
+	s.check(h, "somebody has the address of one that has ended, "+how, s.ofHeir(h, h.before, h.after), func(one question) (must, mustNot bool) {
+		return one.before && one.after && !one.fresh && !ingress && !egress, !one.after && (!one.before || one.fresh)
+	})
+	s.must(s.replace(heir.attached(), h.after.attached()))
+}
+
+// inheritBehindTheAPI does it with an agent, which first does not know it, and then does
+// not know of whom the address is, and at last has been told of something that is no pod.
+func (s *crashSite) inheritBehindTheAPI(h history, n *process, c *cluster) {
+	s.t.Helper()
+	defer n.keeper.Close()
+	heir := c.heir()
+	s.must(s.replace(c.attached(), heir.attached()))
+	q := s.ofHeir(h, c, c)
+	rule := func(one question) (must, mustNot bool) { return one.after, !one.after }
+	s.must(n.hears())
+	s.check(h, "an agent does not know of an heir yet", q, rule)
+	s.must(n.learns(Batch{}, heir.attached()))
+	s.check(h, "an agent does not know who an heir is", q, rule)
+	s.must(n.learns(Batch{}, heir.nobodyAt(lentNumber).attached()))
+	s.check(h, "an heir has ended, and the API still has the one before", q, rule)
+	var addresses []netip.Addr
+	for _, family := range families {
+		addresses = append(addresses, lent(family))
+	}
+	noPod := append(heir.nobodyAt(lentNumber).attached(), Attached{Addresses: addresses})
+	s.must(s.replace(heir.attached(), noPod))
+	s.must(n.learns(Batch{}, noPod))
+	s.check(h, "the heir is no pod", q, rule)
+	if left, err := n.evicted(); err != nil || len(left) > 0 {
+		s.t.Errorf("%s: in the end evicted are %v, %v", h.name, left, err)
+	}
+}
+
+// ofHeir are connections with the lent address, of which both clusters say what is right
+// where it is nobody's.
+func (s *crashSite) ofHeir(h history, before, after *cluster) (all []question) {
+	before, after = before.nobodyAt(lentNumber), after.nobodyAt(lentNumber)
+	for _, one := range s.questions(h) {
+		if one.goesOn || !one.isOfHeir() {
+			continue
+		}
+		all = append(all, question{packet: one.packet, before: before.allows(one.packet), after: after.allows(one.packet), fresh: one.fresh})
+	}
+	return all
+}
+
+// isOfHeir reports whether an end has the lent address.
+func (q question) isOfHeir() bool {
+	for _, f := range families {
+		if a := lent(f); q.source.Addr() == a || q.destination.Addr() == a {
+			return true
+		}
+	}
+	return false
 }
 
 // question is a connection, or a packet of one that goes on, and what is right before
@@ -287,6 +388,7 @@ func histories() []history {
 	bare.put(pod("shop", "far", "far", "there", 3, "good"))
 	bare.put(pod("shop", "bad", "bad", "there", 4, "bad"))
 	bare.put(pod("other", "free", "free", thisNode, 5, "free"))
+	bare.put(pod("shop", "lender", "lender", thisNode, lentNumber, "good"))
 	base := bare.with(func(c *cluster) {
 		c.setPolicy("vault", "all", networking.NetworkPolicySpec{PolicyTypes: []networking.PolicyType{networking.PolicyTypeIngress, networking.PolicyTypeEgress}})
 		c.setPolicy("shop", "web", reachedBy("web", networking.NetworkPolicyPeer{PodSelector: app("good")}, networking.NetworkPolicyPeer{NamespaceSelector: team("bad"), PodSelector: app("free")}))

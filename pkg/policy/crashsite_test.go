@@ -68,6 +68,7 @@ func (g *siteGate) Tell(of map[string][2]bool, others [2]bool) error {
 }
 
 func (g *siteGate) Attached() ([]Attached, error)      { return g.site.attached, nil }
+func (g *siteGate) Refused() ([2]uint64, error)        { return [2]uint64{}, nil }
 func (g *siteGate) Closed() ([]netip.Addr, error)      { return g.table.Addresses() }
 func (g *siteGate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }
 
@@ -164,7 +165,10 @@ func (s *crashSite) add(a Attached) error {
 		return err
 	}
 	ingress, egress := l.Of(a.Name.Namespace)
-	return (&closed.Table{}).Close(a.Addresses, ingress, egress)
+	if !l.Policed() {
+		return nil
+	}
+	return (&closed.Table{}).Begin(a.Addresses, ingress, egress)
 }
 
 func (s *crashSite) del(a Attached) error {

@@ -63,9 +63,9 @@ func (d *Directory) Take() Batch { return d.listed.take() }
 // Known implements Source.
 func (d *Directory) Known() bool { return d.listed.known() }
 
-// Invalid returns the policies that cannot be understood at all, with what is wrong. No
-// Batch has them.
-func (d *Directory) Invalid() map[PolicyKey]string { return d.listed.why() }
+// Unread returns the objects that cannot be understood, with what is wrong. A Batch has
+// what they were before.
+func (d *Directory) Unread() []Unread { return d.listed.why() }
 
 // Check implements Source. The error names the files that are not good, and the objects
 // that are of no use here.
@@ -240,8 +240,8 @@ func (r *reading) tell() {
 	podStore(l).replace(all.pods)
 	networkPolicyStore(l).replace(all.policies)
 	clusterPolicyStore(l).replace(all.cluster)
-	for key, why := range l.invalid {
-		wrong = append(wrong, fmt.Sprintf("%s: %s", key, why))
+	for _, one := range l.unread() {
+		wrong = append(wrong, one.Object+": "+one.Why)
 	}
 	l.mu.Unlock()
 	slices.Sort(wrong)

@@ -58,9 +58,9 @@ func (k *Kubernetes) Take() Batch { return k.listed.take() }
 // Known implements Source.
 func (k *Kubernetes) Known() bool { return k.listed.known() }
 
-// Invalid returns the policies that cannot be understood at all, with what is wrong. No
-// Batch has them.
-func (k *Kubernetes) Invalid() map[PolicyKey]string { return k.listed.why() }
+// Unread returns the objects that cannot be understood, with what is wrong. A Batch has
+// what they were before.
+func (k *Kubernetes) Unread() []Unread { return k.listed.why() }
 
 // Check implements Source. The error says since when the API server has not answered, and
 // how.

@@ -251,12 +251,25 @@ func TestKubernetes(t *testing.T) {
 			bad.Name = "bad"
 			w.Put(bad)
 			_, err = pace.Await(pace.Far(), func() error {
-				if _, is := k.Invalid()[PolicyKey{Name: Name{"shop", "bad"}}]; !is {
-					return fmt.Errorf("wrong are %v", k.Invalid())
+				if wrong := k.Unread(); len(wrong) != 1 || wrong[0].Object != "NetworkPolicy shop/bad" || !strings.HasSuffix(wrong[0].Why, "; it is not in force") {
+					return fmt.Errorf("wrong are %v", wrong)
 				}
 				return nil
 			})
 			must(t, err)
+			// One that was good says what it said.
+			bad = networkPolicy(t, `{podSelector: {matchExpressions: [{key: x, operator: Like}]}}`)
+			w.Put(bad)
+			_, err = pace.Await(pace.Far(), func() error {
+				if wrong := k.Unread(); len(wrong) != 2 || wrong[1].Object != "NetworkPolicy shop/p" || !strings.HasSuffix(wrong[1].Why, "; what it said before is in force") {
+					return fmt.Errorf("wrong are %v", wrong)
+				}
+				return nil
+			})
+			must(t, err)
+			if got := k.Take().text(); got != "" {
+				t.Errorf("a policy that is none now: told is %s", got)
+			}
 		})
 	}
 }

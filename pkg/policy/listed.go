@@ -2,6 +2,8 @@ package policy
 
 import (
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/flatnet-cni/flatnet/pkg/loop"
@@ -32,7 +34,8 @@ type listed struct {
 	pods       map[Name]*Pod
 	namespaces map[string]*Namespace
 	policies   map[PolicyKey]*Policy
-	invalid    map[PolicyKey]string // why they could not be understood; they are not in policies
+	invalid    map[PolicyKey]string // why they could not be understood; what policies has of one is older
+	odd        map[Name]string      // the same of pods, of which pods may have the rest
 	complete   [kinds]bool          // all of the kind were listed
 	dirty      struct {
 		pods       map[Name]struct{}
@@ -44,7 +47,7 @@ type listed struct {
 func newListed() *listed {
 	l := &listed{
 		changed: loop.NewSignal(), policed: loop.NewSignal(),
-		pods: map[Name]*Pod{}, namespaces: map[string]*Namespace{}, policies: map[PolicyKey]*Policy{}, invalid: map[PolicyKey]string{},
+		pods: map[Name]*Pod{}, namespaces: map[string]*Namespace{}, policies: map[PolicyKey]*Policy{}, invalid: map[PolicyKey]string{}, odd: map[Name]string{},
 	}
 	l.clean()
 	return l
@@ -115,17 +118,44 @@ func now[K comparable, T any](all map[K]*T, dirty map[K]struct{}) map[K]*T {
 	return batch
 }
 
-// why returns the policies that could not be understood, and why.
-func (l *listed) why() map[PolicyKey]string {
+// Unread is an object that cannot be understood, or not in part, and what comes of that.
+type Unread struct {
+	Object string // with its kind
+	Why    string
+}
+
+// why returns the objects that could not be understood, sorted.
+func (l *listed) why() []Unread {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return maps.Clone(l.invalid)
+	return l.unread()
 }
 
 // The rest is called with l.mu held.
 
-// setPod notes a pod as it is now; nil for one that is none of our business.
-func (l *listed) setPod(name Name, p *Pod) {
+// unread is why.
+func (l *listed) unread() (all []Unread) {
+	for key, why := range l.invalid {
+		all = append(all, Unread{key.String(), why})
+	}
+	for name, why := range l.odd {
+		all = append(all, Unread{"Pod " + name.String(), why})
+	}
+	slices.SortFunc(all, func(a, b Unread) int { return strings.Compare(a.Object, b.Object) })
+	return all
+}
+
+// setPod notes a pod as it is now; nil for one that is none of our business. With an
+// error it is what is understood of it, and stays what it was, if it was there before.
+func (l *listed) setPod(name Name, p *Pod, err error) {
+	delete(l.odd, name)
+	if err != nil {
+		l.odd[name] = err.Error() + ", which is left out"
+		if before, known := l.pods[name]; known && before.UID == p.UID {
+			l.odd[name] = err.Error() + ": the pod is taken for what it was before"
+			return
+		}
+	}
 	if before, known := l.pods[name]; known && p != nil && maps.Equal(before.Labels, p.Labels) {
 		p.Labels = before.Labels // which others may share
 	}
@@ -140,14 +170,16 @@ func (l *listed) setNamespace(name string, n *Namespace) {
 	}
 }
 
-// setPolicy notes a policy as it is now, or that it is gone. One with an error is there,
-// and says nothing.
+// setPolicy notes a policy as it is now, or that it is gone. One with an error says what
+// it said before: if it were gone, it would open pods.
 func (l *listed) setPolicy(key PolicyKey, p *Policy, err error) {
+	delete(l.invalid, key)
 	if err != nil {
-		l.invalid[key] = err.Error()
-		p = nil
-	} else {
-		delete(l.invalid, key)
+		l.invalid[key] = err.Error() + "; it is not in force"
+		if l.policies[key] != nil {
+			l.invalid[key] = err.Error() + "; what it said before is in force"
+		}
+		return
 	}
 	if update(l.policies, l.dirty.policies, key, p) {
 		l.changed.Give()

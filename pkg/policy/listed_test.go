@@ -117,14 +117,32 @@ func TestListed(t *testing.T) {
 	step("a namespace goes", spaces.Delete(namespaceObject("shop")), "no namespace shop")
 	step("and comes", spaces.Add(namespaceObject("shop")), "namespace shop kubernetes.io/metadata.name=shop")
 
-	// What cannot be understood is as if it were not there, and is named.
-	step("a policy that is none", policies.Update(networkPolicy(t, `{podSelector: {matchExpressions: [{key: x, operator: Like}]}}`)), "no policy shop/p")
+	// What cannot be understood is as it was before, and is named.
+	step("a policy that is none", policies.Update(networkPolicy(t, `{podSelector: {matchExpressions: [{key: x, operator: Like}]}}`)), "")
 	step("a ClusterNetworkPolicy that is none", cluster.Add(clusterPolicy(t, "tier: Admin")), "")
-	if got := fmt.Sprint(l.why()); got != `map[NetworkPolicy shop/p:spec.podSelector: "x Like []" cannot be understood: "Like" is not a valid label selector operator ClusterNetworkPolicy p:spec.subject: there is nothing that is known here to select by]` {
+	if got := fmt.Sprint(l.why()); got != `[{ClusterNetworkPolicy p spec.subject: there is nothing that is known here to select by; it is not in force} {NetworkPolicy shop/p spec.podSelector: "x Like []" cannot be understood: "Like" is not a valid label selector operator; what it said before is in force}]` {
 		t.Error(got)
 	}
 	step("it is one now", cluster.Update(clusterPolicy(t, "tier: Admin\nsubject: {namespaces: {}}")), "cluster policy p")
-	step("a new list of the other kind", policies.Replace(nil, ""), "")
+	step("it is none again", cluster.Update(clusterPolicy(t, "tier: None\nsubject: {namespaces: {}}")), "")
+	step("and again one", cluster.Update(clusterPolicy(t, "tier: Admin\nsubject: {namespaces: {}}")), "")
+	step("a new list of the other kind", policies.Replace(nil, ""), "no policy shop/p")
+	if why := l.why(); len(why) > 0 {
+		t.Errorf("still wrong is %v", why)
+	}
+	odd := podObject("c", "10.0.0.x")
+	step("a pod whose address is none", all.Update(few(odd)), "")
+	if got := fmt.Sprint(l.why()); got != `[{Pod shop/c status.podIPs: "10.0.0.x" is not an address: the pod is taken for what it was before}]` {
+		t.Error(got)
+	}
+	odd.UID = "another"
+	odd.Spec.Containers = []v1.Container{{Ports: []v1.ContainerPort{{Name: "web", ContainerPort: 80, Protocol: "TPC"}}}}
+	odd.Status.PodIP = "10.0.0.9"
+	step("another one of the name", all.Update(few(odd)), "pod shop/c app=c 10.0.0.9")
+	if got := fmt.Sprint(l.why()); got != `[{Pod shop/c the container port "web": 80/TPC is not a port of TCP, UDP or SCTP, which is left out}]` {
+		t.Error(got)
+	}
+	step("it is good again", all.Update(few(podObject("c", "10.0.0.2"))), "pod shop/c app=c 10.0.0.2")
 	if why := l.why(); len(why) > 0 {
 		t.Errorf("still wrong is %v", why)
 	}

@@ -7,13 +7,14 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
 // TableName is the name of the table, `inet flatnet-policy`.
 const TableName = "flatnet-policy"
 
-var tableID = nft.ID{Family: nft.INet, Name: TableName}
+var tableID = closed.PolicyTable
 
 // plan is what the rules for the pods of this node are, as of a state of the world.
 type plan struct {
@@ -133,6 +134,7 @@ func (p *plan) table(w *world, ended [len(families)]nft.Elements) nft.Table {
 	for _, f := range families {
 		t.Sets = append(t.Sets,
 			nft.Set{Name: "self" + f.suffix(), Type: f.addressType() + " . " + f.addressType()[len("type "):], Elements: p.self(f)},
+			closed.Evicted(f == ipv6),
 			nft.Set{Name: "ended" + f.suffix(), Type: fmt.Sprintf("%s . inet_service . %s . inet_service . inet_proto", f.addressType(), f.addressType()[len("type "):]), Elements: ended[f]},
 		)
 	}
@@ -207,16 +209,16 @@ var outputChain = nft.Chain{Name: "output", Base: "type filter hook output prior
 
 // newChain decides about new connections. Flows that a policy has ended begin nowhere
 // again. A pod always reaches itself, by a Service too. Then the source's policies have
-// their say, and then the destination's.
+// their say, and then the destination's; of who is evicted these are somebody else's.
 var newChain = nft.Chain{Name: "new", Rules: []string{
 	"ip saddr . th sport . ip daddr . th dport . meta l4proto @ended4 drop",
 	"ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto @ended6 drop",
 	"ip saddr . ip daddr @self4 accept",
 	"ip6 saddr . ip6 daddr @self6 accept",
-	"ip saddr vmap @egress4",
-	"ip6 saddr vmap @egress6",
-	"ip daddr vmap @ingress4",
-	"ip6 daddr vmap @ingress6",
+	"ip saddr != @evicted4 ip saddr vmap @egress4",
+	"ip6 saddr != @evicted6 ip6 saddr vmap @egress6",
+	"ip daddr != @evicted4 ip daddr vmap @ingress4",
+	"ip6 daddr != @evicted6 ip6 daddr vmap @ingress6",
 }}
 
 // self are the addresses of pods with policies, each with itself.

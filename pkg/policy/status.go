@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -107,6 +108,16 @@ func (c *Controller) Status(ctx context.Context) (all []PodStatus, err error) {
 		return nil, failed
 	}
 	return all, err
+}
+
+// Early is how many packets were refused of pods whose rules were not in place yet, by
+// direction.
+func (c *Controller) Early(ctx context.Context) (packets [len(Directions)]uint64, err error) {
+	if c.Gate == nil {
+		return packets, nil
+	}
+	failed := c.do(ctx, func() { packets, err = c.Gate.Refused() })
+	return packets, cmp.Or(failed, err)
 }
 
 func (c *Controller) statusOf(refused map[Direction]map[netip.Addr]uint64) (all []PodStatus) {

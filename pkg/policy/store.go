@@ -30,9 +30,12 @@ var (
 func podStore(l *listed) *store[*apiwatch.Pod, Name] {
 	return &store[*apiwatch.Pod, Name]{
 		listed: l, kind: pods,
-		key:  func(o *apiwatch.Pod) Name { return Name{o.Namespace, o.Name} },
-		set:  func(name Name, o *apiwatch.Pod) { l.setPod(name, fromPod(o)) },
-		drop: func(name Name) { l.setPod(name, nil) },
+		key: func(o *apiwatch.Pod) Name { return Name{o.Namespace, o.Name} },
+		set: func(name Name, o *apiwatch.Pod) {
+			p, err := fromPod(o)
+			l.setPod(name, p, err)
+		},
+		drop: func(name Name) { l.setPod(name, nil, nil) },
 		each: func(yield func(Name) bool) { each(l.pods, yield) },
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
@@ -26,10 +27,12 @@ type tracer struct {
 	t      testing.TB
 	table  nft.Table
 	chains map[string]nft.Chain
+	// evicted is an address that somebody new has; none where it is not valid.
+	evicted netip.Addr
 }
 
 func newTracer(t testing.TB, table nft.Table) *tracer {
-	tr := &tracer{t, table, map[string]nft.Chain{}}
+	tr := &tracer{t: t, table: table, chains: map[string]nft.Chain{}}
 	for _, c := range table.Chains {
 		tr.chains[c.Name] = c
 	}
@@ -95,6 +98,10 @@ func (tr *tracer) rule(rule string, p packet) string {
 			}
 			words = words[1:]
 		}
+		unlike := words[0] == "!="
+		if unlike {
+			words = words[1:]
+		}
 		switch {
 		case words[0] == "vmap":
 			e, is := tr.find(words[1], key)
@@ -103,7 +110,7 @@ func (tr *tracer) rule(rule string, p packet) string {
 			}
 			return e.Value
 		case strings.HasPrefix(words[0], "@"):
-			if _, is := tr.find(words[0], key); !is {
+			if _, is := tr.find(words[0], key); is == unlike {
 				return ""
 			}
 		case !p.is(field, words[0]):
@@ -165,6 +172,9 @@ func (tr *tracer) find(name string, key nft.Key) (nft.Element, bool) {
 		tr.t.Fatalf("there is no set %q", name)
 	}
 	s := tr.table.Sets[i]
+	if s.Name == closed.Evicted(len(key) == 16).Name {
+		return nft.Element{}, tr.evicted.IsValid() && string(key) == string(nft.Key(nil).Address(tr.evicted))
+	}
 	if ranges, is := s.Elements.(nft.Ranges); is {
 		a, _ := netip.AddrFromSlice(key)
 		return nft.Element{}, ranges.Contains(a)

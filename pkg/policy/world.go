@@ -2,30 +2,16 @@ package policy
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 )
-
-// Attached is a pod of this node as the plugin has recorded it: it has the addresses
-// from before its first packet on, whatever the API server knows of them.
-type Attached struct {
-	Name      Name
-	UID       string // "" where the runtime has not told
-	Addresses []netip.Addr
-}
-
-// is reports whether two are the same pod, and not one after the other under one name.
-func (a Attached) is(b Attached) bool {
-	return a.UID == b.UID && (a.UID != "" || a.Name == b.Name)
-}
 
 // world is what is known of the cluster. It belongs to one goroutine.
 //
 // An address belongs to one pod at a time. Where several claim it, the API is behind:
 // one of them is gone already. It belongs to the one that is attached to this node,
-// else to the youngest, and never to two, so that no pod gets the rights of the one
-// that had its address before.
+// else to the youngest of those that were not detached from it, and never to two, so
+// that no pod gets the rights of the one that had its address before.
 type world struct {
 	namespaces map[string]*Namespace
 	pods       map[Name]*Pod
@@ -35,6 +21,8 @@ type world struct {
 	attached   map[Name]Attached
 	ended      map[Name]*Pod            // attached pods that the API server has no longer
 	holder     map[netip.Addr]Name      // those of attached pods
+	foreign    map[netip.Addr]struct{}  // those of what is attached and is no pod
+	gone       map[Name]string          // UIDs of pods that were attached, and that the API server still has
 	claims     map[netip.Addr][]*Pod    // by what the API server says
 	groups     map[groupKey]*group      // that rules of this node's pods need
 	dirty      map[netip.Addr]struct{}  // whose owner may be another one
@@ -49,7 +37,7 @@ func newWorld() *world {
 		namespaces: map[string]*Namespace{}, pods: map[Name]*Pod{}, ofSpace: map[string]map[Name]*Pod{},
 		policies: map[PolicyKey]*Policy{}, subjects: map[string]map[PolicyKey]*Policy{}, attached: map[Name]Attached{}, holder: map[netip.Addr]Name{},
 		claims: map[netip.Addr][]*Pod{}, groups: map[groupKey]*group{}, dirty: map[netip.Addr]struct{}{},
-		changed: map[groupKey]groupChange{}, ended: map[Name]*Pod{},
+		changed: map[groupKey]groupChange{}, ended: map[Name]*Pod{}, foreign: map[netip.Addr]struct{}{}, gone: map[Name]string{},
 	}
 }
 
@@ -134,6 +122,9 @@ func (w *world) setPod(name Name, p *Pod) {
 	}
 	_, here := w.attached[name]
 	w.stirred = w.stirred || here
+	if uid, gone := w.gone[name]; gone && (p == nil || p.UID != uid) {
+		delete(w.gone, name)
+	}
 	if p == nil {
 		return
 	}
@@ -147,33 +138,6 @@ func (w *world) setPod(name Name, p *Pod) {
 		w.claims[a] = append(w.claims[a], p)
 	}
 	w.touch(p)
-}
-
-// attach takes which pods are attached to this node: all of them.
-func (w *world) attach(all []Attached) {
-	now := make(map[Name]Attached, len(all))
-	for _, a := range all {
-		now[a.Name] = a
-	}
-	same := func(a, b Attached) bool { return a.UID == b.UID && slices.Equal(a.Addresses, b.Addresses) }
-	if maps.EqualFunc(w.attached, now, same) {
-		return
-	}
-	for _, set := range []map[Name]Attached{w.attached, now} {
-		for _, a := range set {
-			for _, address := range a.Addresses {
-				w.dirty[address] = struct{}{}
-			}
-		}
-	}
-	w.attached, w.holder, w.stirred = now, map[netip.Addr]Name{}, true
-	maps.DeleteFunc(w.ended, func(name Name, _ *Pod) bool { _, here := now[name]; return !here })
-	for name, a := range now {
-		for _, address := range a.Addresses {
-			w.holder[address] = name
-		}
-	}
-	w.settle()
 }
 
 // touch notes that groups may hold other addresses of a pod.
@@ -192,8 +156,14 @@ func (w *world) owner(a netip.Addr) *Pod {
 	if name, here := w.holder[a]; here {
 		return w.same(name, w.pods[name])
 	}
+	if _, here := w.foreign[a]; here {
+		return nil
+	}
 	var owner *Pod
 	for _, p := range w.claims[a] {
+		if uid, gone := w.gone[p.Name]; gone && uid == p.UID {
+			continue // it was here, and whoever has the address now is another one
+		}
 		if at, here := w.attached[p.Name]; here && w.same(p.Name, p) != nil && !slices.Contains(at.Addresses, a) {
 			continue // it is attached with others
 		}
@@ -214,7 +184,7 @@ func younger(a, b *Pod) bool {
 // same returns what is known of a pod's name if that is about the one that is attached,
 // and nil if it is about another one that had the name before, or has it now.
 func (w *world) same(name Name, p *Pod) *Pod {
-	if at := w.attached[name]; p == nil || at.UID != "" && p.UID != "" && at.UID != p.UID {
+	if p == nil || !w.attached[name].isOf(p) {
 		return nil
 	}
 	return p

@@ -178,3 +178,75 @@ func TestEndedFlows(t *testing.T) {
 		t.Errorf("took over %v, %v", again.flows, again.keys)
 	}
 }
+
+// A pod that is detached from this node is no peer any more, whatever the API server still
+// says of it; until it is attached again, or is another one.
+func TestPodThatIsDetached(t *testing.T) {
+	web := Attached{Name: Name{"shop", "web"}, UID: "1", Addresses: []netip.Addr{webAddress}}
+	here := Attached{Name: Name{"shop", "here"}, UID: "2", Addresses: []netip.Addr{used}}
+	for name, after := range map[string][]Attached{
+		"detached":                        {web},
+		"and another one has its address": {web, {Name: Name{"other", "new"}, UID: "3", Addresses: here.Addresses}},
+		"and the address is no pod's":     {web, {Addresses: here.Addresses}},
+		"made again with another address": {web, {Name: here.Name, UID: "4", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}},
+	} {
+		w := guarded()
+		w.tell("here", "2", "good", used)
+		w.attach([]Attached{web, here})
+		if !w.reaches(t, used) {
+			t.Fatalf("%s: before, it does not reach web", name)
+		}
+		w.attach(after)
+		if w.reaches(t, used) {
+			t.Errorf("%s: its address reaches web", name)
+		}
+		w.tell("here", "2", "good", used) // an update on the way
+		if w.reaches(t, used) {
+			t.Errorf("%s: its address reaches web after more news of it", name)
+		}
+		w.attach([]Attached{web, here})
+		if !w.reaches(t, used) {
+			t.Errorf("%s: attached again, it does not reach web", name)
+		}
+		w.attach(after)
+		w.tell("here", "2", "")
+		if len(w.gone) > 0 {
+			t.Errorf("%s: what the API server has no longer is kept in mind: %v", name, w.gone)
+		}
+	}
+	// One that is elsewhere now, under the same name.
+	w := guarded()
+	w.tell("here", "2", "good", used)
+	w.attach([]Attached{web, here})
+	w.attach([]Attached{web})
+	w.tell("here", "5", "good", used)
+	if !w.reaches(t, used) || len(w.gone) > 0 {
+		t.Errorf("another pod of the name and address does not reach web; gone are %v", w.gone)
+	}
+}
+
+// What is attached and is no pod has no rights of the pod that the API server has for its
+// address, and no policies.
+func TestAttachedThatIsNoPod(t *testing.T) {
+	w := guarded()
+	web := Attached{Name: Name{"shop", "web"}, UID: "1", Addresses: []netip.Addr{webAddress}}
+	w.tell("old", "2", "good", used)
+	if !w.reaches(t, used) {
+		t.Fatal("a pod elsewhere does not reach web")
+	}
+	foreign := Attached{Addresses: []netip.Addr{used}}
+	if w.holds(foreign, used) {
+		t.Error("it is known before it is attached")
+	}
+	w.attach([]Attached{web, foreign})
+	if w.reaches(t, used) || !w.holds(foreign, used) {
+		t.Errorf("it reaches web, or is not known: %v", w.foreign)
+	}
+	if len(w.attached) != 1 {
+		t.Errorf("attached pods are %v", w.attached)
+	}
+	w.attach([]Attached{web})
+	if !w.reaches(t, used) || w.holds(foreign, used) {
+		t.Errorf("the address is not the pod's again: %v", w.foreign)
+	}
+}

@@ -1,0 +1,71 @@
+package closed
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flatnet-cni/flatnet/pkg/nft"
+)
+
+// PolicyTable is that of the policies' rules. The agent makes it, and removes it.
+var PolicyTable = nft.ID{Family: nft.INet, Name: "flatnet-policy"}
+
+// Evicted is the set, in the table of the policies' rules, of addresses that somebody
+// new has, of whom the rules do not know yet. To them such an address is nobody's: it is
+// no pod that a selector chooses, and has no policies of its own. ADD puts addresses in,
+// and the agent takes them out once the rules are the new one's.
+func Evicted(ipv6 bool) nft.Set {
+	if ipv6 {
+		return nft.Set{Name: "evicted6", Type: "type ipv6_addr"}
+	}
+	return nft.Set{Name: "evicted4", Type: "type ipv4_addr"}
+}
+
+// Begin is for the addresses of a pod that is about to be attached: what the rules of
+// policies say of whoever had them before holds no longer, and they are closed in the
+// directions that are given. It is one transaction, and three where a table is missing.
+func (t *Table) Begin(addresses []netip.Addr, ingress, egress bool) error {
+	if len(addresses) == 0 {
+		return nil
+	}
+	c, err := nft.Open()
+	if errors.Is(err, unix.EPROTONOSUPPORT) && !ingress && !egress {
+		return nil // no nftables, and so no policies
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if ingress || egress {
+		both := &nft.Transaction{}
+		addClosed(both, addresses, ingress, egress)
+		addEvicted(both, addresses)
+		if err := t.run(c, "close", both); err == nil {
+			return nil
+		}
+		if err := t.close(c, addresses, ingress, egress); err != nil {
+			return err
+		}
+	}
+	evict := &nft.Transaction{}
+	addEvicted(evict, addresses)
+	err = t.run(c, "evict", evict)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // there are no rules
+	}
+	if err != nil {
+		return fmt.Errorf("taking %v out of the rules of nftables table %s: %w", addresses, PolicyTable, err)
+	}
+	return nil
+}
+
+func addEvicted(to *nft.Transaction, addresses []netip.Addr) {
+	for _, ipv6 := range []bool{false, true} {
+		if of := ofFamily(addresses, ipv6); len(of) > 0 {
+			to.AddElements(PolicyTable, Evicted(ipv6), of.All)
+		}
+	}
+}

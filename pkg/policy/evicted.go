@@ -1,0 +1,60 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/flatnet-cni/flatnet/pkg/closed"
+	"github.com/flatnet-cni/flatnet/pkg/nft"
+)
+
+// evicted are the addresses that the plugin has given to somebody new: the rules take
+// them for nobody's until they are readmitted.
+func (c *Controller) evicted() (all []netip.Addr, err error) {
+	for _, f := range families {
+		err := c.keeper.Elements(tableID, closed.Evicted(f == ipv6), func(e nft.Element) {
+			if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok {
+				all = append(all, a)
+			}
+		})
+		if err != nil && !notThere(err) {
+			return nil, fmt.Errorf("reading which addresses somebody new has: %w", err)
+		}
+	}
+	return all, nil
+}
+
+// readmit has the rules hold for addresses again.
+func (c *Controller) readmit(addresses []netip.Addr) error {
+	for _, f := range families {
+		var all []nft.Element
+		for _, a := range addresses {
+			if familyOf(a) == f {
+				all = append(all, nft.Element{Key: string(nft.Key(nil).Address(a))})
+			}
+		}
+		if len(all) == 0 {
+			continue
+		}
+		if err := c.keeper.Delete(tableID, closed.Evicted(f == ipv6), all); err != nil && !notThere(err) {
+			return fmt.Errorf("having the rules hold for %v: %w", addresses, err)
+		}
+	}
+	return nil
+}
+
+// ruled are those of the addresses whose holders are those that the rules are for. Of one
+// that nobody has, the next one may be about to.
+func (w *world) ruled(addresses []netip.Addr, now []Attached) []netip.Addr {
+	others := map[netip.Addr]bool{}
+	for _, pod := range now {
+		for _, a := range pod.Addresses {
+			others[a] = others[a] || !w.holds(pod, a)
+		}
+	}
+	return slices.DeleteFunc(addresses, func(a netip.Addr) bool {
+		other, recorded := others[a]
+		return other || !recorded
+	})
+}
