@@ -99,7 +99,7 @@ func (p *policies) open() error {
 	p.controller = policy.NewController(p.source, p.Log)
 	p.controller.Resync, p.controller.LogDrops = p.config.Resync, p.config.LogDrops
 	p.controller.KeepFlows = p.Kernel.Lacks(requirements.Forgetting)
-	p.controller.Gate = &gate{config: p.config}
+	p.controller.Gate = &gate{config: p.config, table: closed.Table{Lasting: true}}
 	p.controller.Observe = func(o policy.Observation) {
 		p.metrics.seconds.Observe(o.Duration.Seconds())
 		p.metrics.opened.Add(float64(o.Opened))

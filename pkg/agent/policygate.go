@@ -11,9 +11,10 @@ import (
 
 // gate closes new pods by the list that the plugin reads, and opens them.
 type gate struct {
-	config Config
-	table  closed.Table
-	told   string
+	config  Config
+	table   closed.Table
+	told    string
+	refused [2]uint64 // by tables that were removed
 }
 
 // Tell implements [policy.Gate].
@@ -58,7 +59,16 @@ func (g *gate) Open(addresses ...netip.Addr) error { return g.table.Open(address
 func (g *gate) Refused() (packets [2]uint64, err error) {
 	of, err := g.table.Refused()
 	for _, d := range policy.Directions {
-		packets[d] = of[d.String()]
+		packets[d] = g.refused[d] + of[d.String()]
 	}
 	return packets, err
+}
+
+// Rest implements [policy.Gate].
+func (g *gate) Rest() error {
+	of, err := g.table.Rest()
+	for _, d := range policy.Directions {
+		g.refused[d] += of[d.String()]
+	}
+	return err
 }

@@ -31,14 +31,14 @@ func (t *Table) Begin(addresses []netip.Addr, ingress, egress bool) error {
 	if len(addresses) == 0 {
 		return nil
 	}
-	c, err := nft.Open()
+	c, done, err := t.connect()
 	if errors.Is(err, unix.EPROTONOSUPPORT) && !ingress && !egress {
 		return nil // no nftables, and so no policies
 	}
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer done()
 	if ingress || egress {
 		both := &nft.Transaction{}
 		addClosed(both, addresses, ingress, egress)

@@ -1,44 +1,3 @@
-// Package closed keeps new pods closed that policies are about, from their first
-// packet until the agent has their rules in place. The plugin knows from a file
-// which namespaces these are (see [List]), and puts a pod's addresses into sets
-// before it connects the pod; the agent takes them out.
-//
-//	table inet flatnet-closed {
-//	    set ingress4 { type ipv4_addr; }
-//	    set ingress6 { type ipv6_addr; }
-//	    set egress4  { type ipv4_addr; }
-//	    set egress6  { type ipv6_addr; }
-//	    chain new {
-//	        ip daddr @ingress4 counter drop
-//	        ip6 daddr @ingress6 counter drop
-//	        ip saddr @egress4 counter drop
-//	        ip6 saddr @egress6 counter drop
-//	    }
-//	    chain forward {
-//	        type filter hook forward priority filter; policy accept;
-//	        ct state established,related accept
-//	        goto new
-//	    }
-//	    chain output {
-//	        type filter hook output priority filter; policy accept;
-//	        ct state established,related accept
-//	        fib saddr type local accept
-//	        goto new
-//	    }
-//	}
-//
-// The first rule of both lets answers pass: a pod that is closed to others may itself ask,
-// and the other way round. It also spares all that is under way the look into four
-// sets. What conntrack takes for invalid, or does not track, gets no further than
-// what is new. That nothing can be established to an address of before is seen to
-// by DEL, which has the kernel forget its connections.
-//
-// What the node itself sends to its pods has a source of the node's and passes, as
-// policies have it: kubelet's probes. With any other source it is IPVS, a mode of
-// kube-proxy, that sends on what it has translated. What a pod sends to its own node
-// passes, too, whatever policies there are.
-//
-// An address may also have rights that were its former holder's: see [Table.Begin].
 package closed
 
 import (
@@ -56,50 +15,30 @@ import (
 // processes may close and open at the same time; whoever clears has to be alone
 // with it, and the caller sees to that.
 type Table struct {
+	// Lasting has the socket stay open from call to call, for who opens pods again and
+	// again: the closing of one waits for what was deleted (see [nft.Conn.Close]). All
+	// calls are made in one network namespace then, one at a time.
+	Lasting bool
 	// Step is called before every change, with its name; an error takes the
 	// place of the change. Tests make changes fail with it.
 	Step func(operation string) error
+
+	socket *nft.Conn // that lasts
 }
 
-// id is the table's. Nobody writes to it.
-var id = nft.ID{Family: nft.INet, Name: "flatnet-closed"}
-
-// chains are all, each after those that it leads to.
-func chains() []nft.Chain { return []nft.Chain{newChain, forwardChain, outputChain} }
-
-var newChain = nft.Chain{Name: "new", Rules: []string{
-	"ip daddr @ingress4 counter drop",
-	"ip6 daddr @ingress6 counter drop",
-	"ip saddr @egress4 counter drop",
-	"ip6 saddr @egress6 counter drop",
-}}
-
-// counted are the directions of what newChain's rules drop.
-var counted = []string{Ingress, Ingress, Egress, Egress}
-
-var forwardChain = nft.Chain{Name: "forward", Base: "type filter hook forward priority filter; policy accept;", Rules: []string{
-	"ct state established,related accept",
-	"goto new",
-}}
-
-// outputChain needs what not every kernel has that has the rest (nft_fib), and nor
-// does every node need it: see [Table.build].
-var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Rules: []string{
-	"ct state established,related accept",
-	"fib saddr type local accept",
-	"goto new",
-}}
-
-// set is the set of a direction's addresses of one family.
-func set(direction string, ipv6 bool) nft.Set {
-	if ipv6 {
-		return nft.Set{Name: direction + "6", Type: "type ipv6_addr"}
+// connect returns a socket, and what has to be called when it is not used any more.
+func (t *Table) connect() (c *nft.Conn, done func(), err error) {
+	if t.socket != nil {
+		return t.socket, func() {}, nil
 	}
-	return nft.Set{Name: direction + "4", Type: "type ipv4_addr"}
-}
-
-func sets() []nft.Set {
-	return []nft.Set{set(Ingress, false), set(Ingress, true), set(Egress, false), set(Egress, true)}
+	if c, err = nft.Open(); err != nil {
+		return nil, nil, err
+	}
+	if t.Lasting {
+		t.socket = c
+		return c, func() {}, nil
+	}
+	return c, c.Close, nil
 }
 
 // Watcher returns what calls changed when somebody has touched the table, and when that
@@ -114,11 +53,11 @@ func (t *Table) Close(addresses []netip.Addr, ingress, egress bool) error {
 	if len(addresses) == 0 || !ingress && !egress {
 		return nil
 	}
-	c, err := nft.Open()
+	c, done, err := t.connect()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer done()
 	return t.close(c, addresses, ingress, egress)
 }
 
@@ -152,82 +91,6 @@ func addClosed(to *nft.Transaction, addresses []netip.Addr, ingress, egress bool
 	}
 }
 
-// build writes the table, whatever is left of it, and more in the same transaction.
-// Where the kernel refuses that it is without what is there for IPVS only.
-func (t *Table) build(c *nft.Conn, operation string, more func(*nft.Transaction)) (err error) {
-	for _, without := range []string{"", outputChain.Name} {
-		build := &nft.Transaction{}
-		build.AddTable(id, "")
-		for _, s := range sets() {
-			build.AddSet(id, s)
-		}
-		for _, chain := range chains() {
-			if chain.Name != without {
-				build.RefillChain(id, chain)
-			}
-		}
-		more(build)
-		if err = t.run(c, operation, build); err == nil {
-			return nil
-		}
-	}
-	return err
-}
-
-// Mend makes the table's rules what they are to be, where it is there: it may be an
-// earlier version's, or somebody may have changed it. Addresses that are closed stay so.
-func (t *Table) Mend() error {
-	c, err := nft.Open()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	there, err := c.Tables()
-	if err != nil || !slices.Contains(there, id) {
-		return err
-	}
-	for _, chain := range chains() {
-		var right bool
-		if _, right, err = c.Chain(id, chain); err == nil && !right {
-			err = t.build(c, "mend closed", func(*nft.Transaction) {})
-			if err == nil {
-				return nil
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("mending nftables table %s: %w", id, err)
-		}
-	}
-	return nil
-}
-
-// Refused returns how many packets were dropped, by direction, since the table was made
-// or mended. No table has dropped none.
-func (t *Table) Refused() (map[string]uint64, error) {
-	c, err := nft.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	var packets []uint64
-	for range maxAttempts {
-		if packets, err = c.Counted(id, newChain.Name); !errors.Is(err, nft.ErrInterrupted) {
-			break
-		}
-	}
-	all := map[string]uint64{Ingress: 0, Egress: 0}
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return all, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading the counters of nftables table %s: %w", id, err)
-	}
-	for i, n := range packets[:min(len(packets), len(counted))] {
-		all[counted[i]] += n
-	}
-	return all, nil
-}
-
 // Open opens addresses, in both directions. One that is not closed, or no table, is
 // no error, and then nothing is changed.
 //
@@ -238,11 +101,11 @@ func (t *Table) Open(addresses ...netip.Addr) error {
 	if len(addresses) == 0 {
 		return nil
 	}
-	c, err := nft.Open()
+	c, done, err := t.connect()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer done()
 	// To delete what is not there would fail all, so it is looked at first; somebody
 	// else may write in between.
 	for range maxAttempts {
@@ -292,11 +155,11 @@ func (t *Table) open(c *nft.Conn, addresses []netip.Addr) error {
 
 // Addresses returns the addresses that are closed, in whichever direction, sorted.
 func (t *Table) Addresses() (all []netip.Addr, err error) {
-	c, err := nft.Open()
+	c, done, err := t.connect()
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer done()
 	for range maxAttempts {
 		if all, err = closedIn(c); !errors.Is(err, nft.ErrInterrupted) {
 			break
@@ -325,28 +188,6 @@ func addressesOf(c *nft.Conn, s nft.Set, yield func(netip.Addr)) error {
 		return nil
 	}
 	return err
-}
-
-// Clear removes the table, when no attachment is left on the node. It stays where an
-// address in it shows that somebody whose records are elsewhere still uses it.
-func (t *Table) Clear() error {
-	closed, err := t.Addresses()
-	if err != nil || len(closed) > 0 {
-		return err
-	}
-	_, err = t.Remove()
-	return err
-}
-
-// Remove removes the table, and with it opens all that is closed. It returns what it
-// removed, in words; "" where there was no table.
-func (t *Table) Remove() (removed string, err error) {
-	c, err := nft.Open()
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	return c.RemoveTable(id, func(deletion *nft.Transaction) error { return t.run(c, "delete closed", deletion) })
 }
 
 // ofFamily returns the addresses of a family as elements.

@@ -52,6 +52,7 @@ type Controller struct {
 	ended    *ended
 	known    bool // which pods are attached
 	knocks   bool // somebody may be closed
+	shut     bool // somebody was
 	departed bool // a pod may have left that packets are counted of
 	untold   bool // the gate does not have the list of what is planned
 	tighter  bool // what was allowed may be refused now
@@ -71,6 +72,9 @@ type Gate interface {
 	Open(addresses ...netip.Addr) error
 	// Refused returns how many packets of closed pods were dropped, by direction.
 	Refused() ([len(Directions)]uint64, error)
+	// Rest is called when nobody has been closed for a while: what packets pass for the
+	// sake of those who are may go.
+	Rest() error
 }
 
 // Observation is what happened in a sync.
@@ -128,6 +132,8 @@ const (
 	// take much of a processor.
 	flowPause       = 200 * time.Millisecond
 	longerFlowPause = 5
+	// restPause is how long nobody has to be closed for [Gate.Rest]: pods come in bursts.
+	restPause = 10 * time.Second
 )
 
 // Run keeps the rules until ctx ends, in the network namespace of the calling thread.
@@ -141,9 +147,10 @@ func (c *Controller) Run(ctx context.Context) {
 	if c.LogDrops {
 		go c.listen(ctx)
 	}
-	pause, flows := time.NewTimer(0), time.NewTimer(0)
+	pause, flows, rest := time.NewTimer(0), time.NewTimer(0), time.NewTimer(restPause)
 	defer pause.Stop()
 	defer flows.Stop()
+	defer rest.Stop()
 	flows.Stop()
 	var resync <-chan time.Time
 	if c.Resync > 0 {
@@ -178,6 +185,11 @@ func (c *Controller) Run(ctx context.Context) {
 			c.logDrop(p)
 		case <-flows.C:
 			look, looking = true, false
+		case <-rest.C:
+			if err := c.rest(); err != nil {
+				c.log.Warn("what new pods pass while they are closed could not be removed, trying again", "error", err)
+				rest.Reset(restPause)
+			}
 		case <-pause.C:
 			pausing = false
 		}
@@ -198,6 +210,10 @@ func (c *Controller) Run(ctx context.Context) {
 		o.Duration = time.Since(begin)
 		if ctx.Err() != nil {
 			return
+		}
+		if c.shut {
+			c.shut = false
+			rest.Reset(restPause)
 		}
 		c.observe(o)
 		if o.Err != nil {
@@ -328,12 +344,21 @@ func (c *Controller) open() (int, error) {
 	return n, nil
 }
 
+// rest leaves nothing in packets' way for the sake of nobody.
+func (c *Controller) rest() error {
+	if c.Gate == nil {
+		return nil
+	}
+	return c.Gate.Rest()
+}
+
 // admit has those in who wait, as far as the rules are theirs.
 func (c *Controller) admit() (opened int, err error) {
 	shut, err := c.Gate.Closed()
 	if err != nil {
 		return 0, err
 	}
+	c.shut = c.shut || len(shut) > 0
 	evicted, err := c.evicted()
 	if err != nil || len(shut)+len(evicted) == 0 {
 		return 0, err

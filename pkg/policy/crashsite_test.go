@@ -69,6 +69,7 @@ func (g *siteGate) Tell(of map[string][2]bool, others [2]bool) error {
 
 func (g *siteGate) Attached() ([]Attached, error)      { return g.site.attached, nil }
 func (g *siteGate) Refused() ([2]uint64, error)        { return [2]uint64{}, nil }
+func (g *siteGate) Rest() error                        { _, err := g.table.Rest(); return err }
 func (g *siteGate) Closed() ([]netip.Addr, error)      { return g.table.Addresses() }
 func (g *siteGate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }
 

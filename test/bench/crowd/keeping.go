@@ -66,6 +66,9 @@ func (gate) Attached() ([]policy.Attached, error) { return nil, nil }
 // Open implements [policy.Gate].
 func (gate) Open(...netip.Addr) error { return nil }
 
+// Rest implements [policy.Gate].
+func (gate) Rest() error { return nil }
+
 // Refused implements [policy.Gate].
 func (gate) Refused() (packets [2]uint64, err error) { return packets, nil }
 
