@@ -140,6 +140,7 @@ const (
 // What it has written stays.
 func (c *Controller) Run(ctx context.Context) {
 	defer c.keeper.Close()
+	c.ended.look(c.keeper)
 	c.world.logs = c.LogDrops
 	if c.KeepFlows {
 		c.forget = nil
@@ -263,7 +264,7 @@ func (c *Controller) sync(ctx context.Context, changed, verify bool) (o Observat
 
 // write makes the table what is planned.
 func (c *Controller) write(ctx context.Context, o *Observation, verify bool) error {
-	want := c.plan.tables(c.world, c.ended.elements())
+	want := c.plan.tables(c.world, c.ended)
 	deltas := c.world.takeChanges()
 	for _, d := range deltas {
 		c.tighter = c.tighter || len(d.Deleted) > 0 || c.plan.denies && len(d.Added) > 0
@@ -271,6 +272,9 @@ func (c *Controller) write(ctx context.Context, o *Observation, verify bool) err
 	deltas = append(deltas, c.ended.take()...)
 	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
 	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
+	if err == nil {
+		c.ended.left = false // or they are among ours now
+	}
 	if err != nil || compared || !verify {
 		c.tighter = c.tighter || compared // something may have begun that was not asked about
 		return err

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -23,6 +24,9 @@ type ended struct {
 	flows   map[flow]endedFlow
 	keys    [len(families)]keySet
 	changes [len(families)]nft.Delta
+	// left says that an earlier process may have left some, which are adopted when the
+	// table is read.
+	left bool
 }
 
 // endedFlow is what is known of a flow that was ended.
@@ -43,7 +47,7 @@ func newEnded() *ended {
 	e := &ended{flows: map[flow]endedFlow{}}
 	for _, f := range families {
 		e.keys[f] = keySet{}
-		e.changes[f] = nft.Delta{Table: tableID, Set: "ended" + f.suffix()}
+		e.changes[f] = nft.Delta{Table: tableID, Set: endedSet(f, nil).Name}
 	}
 	return e
 }
@@ -74,6 +78,26 @@ func (e endedOf) Adopt(found []nft.Element) bool {
 	// Both ways of each are in the set, or are as good as new.
 	e.of.changes[e.family].Added = nil
 	return true
+}
+
+// any reports whether there are flows that are to be refused, or may be.
+func (e *ended) any() bool { return e.left || len(e.flows) > 0 }
+
+// look finds out whether there are any left in the kernel.
+func (e *ended) look(k *nft.Keeper) {
+	for f, of := range e.elements() {
+		err := k.Elements(tableID, endedSet(family(f), of), func(nft.Element) { e.left = true })
+		e.left = e.left || err != nil && !notThere(err)
+	}
+}
+
+// endedSet is where the flows of a family are.
+func endedSet(f family, of nft.Elements) nft.Set {
+	address := f.addressType()
+	return nft.Set{
+		Name: "ended" + f.suffix(), Elements: of,
+		Type: fmt.Sprintf("%s . inet_service . %s . inet_service . inet_proto", address, address[len("type "):]),
+	}
 }
 
 func (e *ended) elements() (all [len(families)]nft.Elements) {

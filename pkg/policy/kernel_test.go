@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
@@ -41,8 +42,15 @@ func TestKernelHasWhatIsWanted(t *testing.T) {
 			} else {
 				again++
 			}
-			want := made.tables(w, e.elements())
-			_, compared, err := k.Sync(context.Background(), want, w.takeChanges()...)
+			if step%10 == 4 { // for ten steps, every other time
+				if !e.any() {
+					e.add(flow{netip.MustParseAddrPort("10.1.0.9:40000"), netip.MustParseAddrPort("10.2.0.9:80"), TCP}, endedFlow{})
+				} else {
+					e.remove(func(flow, endedFlow) bool { return true })
+				}
+			}
+			want := made.tables(w, e)
+			_, compared, err := k.Sync(context.Background(), want, append(w.takeChanges(), e.take()...)...)
 			if err != nil {
 				return err
 			}
@@ -51,6 +59,10 @@ func TestKernelHasWhatIsWanted(t *testing.T) {
 			}
 			if step%10 != 9 {
 				continue
+			}
+			left := newEnded()
+			if left.look(k); left.any() != e.any() {
+				t.Errorf("step %d: that flows were ended is seen as %t, and is %t", step, left.any(), e.any())
 			}
 			other := &nft.Keeper{Keeps: []nft.ID{tableID}, Log: silent}
 			r, err := other.Verify(context.Background(), want)

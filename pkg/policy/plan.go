@@ -29,6 +29,7 @@ type plan struct {
 	// that is allowed.
 	denies bool
 	whole  []nft.Table // what tables has returned
+	ends   bool        // and whether flows that were ended are refused there
 }
 
 // replan computes the plan anew: what pods of this node may do. It does not depend on
@@ -119,23 +120,24 @@ var sides = [...]side{{Egress, ipv4}, {Egress, ipv6}, {Ingress, ipv4}, {Ingress,
 // countedPods bounds how many pods' refused connections are counted.
 const countedPods = 65535
 
-// tables are the one table, the same one every time: its sets are what they are made of,
-// and tell themselves what is in them now. The ended are always the same.
-func (p *plan) tables(w *world, ended [len(families)]nft.Elements) []nft.Table {
-	if p.whole == nil {
-		p.whole = []nft.Table{p.table(w, ended)}
+// tables are the one table, the same one as long as its chains are the same: its sets are
+// what they are made of, and tell themselves what is in them now. The ended are always the
+// same.
+func (p *plan) tables(w *world, e *ended) []nft.Table {
+	if ends := e.any(); p.whole == nil || p.ends != ends {
+		p.whole, p.ends = []nft.Table{p.table(w, e.elements(), ends)}, ends
 	}
 	return p.whole
 }
 
 // table is the whole table. What stays is before what depends on the policies.
-func (p *plan) table(w *world, ended [len(families)]nft.Elements) nft.Table {
+func (p *plan) table(w *world, ended [len(families)]nft.Elements, ends bool) nft.Table {
 	t := nft.Table{ID: tableID, Comment: "flatnet keeps NetworkPolicies here"}
 	for _, f := range families {
 		t.Sets = append(t.Sets,
 			nft.Set{Name: "self" + f.suffix(), Type: f.addressType() + " . " + f.addressType()[len("type "):], Elements: p.self(f)},
 			closed.Evicted(f == ipv6),
-			nft.Set{Name: "ended" + f.suffix(), Type: fmt.Sprintf("%s . inet_service . %s . inet_service . inet_proto", f.addressType(), f.addressType()[len("type "):]), Elements: ended[f]},
+			endedSet(f, ended[f]),
 		)
 	}
 	for _, s := range sides {
@@ -151,14 +153,14 @@ func (p *plan) table(w *world, ended [len(families)]nft.Elements) nft.Table {
 	for _, name := range slices.Sorted(maps.Keys(p.blocks)) {
 		t.Sets = append(t.Sets, p.blocks[name])
 	}
-	t.Chains = append(t.Chains, forwardChain, outputChain, newChain)
+	t.Chains = append(t.Chains, forwardChain, outputChain, newChain(ends))
 	if w.logs {
 		for _, d := range Directions {
 			t.Chains = append(t.Chains, logChain(d))
 		}
 	}
 	for _, s := range sides {
-		rules := []string{fmt.Sprintf("add @refused-%s { %s %s counter }", s, s.family.header(), [...]string{"daddr", "saddr"}[s.direction])}
+		rules := []string{s.reachesItself(), fmt.Sprintf("add @refused-%s { %s %s counter }", s, s.family.header(), [...]string{"daddr", "saddr"}[s.direction])}
 		if w.logs {
 			rules = append(rules, "jump "+logChain(s.direction).Name)
 		}
@@ -207,19 +209,32 @@ var outputChain = nft.Chain{Name: "output", Base: "type filter hook output prior
 	"goto new",
 }}
 
-// newChain decides about new connections. Flows that a policy has ended begin nowhere
-// again. A pod always reaches itself, by a Service too. Then the source's policies have
-// their say, and then the destination's; of who is evicted these are somebody else's.
-var newChain = nft.Chain{Name: "new", Rules: []string{
-	"ip saddr . th sport . ip daddr . th dport . meta l4proto @ended4 drop",
-	"ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto @ended6 drop",
-	"ip saddr . ip daddr @self4 accept",
-	"ip6 saddr . ip6 daddr @self6 accept",
-	"ip saddr != @evicted4 ip saddr vmap @egress4",
-	"ip6 saddr != @evicted6 ip6 saddr vmap @egress6",
-	"ip daddr != @evicted4 ip daddr vmap @ingress4",
-	"ip6 daddr != @evicted6 ip6 daddr vmap @ingress6",
-}}
+// newChain decides about new connections: the source's policies have their say, and then
+// the destination's; of who is evicted these are somebody else's. What is new may be every
+// packet (UDP that nobody answers), so that flows that were ended are looked for only while
+// there are some: they begin nowhere again.
+func newChain(ends bool) nft.Chain {
+	c := nft.Chain{Name: "new"}
+	if ends {
+		c.Rules = append(c.Rules,
+			"ip saddr . th sport . ip daddr . th dport . meta l4proto @ended4 drop",
+			"ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto @ended6 drop",
+		)
+	}
+	c.Rules = append(c.Rules,
+		"ip saddr != @evicted4 ip saddr vmap @egress4",
+		"ip6 saddr != @evicted6 ip6 saddr vmap @egress6",
+		"ip daddr != @evicted4 ip daddr vmap @ingress4",
+		"ip6 daddr != @evicted6 ip6 daddr vmap @ingress6",
+	)
+	return c
+}
+
+// reachesItself has a pod reach itself, by a Service too, whatever refuses it.
+func (s side) reachesItself() string {
+	h := s.family.header()
+	return fmt.Sprintf("%s saddr . %s daddr @self%s accept", h, h, s.family.suffix())
+}
 
 // self are the addresses of pods with policies, each with itself.
 func (p *plan) self(f family) nft.List {

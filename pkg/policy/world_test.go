@@ -50,7 +50,7 @@ func (w *world) reaches(t *testing.T, from netip.Addr) bool {
 	t.Helper()
 	p := w.replan()
 	q := packet{netip.AddrPortFrom(from, 40000), netip.AddrPortFrom(webAddress, 80), TCP}
-	passes := newTracer(t, p.table(w, newEnded().elements())).passes(q)
+	passes := newTracer(t, p.table(w, newEnded().elements(), false)).passes(q)
 	if p.refuses(w, from, webAddress, TCP, 80) == passes {
 		t.Errorf("from %s the rules and judge do not agree", from)
 	}
