@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -316,6 +317,7 @@ func TestBegin(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			slices.Sort(all)
 			return all
 		}
 		if err := table.Begin(addresses("10.1.0.2"), false, false); err != nil {
