@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,11 +14,21 @@ import (
 // them for nobody's until they are readmitted.
 func (c *Controller) evicted() (all []netip.Addr, err error) {
 	for _, f := range families {
-		err := c.keeper.Elements(tableID, closed.Evicted(f == ipv6), func(e nft.Element) {
-			if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok {
-				all = append(all, a)
+		// Where pods come by the dozen, somebody may always be writing.
+		const attempts = 1000
+		var found []netip.Addr
+		for range attempts {
+			found = found[:0]
+			err = c.keeper.Elements(tableID, closed.Evicted(f == ipv6), func(e nft.Element) {
+				if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok {
+					found = append(found, a)
+				}
+			})
+			if !errors.Is(err, nft.ErrInterrupted) {
+				break
 			}
-		})
+		}
+		all = append(all, found...)
 		if err != nil && !notThere(err) {
 			return nil, fmt.Errorf("reading which addresses somebody new has: %w", err)
 		}

@@ -202,6 +202,19 @@ func TestNewPods(t *testing.T) {
 	n.StartAgain()
 	n.WaitReady()
 	s.reached("with an agent again", client.Namespace, late, 80)
+	if refused := n.Metrics()[`flatnet_policy_early_packets_total{direction="ingress"}`]; refused == 0 {
+		t.Error("what was refused of new pods is not counted")
+	}
+	var early struct{ RefusedEarly map[string]uint64 }
+	answer, err := n.Flatnetd("status", "policies", "-o", "json")
+	must(t, err)
+	must(t, json.Unmarshal([]byte(answer), &early))
+	if early.RefusedEarly["ingress"] == 0 || early.RefusedEarly["egress"] != 0 {
+		t.Errorf("JSON: %s", answer)
+	}
+	if answer, err = n.Flatnetd("status", "policies"); err != nil || !strings.Contains(answer, "refused of new pods, before their rules were in place: ") {
+		t.Errorf("status: %v\n%s", err, answer)
+	}
 
 	// Without an agent, and open.
 	n.Restart(s.flags(n, "--policies-without-agent", "open")...)
@@ -226,6 +239,42 @@ func TestNewPods(t *testing.T) {
 	if text, err := n.Output("nft", "list", "tables"); err != nil || strings.Contains(text, "policy") || strings.Contains(text, "closed") {
 		t.Errorf("left are %s, %v", text, err)
 	}
+}
+
+// A policy that cannot be understood any more holds as it was, and is named. One with a
+// type that nobody knows isolates in both directions.
+func TestPolicyThatBecomesUnreadable(t *testing.T) {
+	s := newSite(t, cluster.Dual, 1)
+	n := s.Node("n1")
+	web, client := s.start(n, "shop", "web", "app: web"), s.start(n, "other", "client", "app: client")
+	serve(t, web.Namespace, 80)
+	serve(t, client.Namespace, 80)
+	s.write("deny", policy("shop", "deny", denyIngress))
+	s.refused("denied", client.Namespace, web, 80)
+	named := func(texts ...string) {
+		t.Helper()
+		s.Eventually("the problem", func() error {
+			answer, err := n.Flatnetd("status")
+			for _, text := range texts {
+				if err == nil && !strings.Contains(answer, text) {
+					err = fmt.Errorf("no %q in\n%s", text, answer)
+				}
+			}
+			return err
+		})
+	}
+	s.write("deny", policy("shop", "deny", "{podSelector: {matchLabels: {app: a b}}, policyTypes: [Ingress]}"))
+	named("NetworkPolicy shop/deny", "spec.podSelector", "what it said before is in force", "[policy-fault]")
+	s.refused("with a selector that is none", client.Namespace, web, 80)
+	s.write("deny", policy("shop", "deny", "{podSelecter: {}, policyTypes: [Ingress]}"))
+	named("deny.yaml: document 1: ", "the 1 objects read before stay")
+	s.refused("with a misspelt field", client.Namespace, web, 80)
+	s.write("deny", policy("shop", "deny", "{podSelector: {}, policyTypes: [ingress]}"))
+	named("NetworkPolicy shop/deny", `spec.policyTypes[0]: "ingress" is neither Ingress nor Egress`, "[policy-fault]")
+	s.refused("with a type that is none", client.Namespace, web, 80)
+	s.refused("with a type that is none", web.Namespace, client, 80)
+	s.write("deny", policy("shop", "deny", "{podSelector: {}, policyTypes: [Ingress], ingress: [{}]}"))
+	s.reached("mended", client.Namespace, web, 80)
 }
 
 // What somebody else takes from the rules comes back, and nothing is refused meanwhile
