@@ -255,12 +255,12 @@ func (p *policies) explain(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 	defer cancel()
 	q := r.URL.Query()
-	protocol, port, err := parsePort(q.Get("port"))
+	port, err := parsePort(q.Get("port"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	e, err := p.controller.Explain(ctx, q.Get("from"), q.Get("to"), protocol, port)
+	e, err := p.controller.Explain(ctx, q.Get("from"), q.Get("to"), port)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/policy"
 )
@@ -40,8 +42,15 @@ func (s PoliciesStatus) part() feature.Part {
 	return part
 }
 
-// parsePort reads PORT, PORT/PROTOCOL or a PROTOCOL without ports.
-func parsePort(text string) (policy.Protocol, uint16, error) {
+// protocols are those that one can ask about, by their names.
+func protocols(name string) (_ policy.Protocol, known bool) {
+	p, known := map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP, "sctp": policy.SCTP, "icmp": 1, "icmpv6": 58}[strings.ToLower(name)]
+	return p, known
+}
+
+// parsePort reads PORT, PORT/PROTOCOL or a PROTOCOL without ports. A port is a number or a
+// name.
+func parsePort(text string) (p policy.Port, err error) {
 	number, name, is := strings.Cut(text, "/")
 	if !is {
 		name = "tcp"
@@ -49,12 +58,17 @@ func parsePort(text string) (policy.Protocol, uint16, error) {
 			number, name = "0", number
 		}
 	}
-	protocol, known := map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP, "sctp": policy.SCTP, "icmp": 1, "icmpv6": 58}[strings.ToLower(name)]
-	port, err := strconv.ParseUint(number, 10, 16)
-	if !known || err != nil {
-		return 0, 0, fmt.Errorf("%q is not a port, as in 80, 53/udp, 132/sctp or icmp", text)
+	var known bool
+	p.Protocol, known = protocols(name)
+	n, notNumber := strconv.ParseUint(number, 10, 16)
+	p.First, p.Last = uint16(n), uint16(n)
+	switch {
+	case known && notNumber == nil:
+		return p, nil
+	case known && p.Protocol.HasPorts() && len(validation.IsValidPortName(number)) == 0:
+		return policy.Port{Protocol: p.Protocol, Name: number}, nil
 	}
-	return protocol, uint16(port), nil
+	return p, fmt.Errorf("%q is not a port, as in 80, http, 53/udp, dns/udp, 132/sctp or icmp", text)
 }
 
 // PodPolicies is what `flatnetd status policies` prints.
@@ -123,6 +137,9 @@ func printExplanation(w io.Writer, e policy.Explanation) {
 	what := e.Protocol
 	if e.Port > 0 {
 		what = fmt.Sprintf("port %d/%s", e.Port, e.Protocol)
+	}
+	if e.PortName != "" {
+		what += ", which is " + e.PortName
 	}
 	verdict := "allowed"
 	switch {
