@@ -150,7 +150,7 @@ func printExplanation(w io.Writer, e policy.Explanation) {
 	case e.Elsewhere:
 		verdict = "allowed by this node's end"
 	}
-	fmt.Fprintf(w, "%s to %s, %s: %s\n", e.From, e.To, what, verdict)
+	fmt.Fprintf(w, "%s to %s, %s: %s%s\n", e.From, e.To, what, verdict, doubt(e.Kernel))
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, d := range e.Decisions {
 		word := "allows"
@@ -162,5 +162,37 @@ func printExplanation(w io.Writer, e policy.Explanation) {
 	table.Flush()
 	for _, n := range e.Notes {
 		fmt.Fprintf(w, "  %s\n", n)
+	}
+	if e.Kernel != nil {
+		printInKernel(w, *e.Kernel)
+	}
+}
+
+// doubt says in the headline that the kernel decides otherwise for now.
+func doubt(k *policy.InKernel) string {
+	switch {
+	case k == nil:
+		return ""
+	case len(k.Differs) > 0:
+		return " by the policies, BUT THE KERNEL HAS OTHER RULES"
+	case len(k.Closed) > 0:
+		return " by the policies, BUT A POD IS STILL CLOSED"
+	}
+	return ""
+}
+
+// printInKernel says how the kernel's rules compare.
+func printInKernel(w io.Writer, k policy.InKernel) {
+	if len(k.Differs) > 0 {
+		fmt.Fprintf(w, "  the kernel's rules differ from this: %s; they are written again within a second, see `flatnetd status` where they are not\n", strings.Join(k.Differs, "; "))
+	}
+	for _, a := range k.Closed {
+		fmt.Fprintf(w, "  %s is closed by nftables table inet flatnet-closed, in one direction or both, until the rules of its pod are in place\n", a)
+	}
+	switch {
+	case k.Failure != "":
+		fmt.Fprintf(w, "  whether the kernel has these rules is not known: %s\n", k.Failure)
+	case len(k.Differs) == 0:
+		fmt.Fprintln(w, "  the kernel's rules were compared with this: they are the same")
 	}
 }

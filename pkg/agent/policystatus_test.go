@@ -44,9 +44,30 @@ func TestExplanationForPeople(t *testing.T) {
   ingress of shop/web 10.244.1.2  allows  NetworkPolicy shop/some, ingress rule 1
   10.244.2.2 is pod shop/client on node n2: ask there what its policies say
 `
-	var b bytes.Buffer
-	printExplanation(&b, e)
-	if got, want := b.String(), head+rest; got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+	for _, c := range []struct {
+		kernel *policy.InKernel
+		want   string
+	}{
+		{nil, head + rest},
+		{&policy.InKernel{}, head + rest + "  the kernel's rules were compared with this: they are the same\n"},
+		{
+			&policy.InKernel{Differs: []string{"chain new has other rules", "set self4 is missing"}},
+			head + " by the policies, BUT THE KERNEL HAS OTHER RULES" + rest +
+				"  the kernel's rules differ from this: chain new has other rules; set self4 is missing; they are written again within a second, see `flatnetd status` where they are not\n",
+		},
+		{
+			&policy.InKernel{Closed: []netip.Addr{web}},
+			head + " by the policies, BUT A POD IS STILL CLOSED" + rest +
+				"  10.244.1.2 is closed by nftables table inet flatnet-closed, in one direction or both, until the rules of its pod are in place\n" +
+				"  the kernel's rules were compared with this: they are the same\n",
+		},
+		{&policy.InKernel{Failure: "no answer"}, head + rest + "  whether the kernel has these rules is not known: no answer\n"},
+	} {
+		e.Kernel = c.kernel
+		var b bytes.Buffer
+		printExplanation(&b, e)
+		if got := b.String(); got != c.want {
+			t.Errorf("got\n%s\nwant\n%s", got, c.want)
+		}
 	}
 }

@@ -25,6 +25,9 @@ type Explanation struct {
 	// Notes are what else there is to know: an end that is elsewhere, a pod that is
 	// unknown.
 	Notes []string `json:"notes,omitempty"`
+	// Kernel says whether the kernel's rules are those that the decisions are reckoned
+	// from; nil where they have no say.
+	Kernel *InKernel `json:"kernel,omitempty"`
 }
 
 // Explain says what the policies decide about a connection. The ends are addresses, or
@@ -57,17 +60,21 @@ func (c *Controller) explain(from, to string, at Port) (e Explanation, err error
 	if err != nil {
 		return e, err
 	}
-	pairs := 0
+	pairs, compared := 0, c.deciding()
 	for _, a := range source {
 		for _, b := range destination {
 			if familyOf(a) != familyOf(b) {
 				continue
 			}
 			pairs++
+			local := mine[a] || mine[b]
+			if !local {
+				compared.connection(c.world, a, b, port)
+			}
 			switch {
 			case a == b:
 				e.Notes = append(e.Notes, fmt.Sprintf("%s is one pod: it always reaches itself", a))
-			case mine[a] || mine[b]:
+			case local:
 				e.Notes = append(e.Notes, fmt.Sprintf("from %s to %s: what this node itself sends, and what is for itself, is always allowed", a, b))
 			default:
 				for _, end := range []netip.Addr{a, b} {
@@ -83,6 +90,9 @@ func (c *Controller) explain(from, to string, at Port) (e Explanation, err error
 	}
 	if pairs == 0 {
 		return e, fmt.Errorf("%s and %s have no addresses of one family", from, to)
+	}
+	if len(compared.keys) > 0 {
+		e.Kernel = compared.compare(c.keeper, c.Gate)
 	}
 	return e, nil
 }

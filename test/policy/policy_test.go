@@ -282,7 +282,7 @@ func TestWhy(t *testing.T) {
 		})
 	}
 	contains(n1, "policy explain shop/client shop/web 80", "shop/client to shop/web, port 80/tcp: allowed by this node's end", fmt.Sprintf("ingress of shop/web %s", web.Address(false)), "allows  NetworkPolicy shop/some, ingress rule 1", "on node n2")
-	contains(n1, "policy explain shop/client shop/web http", "port 80/tcp, which is http: allowed by this node's end")
+	contains(n1, "policy explain shop/client shop/web http", "port 80/tcp, which is http: allowed by this node's end", "the kernel's rules were compared with this: they are the same")
 	if answer, err := n1.Flatnetd("policy", "explain", "shop/client", "shop/web", "htp/udp"); err == nil || !strings.Contains(answer+err.Error(), "pod shop/web has no port htp/udp: its ports with a name are http/tcp (80)") {
 		t.Errorf("a port that there is not: %s, %v", answer, err)
 	}
