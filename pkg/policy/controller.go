@@ -123,6 +123,9 @@ const (
 	// take much of a processor.
 	flowPause       = 200 * time.Millisecond
 	longerFlowPause = 5
+	// tidyPause is between a change and the removal of the chains that it has emptied: what
+	// led to them is gone by then, for every kernel.
+	tidyPause = time.Second
 )
 
 // Run keeps the rules until ctx ends, in the network namespace of the calling thread.
@@ -136,10 +139,12 @@ func (c *Controller) Run(ctx context.Context) {
 	if c.LogDrops {
 		go c.listen(ctx)
 	}
-	pause, flows := time.NewTimer(0), time.NewTimer(0)
+	pause, flows, tidy := time.NewTimer(0), time.NewTimer(0), time.NewTimer(0)
 	defer pause.Stop()
 	defer flows.Stop()
+	defer tidy.Stop()
 	flows.Stop()
+	tidy.Stop()
 	var resync <-chan time.Time
 	if c.Resync > 0 {
 		ticker := time.NewTicker(c.Resync)
@@ -147,7 +152,7 @@ func (c *Controller) Run(ctx context.Context) {
 		resync = ticker.C
 	}
 	changed, verify, look, pausing := false, false, false, false
-	looking := false // the timer of flows runs
+	looking, tidying := false, false // the timers of flows and of tidy run
 	var looked time.Duration
 	for {
 		select {
@@ -170,6 +175,9 @@ func (c *Controller) Run(ctx context.Context) {
 			c.logDrop(p)
 		case <-flows.C:
 			look, looking = true, false
+		case <-tidy.C:
+			tidying = false
+			c.tidy()
 		case <-pause.C:
 			pausing = false
 		}
@@ -199,6 +207,10 @@ func (c *Controller) Run(ctx context.Context) {
 				looking = true
 			}
 			c.tighter = false
+			if o.Result.Unused > 0 && !tidying {
+				tidy.Reset(tidyPause)
+				tidying = true
+			}
 			c.failures = 0
 			changed, verify = false, false
 		}
@@ -242,16 +254,23 @@ func (c *Controller) write(ctx context.Context, o *Observation, verify bool) err
 	}
 	deltas = append(deltas, c.ended.take()...)
 	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
-	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
+	o.Result.Elements, o.Result.Objects, o.Result.Unused = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects, r.Unused
 	if err != nil || compared || !verify {
 		c.tighter = c.tighter || compared // something may have begun that was not asked about
 		return err
 	}
 	r, err = c.keeper.Verify(ctx, want)
-	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
+	o.Result.Elements, o.Result.Objects, o.Result.Unused = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects, r.Unused
 	o.Result.Found, o.Repaired = r.Found, r.Count
 	c.tighter = c.tighter || r.Count > 0
 	return err
+}
+
+// tidy removes the chains that no pod uses any more.
+func (c *Controller) tidy() {
+	if _, err := c.keeper.Tidy(); err != nil {
+		c.log.Debug("chains that no pod uses any more stay for now", "error", err)
+	}
 }
 
 // takeChanges returns what has changed of the groups that the kernel has.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
@@ -141,9 +142,12 @@ func (p *plan) table(w *world, ended [len(families)]nft.Elements) nft.Table {
 			nft.Set{Name: s.String(), Type: s.family.addressType() + " : verdict", Elements: p.verdicts(s)},
 			refusedSet(s))
 	}
+	named := p.named()
 	for _, key := range slices.SortedFunc(maps.Keys(p.groups), groupKey.compare) {
 		for _, f := range families {
-			t.Sets = append(t.Sets, p.groups[key].set(f))
+			if s := p.groups[key].set(f); named[s.Name] {
+				t.Sets = append(t.Sets, s)
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.blocks)) {
@@ -166,6 +170,22 @@ func (p *plan) table(w *world, ended [len(families)]nft.Elements) nft.Table {
 		t.Chains = append(t.Chains, p.chains[name])
 	}
 	return t
+}
+
+// named are the sets that the pods' chains name. There may be groups that none does: of
+// rules that are not asked, and of those that have no port at any pod.
+func (p *plan) named() map[string]bool {
+	all := map[string]bool{}
+	for _, c := range p.chains {
+		for _, rule := range c.Rules {
+			for _, word := range strings.Fields(rule) {
+				if name, is := strings.CutPrefix(word, "@"); is {
+					all[name] = true
+				}
+			}
+		}
+	}
+	return all
 }
 
 // logGroup is where packets are logged that are refused: nobody else's, as far as we

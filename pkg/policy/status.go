@@ -55,7 +55,14 @@ func (c *Controller) summarize(err error) {
 				s.Isolated++
 			}
 		}
-		s.Selected, s.Sets, s.Chains = len(selected), len(families)*len(c.plan.groups), len(c.plan.chains)
+		s.Selected, s.Chains = len(selected), len(c.plan.chains)
+		for _, t := range c.plan.whole {
+			for _, one := range t.Sets {
+				if _, is := one.Elements.(keySet); is {
+					s.Sets++
+				}
+			}
+		}
 	}
 	for name := range c.world.attached {
 		if c.world.here(name) == nil {
