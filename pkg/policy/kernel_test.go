@@ -83,7 +83,7 @@ func TestKernelHasWhatIsWanted(t *testing.T) {
 
 // Nothing of a policy that is gone stays in the table, without anything else that happens.
 func TestNothingStaysOfAPolicyThatIsGone(t *testing.T) {
-	c, node := explaining(t)
+	c, node, _ := explaining(t)
 	source := c.source.(*handed)
 	gone := map[PolicyKey]*Policy{}
 	if err := c.do(t.Context(), func() {
