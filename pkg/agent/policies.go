@@ -98,6 +98,7 @@ func (p *policies) open() error {
 	}
 	p.controller = policy.NewController(p.source, p.Log)
 	p.controller.Resync, p.controller.LogDrops = p.config.Resync, p.config.LogDrops
+	p.controller.Sysctls = p.config.SysctlDir
 	p.controller.KeepFlows = p.Kernel.Lacks(requirements.Forgetting)
 	p.controller.Gate = &gate{config: p.config}
 	p.controller.Observe = func(o policy.Observation) {

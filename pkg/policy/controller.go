@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type Controller struct {
 	Gate Gate
 	// LogDrops logs what is refused, ten packets a second at most.
 	LogDrops bool
+	// Sysctls is where the node's sysctls are files; "" for /proc/sys.
+	Sysctls string
 	// KeepFlows leaves connections that a change forbids alone, where the kernel cannot
 	// forget any.
 	KeepFlows bool
@@ -55,7 +58,8 @@ type Controller struct {
 	departed bool // a pod may have left that packets are counted of
 	untold   bool // the gate does not have the list of what is planned
 	tighter  bool // what was allowed may be refused now
-	failures int  // in a row
+	lacking  []Lack
+	failures int // in a row
 }
 
 // Gate keeps new pods from sending and receiving until their rules are in place.
@@ -255,6 +259,9 @@ func (c *Controller) write(ctx context.Context, o *Observation, verify bool) err
 	deltas = append(deltas, c.ended.take()...)
 	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
 	o.Result.Elements, o.Result.Objects, o.Result.Unused = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects, r.Unused
+	if compared {
+		c.lack()
+	}
 	if err != nil || compared || !verify {
 		c.tighter = c.tighter || compared // something may have begun that was not asked about
 		return err
@@ -262,8 +269,15 @@ func (c *Controller) write(ctx context.Context, o *Observation, verify bool) err
 	r, err = c.keeper.Verify(ctx, want)
 	o.Result.Elements, o.Result.Objects, o.Result.Unused = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects, r.Unused
 	o.Result.Found, o.Repaired = r.Found, r.Count
+	c.lack()
 	c.tighter = c.tighter || r.Count > 0
 	return err
+}
+
+// lack finds out what is not in force: with a comparison, after which it is known anew what
+// the kernel refuses.
+func (c *Controller) lack() {
+	c.lacking = lacks(c.keeper.Refused(tableID), findIPVS("/proc/thread-self/net", cmp.Or(c.Sysctls, "/proc/sys")))
 }
 
 // tidy removes the chains that no pod uses any more.

@@ -194,7 +194,7 @@ const logGroup = 70
 
 // logChain has refused packets logged, not more than a person can read.
 func logChain(d Direction) nft.Chain {
-	return nft.Chain{Name: "log-" + d.String(), Feature: "logging of what policies refuse", Rules: []string{
+	return nft.Chain{Name: "log-" + d.String(), Feature: logging, Rules: []string{
 		fmt.Sprintf("limit rate 10/second burst 20 packets log prefix %q group %d snaplen 128", d.String(), logGroup),
 	}}
 }
@@ -219,7 +219,7 @@ var forwardChain = nft.Chain{Name: "forward", Base: "type filter hook forward pr
 
 // outputChain is for what passes a node without being forwarded: IPVS (kube-proxy's
 // mode) sends on what it has translated as if the node had sent it.
-var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Feature: "policies with IPVS", Rules: []string{
+var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Feature: besideIPVS, Rules: []string{
 	"ct state established,related accept",
 	"fib saddr type local accept",
 	"goto new",

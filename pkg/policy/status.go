@@ -24,6 +24,8 @@ type Summary struct {
 	Ended   uint64   `json:"ended"`  // connections that a change has put an end to
 	Synced  bool     `json:"synced"`
 	Failure string   `json:"failure,omitempty"`
+	// Lacks are what of the policies is not in force here, as of the last comparison.
+	Lacks []Lack `json:"lacks,omitempty"`
 	// Faults are what is wrong with policies, by their names.
 	Faults []Fault `json:"faults,omitempty"`
 }
@@ -38,7 +40,7 @@ type Fault struct {
 func (c *Controller) Summary() Summary { return *c.summary.Load() }
 
 func (c *Controller) summarize(err error) {
-	s := Summary{Policies: len(c.world.policies), Pods: len(c.world.attached), Ended: c.endedFlows.Load(), Synced: err == nil}
+	s := Summary{Policies: len(c.world.policies), Pods: len(c.world.attached), Ended: c.endedFlows.Load(), Lacks: c.lacking, Synced: err == nil}
 	if err != nil {
 		s.Failure = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
