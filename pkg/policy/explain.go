@@ -100,6 +100,9 @@ func (c *Controller) explain(from, to string, at Port) (e Explanation, err error
 // elsewhere says who has an address that is not of a pod of this node.
 func (c *Controller) elsewhere(a netip.Addr) (note string, pod bool) {
 	p := c.world.owner(a)
+	if n := c.world.nodeAt(a); p == nil && n != nil {
+		return fmt.Sprintf("%s is an address of node %s, and of its host network: no policy selects it, and no podSelector matches it", a, n.Name), false
+	}
 	if p == nil {
 		return fmt.Sprintf("%s is no pod that is known: no policy selects it, and no podSelector matches it; of a Service's address ask for the pods behind it, which is what policies see", a), false
 	}

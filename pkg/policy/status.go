@@ -156,6 +156,9 @@ func (r *Rule) text(d Direction) string {
 		}
 		peers = append(peers, text)
 	}
+	for _, s := range r.Nodes {
+		peers = append(peers, nodesText(s))
+	}
 	if r.AnyPeer {
 		peers = []string{"anybody"}
 	}
