@@ -39,7 +39,8 @@ type policies struct {
 // patienceAtStart is how long it is no problem that policies are not known yet.
 const patienceAtStart = 10 * time.Second
 
-// policySource is where policies come from, and pods and namespaces.
+// policySource is where policies come from, and the pods, namespaces and nodes that they
+// are about.
 type policySource interface {
 	policy.Source
 	Run(ctx context.Context)

@@ -190,7 +190,7 @@ ingress:
 egress:
 - {action: Accept, to: [{nodes: {matchLabels: {zone: a}}}, {domainNames: [example.org]}, {}, {networks: [10.0.0.0/33, 10.0.0.0/8]}, {namespaces: {}, networks: [10.0.0.0/8]}], protocols: [{}, {tcp: {destinationPort: {}}}, {tcp: {destinationPort: {range: {start: 9, end: 5}}}}, {tcp: {destinationPort: {number: 80}}}]}`, lines("<>/<>",
 			"egress accept [10.0.0.0/8 nodes with zone=a] [tcp:80-80]",
-			`fault spec.egress[0].to[1].domainNames: ["example.org"]: peers by the names of domains are not supported`,
+			`fault spec.egress[0].to[1].domainNames: ["example.org"]: peers by the names of domains are not supported: give networks`,
 			"fault spec.egress[0].to[2]: there is nothing that is known here to select by",
 			`fault spec.egress[0].to[3].networks[0]: "10.0.0.0/33" is not a network such as 10.0.0.0/8 or 2001:db8::/32`,
 			"fault spec.egress[0].to[4]: there are several kinds of peers, and only one can be",
@@ -204,7 +204,7 @@ egress:
 		{"a selector of nodes that is none", all + "egress: [{action: Deny, to: [{nodes: {matchExpressions: [{key: x, operator: Like}]}}]}]", lines("<>/<>",
 			"egress deny [any] [any]", `fault spec.egress[0].to[0].nodes: "x Like []" cannot be understood: "Like" is not a valid label selector operator`, fmt.Sprintf(refuses, "deny"))},
 		{"what denies", all + "egress: [{action: Deny, to: [{domainNames: [example.org]}], protocols: [{tcp: {}}]}]", lines("<>/<>",
-			"egress deny [any] [any]", `fault spec.egress[0].to[0].domainNames: ["example.org"]: peers by the names of domains are not supported`, fmt.Sprintf(refuses, "deny"))},
+			"egress deny [any] [any]", `fault spec.egress[0].to[0].domainNames: ["example.org"]: peers by the names of domains are not supported: give networks`, fmt.Sprintf(refuses, "deny"))},
 		{"what passes", all + "egress: [{action: Pass, to: [{namespaces: {}}], protocols: [{}]}]", lines("<>/<>",
 			"egress deny [any] [any]", "fault spec.egress[0].protocols[0]: there is no protocol that is known here", fmt.Sprintf(refuses, "pass"))},
 		{"what does something else", all + "egress: [{action: Log, to: [{namespaces: {}}]}]", lines("<>/<>",

@@ -93,7 +93,7 @@ func (f *faults) clusterPeer(path, field string, o apiwatch.ClusterPolicyPeer, r
 			r.Nodes = append(r.Nodes, s)
 		}
 	case len(o.DomainNames) > 0:
-		f.add(path+".domainNames", "%q: peers by the names of domains are not supported", o.DomainNames)
+		f.add(path+".domainNames", "%q: peers by the names of domains are not supported: give networks", o.DomainNames)
 	case len(o.Networks) > 0:
 		for i, text := range o.Networks {
 			if p, ok := f.network(at(path+".networks", i), text); ok {

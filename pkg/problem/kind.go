@@ -113,7 +113,7 @@ var descriptions = [numberOfKinds]description{
 		"docs/kernel.md says which kernels and which versions of nft take these rules"},
 	ServicesConflict: {"services-conflict", "addresses and ports are claimed by more than one Service; the older one has them",
 		"`flatnetd status services` says which has them; `kubectl describe service` of the others has an event"},
-	PoliciesSource: {"policies-source", "policies, pods or namespaces cannot be watched or read; what was known before stays in force",
+	PoliciesSource: {"policies-source", "policies, or pods, namespaces or nodes that they are about, cannot be watched or read; what was known before stays in force",
 		"see to it that the node reaches the API server, and that flatnetd has the rights of deploy/base/rbac.yaml; or correct the file that the sentence names"},
 	PoliciesRules: {"policies-rules", "the rules of policies could not be written; it is tried again, the rules before stay, and new pods that policies are about stay closed",
 		"the reason is the kernel's own; `nft list table inet flatnet-policy` shows what is there"},
