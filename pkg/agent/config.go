@@ -45,7 +45,7 @@ type Config struct {
 	NodePortAddresses              service.NodePortAddresses
 	ServiceCIDRs                   []netip.Prefix
 	Policies                       bool   // keep NetworkPolicies
-	PoliciesDir                    string // YAML of policies, pods and namespaces; "" means Kubernetes
+	PoliciesDir                    string // YAML of policies, pods, namespaces and nodes; "" means Kubernetes
 	PoliciesFile                   string // that tells the plugin which pods begin closed
 	LogDrops                       bool   // log what policies refuse
 	PoliciesWithoutAgent           string // closed.StayClosed or closed.BeOpen
@@ -105,7 +105,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.StringVar(&c.ServicesHealth, "services-health", DefaultServicesHealth, "`address` where load balancers ask whether the node balances Services; empty: not served; with --services")
 	set.StringVar(&c.ServicesMetrics, "services-metrics", DefaultServicesMetrics, "`address` where kube-proxy's /metrics, /proxyMode and /healthz are answered; empty: not served; with --services")
 	set.BoolVar(&c.Policies, "policies", false, "keep the cluster's NetworkPolicies and ClusterNetworkPolicies")
-	set.StringVar(&c.PoliciesDir, "policies-dir", "", "`directory` of YAML files with policies, pods and namespaces; without it they come from the Kubernetes API; with --policies")
+	set.StringVar(&c.PoliciesDir, "policies-dir", "", "`directory` of YAML files with policies, pods, namespaces and nodes; without it they come from the Kubernetes API; with --policies")
 	set.StringVar(&c.PoliciesFile, "policies-file", DefaultPoliciesFile, "`file` that tells the plugin in which namespaces new pods are closed until their policies are in place; it has to outlive a reboot; with --policies")
 	set.StringVar(&c.PoliciesWithoutAgent, "policies-without-agent", closed.StayClosed, "what becomes of a new pod in a namespace with policies while no flatnetd runs, a `word`: closed or open; with --policies")
 	set.BoolVar(&c.LogDrops, "log-drops", false, "log what policies refuse, with the names of pods, ten packets a second at most; with --policies")

@@ -339,6 +339,8 @@ var examples = map[problem.Kind][]example{
 		"node n1: source of policies: watching networkpolicies: no answer since 12:00", "the rights of deploy/base/rbac.yaml", ""}},
 	problem.PoliciesRules: {{policed(policing{summary: policy.Summary{Failure: "no space left on device"}}),
 		"node n1: rules of policies: no space left on device", "`nft list table inet flatnet-policy` shows what is there", ""}},
+	problem.PoliciesFeature: {{policed(policing{summary: policy.Summary{Lacks: []policy.Lack{{Object: "policies and IPVS", Reason: "answers are judged", Advice: "`sysctl -w net.ipv4.vs.conntrack=1`"}}}}),
+		"node n1: policies and IPVS: answers are judged", "`sysctl -w net.ipv4.vs.conntrack=1`", ""}},
 	problem.PolicyFault: {
 		{policed(policing{summary: policy.Summary{Faults: []policy.Fault{{Policy: "NetworkPolicy shop/web", Fault: "spec.ingress[0].ports[0].endPort: 1 is below 2"}}}}),
 			"node n1: NetworkPolicy shop/web: spec.ingress[0].ports[0].endPort: 1 is below 2", "correct the field that the sentence names", ""},

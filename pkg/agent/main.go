@@ -39,7 +39,8 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
                                      nobody is asked: flatnetd may be down
   flatnetd policy explain [-o json] [flags] FROM TO PORT[/PROTOCOL]
                                      ask it what decides about a connection; FROM and TO are
-                                     addresses, or pods as namespace/name
+                                     addresses, or pods as namespace/name, PORT is a number, or a
+                                     name that a port of the pod TO has
   flatnetd cleanup [flags]           remove all that flatnet made on this node, pods' interfaces included
   flatnetd version
 

@@ -39,7 +39,8 @@ type policies struct {
 // patienceAtStart is how long it is no problem that policies are not known yet.
 const patienceAtStart = 10 * time.Second
 
-// policySource is where policies come from, and pods and namespaces.
+// policySource is where policies come from, and the pods, namespaces and nodes that they
+// are about.
 type policySource interface {
 	policy.Source
 	Run(ctx context.Context)
@@ -98,6 +99,7 @@ func (p *policies) open() error {
 	}
 	p.controller = policy.NewController(p.source, p.Log)
 	p.controller.Resync, p.controller.LogDrops = p.config.Resync, p.config.LogDrops
+	p.controller.Sysctls = p.config.SysctlDir
 	p.controller.KeepFlows = p.Kernel.Lacks(requirements.Forgetting)
 	p.controller.Gate = &gate{config: p.config, table: closed.Table{Lasting: true}}
 	p.controller.Observe = func(o policy.Observation) {
@@ -266,12 +268,12 @@ func (p *policies) explain(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 	defer cancel()
 	q := r.URL.Query()
-	protocol, port, err := parsePort(q.Get("port"))
+	port, err := parsePort(q.Get("port"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	e, err := p.controller.Explain(ctx, q.Get("from"), q.Get("to"), protocol, port)
+	e, err := p.controller.Explain(ctx, q.Get("from"), q.Get("to"), port)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return

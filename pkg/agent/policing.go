@@ -26,6 +26,9 @@ func (b policing) problems() (all []problem.Problem) {
 	if b.summary.Failure != "" {
 		add(problem.PoliciesRules, problem.Facts{Object: "rules of policies", Reason: b.summary.Failure})
 	}
+	for _, l := range b.summary.Lacks {
+		add(problem.PoliciesFeature, problem.Facts{Object: l.Object, Reason: l.Reason, Advice: l.Advice})
+	}
 	for _, f := range b.summary.Faults {
 		add(problem.PolicyFault, problem.Facts{Object: f.Policy, Reason: f.Fault})
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/policy"
 )
@@ -40,8 +42,15 @@ func (s PoliciesStatus) part() feature.Part {
 	return part
 }
 
-// parsePort reads PORT, PORT/PROTOCOL or a PROTOCOL without ports.
-func parsePort(text string) (policy.Protocol, uint16, error) {
+// protocols are those that one can ask about, by their names.
+func protocols(name string) (_ policy.Protocol, known bool) {
+	p, known := map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP, "sctp": policy.SCTP, "icmp": 1, "icmpv6": 58}[strings.ToLower(name)]
+	return p, known
+}
+
+// parsePort reads PORT, PORT/PROTOCOL or a PROTOCOL without ports. A port is a number or a
+// name.
+func parsePort(text string) (p policy.Port, err error) {
 	number, name, is := strings.Cut(text, "/")
 	if !is {
 		name = "tcp"
@@ -49,12 +58,17 @@ func parsePort(text string) (policy.Protocol, uint16, error) {
 			number, name = "0", number
 		}
 	}
-	protocol, known := map[string]policy.Protocol{"tcp": policy.TCP, "udp": policy.UDP, "sctp": policy.SCTP, "icmp": 1, "icmpv6": 58}[strings.ToLower(name)]
-	port, err := strconv.ParseUint(number, 10, 16)
-	if !known || err != nil {
-		return 0, 0, fmt.Errorf("%q is not a port, as in 80, 53/udp, 132/sctp or icmp", text)
+	var known bool
+	p.Protocol, known = protocols(name)
+	n, notNumber := strconv.ParseUint(number, 10, 16)
+	p.First, p.Last = uint16(n), uint16(n)
+	switch {
+	case known && notNumber == nil:
+		return p, nil
+	case known && p.Protocol.HasPorts() && len(validation.IsValidPortName(number)) == 0:
+		return policy.Port{Protocol: p.Protocol, Name: number}, nil
 	}
-	return protocol, uint16(port), nil
+	return p, fmt.Errorf("%q is not a port, as in 80, http, 53/udp, dns/udp, 132/sctp or icmp", text)
 }
 
 // PodPolicies is what `flatnetd status policies` prints.
@@ -136,6 +150,9 @@ func printExplanation(w io.Writer, e policy.Explanation) {
 	if e.Port > 0 {
 		what = fmt.Sprintf("port %d/%s", e.Port, e.Protocol)
 	}
+	if e.PortName != "" {
+		what += ", which is " + e.PortName
+	}
 	verdict := "allowed"
 	switch {
 	case slices.ContainsFunc(e.Decisions, func(d policy.Decision) bool { return !d.Allowed }):
@@ -145,7 +162,7 @@ func printExplanation(w io.Writer, e policy.Explanation) {
 	case e.Elsewhere:
 		verdict = "allowed by this node's end"
 	}
-	fmt.Fprintf(w, "%s to %s, %s: %s\n", e.From, e.To, what, verdict)
+	fmt.Fprintf(w, "%s to %s, %s: %s%s\n", e.From, e.To, what, verdict, doubt(e.Kernel))
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, d := range e.Decisions {
 		word := "allows"
@@ -157,5 +174,42 @@ func printExplanation(w io.Writer, e policy.Explanation) {
 	table.Flush()
 	for _, n := range e.Notes {
 		fmt.Fprintf(w, "  %s\n", n)
+	}
+	if e.Kernel != nil {
+		printInKernel(w, *e.Kernel)
+	}
+}
+
+// doubt says in the headline that the kernel decides otherwise for now.
+func doubt(k *policy.InKernel) string {
+	switch {
+	case k == nil:
+		return ""
+	case len(k.Differs) > 0:
+		return " by the policies, BUT THE KERNEL HAS OTHER RULES"
+	case len(k.Closed) > 0:
+		return " by the policies, BUT A POD IS STILL CLOSED"
+	case len(k.Evicted) > 0:
+		return " by the policies, BUT AN ADDRESS IS SOMEBODY ELSE'S NOW"
+	}
+	return ""
+}
+
+// printInKernel says how the kernel's rules compare.
+func printInKernel(w io.Writer, k policy.InKernel) {
+	if len(k.Differs) > 0 {
+		fmt.Fprintf(w, "  the kernel's rules differ from this: %s; they are written again within a second, see `flatnetd status` where they are not\n", strings.Join(k.Differs, "; "))
+	}
+	for _, a := range k.Closed {
+		fmt.Fprintf(w, "  %s is closed by nftables table inet flatnet-closed, in one direction or both, until the rules of its pod are in place\n", a)
+	}
+	for _, a := range k.Evicted {
+		fmt.Fprintf(w, "  %s was given to somebody new, of whom the rules do not know yet: no policy's selector takes it\n", a)
+	}
+	switch {
+	case k.Failure != "":
+		fmt.Fprintf(w, "  whether the kernel has these rules is not known: %s\n", k.Failure)
+	case len(k.Differs) == 0:
+		fmt.Fprintln(w, "  the kernel's rules were compared with this: they are the same")
 	}
 }

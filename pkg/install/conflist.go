@@ -58,9 +58,15 @@ type plugin struct {
 	MTU          int             `json:"mtu,omitempty"`
 	StateDir     string          `json:"stateDir,omitempty"`
 	Policies     string          `json:"policies,omitempty"`
+	LogLevel     string          `json:"logLevel"`
 	IPAM         *ipamSection    `json:"ipam,omitempty"`
 	Capabilities map[string]bool `json:"capabilities,omitempty"`
 }
+
+// logLevel has the plugin log what becomes of a pod though its ADD succeeds, and nothing
+// where all is well: that it stays closed because flatnetd is away, or that a port of the
+// node leads nowhere.
+const logLevel = "warn"
 
 type ipamSection struct {
 	Ranges [][]subnet `json:"ranges"`
@@ -84,7 +90,7 @@ func Conflist(n Network) ([]byte, error) {
 		return nil, err
 	}
 	flatnet := plugin{
-		Type: pluginType, MTU: n.MTU, Policies: n.Policies, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)},
+		Type: pluginType, MTU: n.MTU, Policies: n.Policies, LogLevel: logLevel, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)},
 		Capabilities: map[string]bool{"portMappings": true, "bandwidth": true},
 	}
 	if n.StateDir != "" && filepath.Clean(n.StateDir) != netconf.DefaultStateDirectory {

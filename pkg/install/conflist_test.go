@@ -27,6 +27,7 @@ func TestConflist(t *testing.T) {
     {
       "type": "flatnet",
       "mtu": 1500,
+      "logLevel": "warn",
       "ipam": {
         "ranges": [
           [
@@ -57,6 +58,7 @@ func TestConflist(t *testing.T) {
       "type": "flatnet",
       "stateDir": "/run/other",
       "policies": "/var/lib/flatnet/policies.json",
+      "logLevel": "warn",
       "ipam": {
         "ranges": [
           [
@@ -86,6 +88,7 @@ func TestConflist(t *testing.T) {
     {
       "type": "flatnet",
       "mtu": 1430,
+      "logLevel": "warn",
       "ipam": {
         "ranges": [
           [

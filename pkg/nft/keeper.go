@@ -29,6 +29,7 @@ type Keeper struct {
 	known    map[ID]*Table          // what the tables hold, as far as the keeper knows; nil if it does not
 	began    bool                   // something was known once
 	left     map[ID]map[string]bool // chains that were needed once
+	unused   map[ID][]string        // of these, that are not any more and are still there
 	refusals map[ID]refusal         // as of the last comparison
 }
 
@@ -45,6 +46,7 @@ type Result struct {
 	Objects  int      // tables, sets and chains that were written
 	Found    []string // what was not as it had been left
 	Count    int      // objects and elements that differed
+	Unused   int      // chains that nothing leads to any more, for [Keeper.Tidy]
 }
 
 func (r *Result) add(e *edit) {
@@ -78,6 +80,7 @@ func (k *Keeper) Sync(ctx context.Context, want []Table, deltas ...Delta) (r Res
 		return r, true, err
 	}
 	t := &Transaction{}
+	unused := map[ID][]string{}
 	for _, id := range k.Keeps {
 		w, have := tableOf(want, id), k.known[id]
 		switch {
@@ -115,6 +118,7 @@ func (k *Keeper) Sync(ctx context.Context, want []Table, deltas ...Delta) (r Res
 			}
 			e.write(t)
 			r.add(e)
+			unused[id] = e.unused
 		}
 	}
 	if err := k.run(t); err != nil {
@@ -122,6 +126,7 @@ func (k *Keeper) Sync(ctx context.Context, want []Table, deltas ...Delta) (r Res
 	}
 	r.Elements += t.Elements
 	k.remember(want)
+	r.Unused = k.leave(unused)
 	return r, false, nil
 }
 
@@ -162,6 +167,7 @@ func (k *Keeper) verify(ctx context.Context, want []Table) (Result, error) {
 		if err == nil {
 			k.remember(want)
 			k.began = true
+			r.Unused = k.leave(nil)
 			return r, nil
 		}
 		if ctx.Err() != nil {
@@ -223,9 +229,8 @@ func (k *Keeper) verifyOnce(want []Table, first, anew bool) (r Result, err error
 		return r, err
 	}
 	r.Elements += t.Elements
-	for id, names := range unused {
-		k.tidy(id, names)
-	}
+	k.unused = unused
+	k.tidy(c)
 	return r, nil
 }
 
@@ -342,24 +347,6 @@ func (t *Transaction) declare(want *Table) {
 func (t *Transaction) fill(want *Table) {
 	for _, c := range want.Chains {
 		t.AddRules(want.ID, c.Name, c.Rules)
-	}
-}
-
-// tidy removes chains that nothing needs. Those that lead to others have to go first,
-// and what led to one may take a while to let go of it; so what cannot go stays until
-// the next time.
-func (k *Keeper) tidy(id ID, names []string) {
-	for before := -1; len(names) > 0 && len(names) != before; {
-		before = len(names)
-		names = slices.DeleteFunc(names, func(name string) bool {
-			t := &Transaction{}
-			t.FlushChain(id, name)
-			t.DeleteChain(id, name)
-			return k.run(t) == nil
-		})
-	}
-	if len(names) > 0 {
-		k.log().Debug("chains that are no longer needed stay for now", "table", id.String(), "chains", names)
 	}
 }
 

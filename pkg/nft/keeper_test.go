@@ -241,6 +241,67 @@ func TestChainComesBack(t *testing.T) {
 	})
 }
 
+// TestTidy: chains that nothing needs any more go when the keeper is told to, in whatever
+// order they lead to one another, and one that is needed again stays.
+func TestTidy(t *testing.T) {
+	needNft(t)
+	netlab.Start(t).Node("node").Test(t, func() {
+		k := &Keeper{Keeps: []ID{{IPv4, "flatnet-test"}}}
+		defer k.Close()
+		sync := func(unused int, names ...string) {
+			t.Helper()
+			want := Table{ID: k.Keeps[0]}
+			for i, name := range names {
+				c := Chain{Name: name, Rules: []string{"accept"}}
+				if i > 0 {
+					c.Rules = append(c.Rules, "goto "+names[i-1])
+				}
+				want.Chains = append(want.Chains, c)
+			}
+			r, compared, err := k.Sync(t.Context(), []Table{want})
+			if err != nil || r.Unused != unused || compared && len(names) != 3 {
+				t.Fatalf("%v: %d chains are not used (compared: %v), %v; want %d", names, r.Unused, compared, err, unused)
+			}
+		}
+		tidy := func(left int) {
+			t.Helper()
+			if n, err := k.Tidy(); n != left || err != nil {
+				t.Errorf("%d chains stay, %v; want %d", n, err, left)
+			}
+		}
+		chains := func(want string) {
+			t.Helper()
+			var all []string
+			for _, line := range strings.Split(nft(t, "list table ip flatnet-test"), "\n") {
+				if name, is := strings.CutPrefix(strings.TrimSpace(line), "chain "); is {
+					all = append(all, strings.TrimSuffix(name, " {"))
+				}
+			}
+			if got := strings.Join(all, " "); got != want {
+				t.Errorf("there are %q, want %q", got, want)
+			}
+		}
+		sync(0, "one", "two", "three")
+		sync(2, "three")
+		chains("one two three")
+		tidy(0)
+		chains("three")
+		sync(0, "three", "two") // needed again
+		sync(1, "three")
+		sync(0, "three", "two")
+		tidy(0)
+		chains("three two")
+		// What somebody else leads to stays, and the keeper goes on as before.
+		nft(t, "add chain ip flatnet-test mine; add rule ip flatnet-test mine jump two")
+		sync(1, "three")
+		tidy(1)
+		sync(1, "three")
+		nft(t, "delete chain ip flatnet-test mine")
+		tidy(0)
+		chains("three")
+	})
+}
+
 // sorted makes two lists of the same in another order equal.
 func sorted(text string) string {
 	words := strings.Fields(strings.NewReplacer(",", " ", "{", " ", "}", " ").Replace(text))

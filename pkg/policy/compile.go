@@ -33,8 +33,9 @@ func (w *world) compile(p *Policy, d Direction, used map[groupKey]*group) []*com
 		for _, s := range r.Peers {
 			c.groups = append(c.groups, w.use(s, "", 0, used))
 		}
+		networks := w.networks(r)
 		for _, f := range families {
-			c.blocks[f] = f.ranges(r.Blocks)
+			c.blocks[f] = f.ranges(networks)
 		}
 		for n, port := range r.Ports {
 			if port.Name == "" || d != Egress {
@@ -42,7 +43,7 @@ func (w *world) compile(p *Policy, d Direction, used map[groupKey]*group) []*com
 			}
 			// Whoever is not among the peers is refused by the other lookup.
 			named := r.Peers
-			if r.AnyPeer || len(r.Blocks) > 0 {
+			if r.AnyPeer || len(r.Blocks)+len(r.Nodes) > 0 {
 				named = []Selector{everything}
 			}
 			for _, s := range named {

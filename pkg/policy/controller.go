@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type Controller struct {
 	Gate Gate
 	// LogDrops logs what is refused, ten packets a second at most.
 	LogDrops bool
+	// Sysctls is where the node's sysctls are files; "" for /proc/sys.
+	Sysctls string
 	// KeepFlows leaves connections that a change forbids alone, where the kernel cannot
 	// forget any.
 	KeepFlows bool
@@ -56,7 +59,8 @@ type Controller struct {
 	departed bool // a pod may have left that packets are counted of
 	untold   bool // the gate does not have the list of what is planned
 	tighter  bool // what was allowed may be refused now
-	failures int  // in a row
+	lacking  []Lack
+	failures int // in a row
 }
 
 // Gate keeps new pods from sending and receiving until their rules are in place.
@@ -134,6 +138,9 @@ const (
 	longerFlowPause = 5
 	// restPause is how long nobody has to be closed for [Gate.Rest]: pods come in bursts.
 	restPause = 10 * time.Second
+	// tidyPause is between a change and the removal of the chains that it has emptied: what
+	// led to them is gone by then, for every kernel.
+	tidyPause = time.Second
 )
 
 // Run keeps the rules until ctx ends, in the network namespace of the calling thread.
@@ -148,11 +155,13 @@ func (c *Controller) Run(ctx context.Context) {
 	if c.LogDrops {
 		go c.listen(ctx)
 	}
-	pause, flows, rest := time.NewTimer(0), time.NewTimer(0), time.NewTimer(restPause)
+	pause, flows, tidy, rest := time.NewTimer(0), time.NewTimer(0), time.NewTimer(0), time.NewTimer(restPause)
 	defer pause.Stop()
 	defer flows.Stop()
+	defer tidy.Stop()
 	defer rest.Stop()
 	flows.Stop()
+	tidy.Stop()
 	var resync <-chan time.Time
 	if c.Resync > 0 {
 		ticker := time.NewTicker(c.Resync)
@@ -160,8 +169,8 @@ func (c *Controller) Run(ctx context.Context) {
 		resync = ticker.C
 	}
 	changed, verify, look, pausing := false, false, false, false
-	looking := false         // the timer of flows runs
-	var attached *[]Attached // as told last, where the world does not have it yet
+	looking, tidying := false, false // the timers of flows and of tidy run
+	var attached *[]Attached         // as told last, where the world does not have it yet
 	var looked time.Duration
 	for {
 		select {
@@ -191,6 +200,9 @@ func (c *Controller) Run(ctx context.Context) {
 				c.log.Warn("what new pods pass while they are closed could not be removed, trying again", "error", err)
 				rest.Reset(restPause)
 			}
+		case <-tidy.C:
+			tidying = false
+			c.tidy()
 		case <-pause.C:
 			pausing = false
 		}
@@ -228,6 +240,10 @@ func (c *Controller) Run(ctx context.Context) {
 				looking = true
 			}
 			c.tighter = false
+			if o.Result.Unused > 0 && !tidying {
+				tidy.Reset(tidyPause)
+				tidying = true
+			}
 			c.failures = 0
 			changed, verify = false, false
 		}
@@ -271,19 +287,36 @@ func (c *Controller) write(ctx context.Context, o *Observation, verify bool) err
 	}
 	deltas = append(deltas, c.ended.take()...)
 	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
-	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
+	o.Result.Elements, o.Result.Objects, o.Result.Unused = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects, r.Unused
 	if err == nil {
 		c.ended.left = false // or they are among ours now
+	}
+	if compared {
+		c.lack()
 	}
 	if err != nil || compared || !verify {
 		c.tighter = c.tighter || compared // something may have begun that was not asked about
 		return err
 	}
 	r, err = c.keeper.Verify(ctx, want)
-	o.Result.Elements, o.Result.Objects = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects
+	o.Result.Elements, o.Result.Objects, o.Result.Unused = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects, r.Unused
 	o.Result.Found, o.Repaired = r.Found, r.Count
+	c.lack()
 	c.tighter = c.tighter || r.Count > 0
 	return err
+}
+
+// lack finds out what is not in force: with a comparison, after which it is known anew what
+// the kernel refuses.
+func (c *Controller) lack() {
+	c.lacking = lacks(c.keeper.Refused(tableID), findIPVS("/proc/thread-self/net", cmp.Or(c.Sysctls, "/proc/sys")))
+}
+
+// tidy removes the chains that no pod uses any more.
+func (c *Controller) tidy() {
+	if _, err := c.keeper.Tidy(); err != nil {
+		c.log.Debug("chains that no pod uses any more stay for now", "error", err)
+	}
 }
 
 // takeChanges returns what has changed of the groups that the kernel has.

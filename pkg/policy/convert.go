@@ -59,6 +59,20 @@ func fromPod(o *apiwatch.Pod) (_ *Pod, wrong error) {
 // FromNamespace returns what policies look at of a namespace.
 func FromNamespace(o *v1.Namespace) *Namespace { return &Namespace{o.Name, o.Labels} }
 
+// FromNode returns what policies look at of a node. Of its addresses, names of hosts are
+// left out.
+func FromNode(o *v1.Node) *Node {
+	n := &Node{Name: o.Name, Labels: o.Labels}
+	for _, text := range o.Status.Addresses {
+		if a, ok := parseAddr(text.Address); ok {
+			n.Addresses = append(n.Addresses, a)
+		}
+	}
+	slices.SortFunc(n.Addresses, netip.Addr.Compare)
+	n.Addresses = slices.Compact(n.Addresses)
+	return n
+}
+
 // FromNetworkPolicy returns what a NetworkPolicy says. There is an error where it cannot
 // be known whom it is about; everything else that is wrong is in its Faults.
 func FromNetworkPolicy(o *networking.NetworkPolicy) (*Policy, error) {

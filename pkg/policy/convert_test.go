@@ -38,6 +38,9 @@ func (r Rule) written() string {
 		}
 		peers = append(peers, text)
 	}
+	for _, s := range r.Nodes {
+		peers = append(peers, nodesText(s))
+	}
 	if r.AnyPort {
 		ports = append(ports, "any")
 	}
@@ -186,17 +189,22 @@ ingress:
 		{"what is left out where it accepts", all + `
 egress:
 - {action: Accept, to: [{nodes: {matchLabels: {zone: a}}}, {domainNames: [example.org]}, {}, {networks: [10.0.0.0/33, 10.0.0.0/8]}, {namespaces: {}, networks: [10.0.0.0/8]}], protocols: [{}, {tcp: {destinationPort: {}}}, {tcp: {destinationPort: {range: {start: 9, end: 5}}}}, {tcp: {destinationPort: {number: 80}}}]}`, lines("<>/<>",
-			"egress accept [10.0.0.0/8] [tcp:80-80]",
-			`fault spec.egress[0].to[0].nodes: "zone=a": peers that are nodes are not supported`,
-			`fault spec.egress[0].to[1].domainNames: ["example.org"]: peers by the names of domains are not supported`,
+			"egress accept [10.0.0.0/8 nodes with zone=a] [tcp:80-80]",
+			`fault spec.egress[0].to[1].domainNames: ["example.org"]: peers by the names of domains are not supported: give networks`,
 			"fault spec.egress[0].to[2]: there is nothing that is known here to select by",
 			`fault spec.egress[0].to[3].networks[0]: "10.0.0.0/33" is not a network such as 10.0.0.0/8 or 2001:db8::/32`,
 			"fault spec.egress[0].to[4]: there are several kinds of peers, and only one can be",
 			"fault spec.egress[0].protocols[0]: there is no protocol that is known here",
 			"fault spec.egress[0].protocols[1].tcp.destinationPort.number: 0 is not a port, from 1 to 65535",
 			"fault spec.egress[0].protocols[2].tcp.destinationPort.range.end: 5 is before 9, where the range begins")},
-		{"what denies", all + "egress: [{action: Deny, to: [{nodes: {}}], protocols: [{tcp: {}}]}]", lines("<>/<>",
-			"egress deny [any] [any]", `fault spec.egress[0].to[0].nodes: "": peers that are nodes are not supported`, fmt.Sprintf(refuses, "deny"))},
+		{"nodes", all + "egress: [{action: Deny, to: [{nodes: {}}, {nodes: {matchLabels: {zone: a}}}], protocols: [{tcp: {}}]}]", lines("<>/<>",
+			"egress deny [all nodes nodes with zone=a] [tcp:0-65535]")},
+		{"nodes of ingress", all + "ingress: [{action: Accept, from: [{nodes: {}}]}]", lines("<>/<>",
+			"ingress accept [] [any]", `fault spec.ingress[0].from[0].nodes: "": nodes are peers of egress only`)},
+		{"a selector of nodes that is none", all + "egress: [{action: Deny, to: [{nodes: {matchExpressions: [{key: x, operator: Like}]}}]}]", lines("<>/<>",
+			"egress deny [any] [any]", `fault spec.egress[0].to[0].nodes: "x Like []" cannot be understood: "Like" is not a valid label selector operator`, fmt.Sprintf(refuses, "deny"))},
+		{"what denies", all + "egress: [{action: Deny, to: [{domainNames: [example.org]}], protocols: [{tcp: {}}]}]", lines("<>/<>",
+			"egress deny [any] [any]", `fault spec.egress[0].to[0].domainNames: ["example.org"]: peers by the names of domains are not supported: give networks`, fmt.Sprintf(refuses, "deny"))},
 		{"what passes", all + "egress: [{action: Pass, to: [{namespaces: {}}], protocols: [{}]}]", lines("<>/<>",
 			"egress deny [any] [any]", "fault spec.egress[0].protocols[0]: there is no protocol that is known here", fmt.Sprintf(refuses, "pass"))},
 		{"what does something else", all + "egress: [{action: Log, to: [{namespaces: {}}]}]", lines("<>/<>",

@@ -63,7 +63,7 @@ func (f *faults) clusterRule(path, field string, o apiwatch.ClusterPolicyRule, p
 		f.add(path+"."+field, "there are no peers, and there have to be some")
 	}
 	for i, peer := range peers {
-		f.clusterPeer(at(path+"."+field, i), peer, &r)
+		f.clusterPeer(at(path+"."+field, i), field, peer, &r)
 	}
 	for i, protocol := range o.Protocols {
 		r.Ports = append(r.Ports, f.clusterPorts(at(path+".protocols", i), protocol)...)
@@ -76,7 +76,7 @@ func (f *faults) clusterRule(path, field string, o apiwatch.ClusterPolicyRule, p
 }
 
 // clusterPeer adds a peer to a rule.
-func (f *faults) clusterPeer(path string, o apiwatch.ClusterPolicyPeer, r *Rule) {
+func (f *faults) clusterPeer(path, field string, o apiwatch.ClusterPolicyPeer, r *Rule) {
 	several := 0
 	for _, is := range []bool{o.Namespaces != nil, o.Pods != nil, o.Nodes != nil, len(o.Networks) > 0, len(o.DomainNames) > 0} {
 		if is {
@@ -86,10 +86,14 @@ func (f *faults) clusterPeer(path string, o apiwatch.ClusterPolicyPeer, r *Rule)
 	switch {
 	case several > 1:
 		f.add(path, "there are several kinds of peers, and only one can be")
+	case o.Nodes != nil && field == "from":
+		f.add(path+".nodes", "%s: nodes are peers of egress only", selectorText(*o.Nodes))
 	case o.Nodes != nil:
-		f.add(path+".nodes", "%s: peers that are nodes are not supported", selectorText(*o.Nodes))
+		if s, ok := f.selector(path+".nodes", *o.Nodes); ok {
+			r.Nodes = append(r.Nodes, s)
+		}
 	case len(o.DomainNames) > 0:
-		f.add(path+".domainNames", "%q: peers by the names of domains are not supported", o.DomainNames)
+		f.add(path+".domainNames", "%q: peers by the names of domains are not supported: give networks", o.DomainNames)
 	case len(o.Networks) > 0:
 		for i, text := range o.Networks {
 			if p, ok := f.network(at(path+".networks", i), text); ok {

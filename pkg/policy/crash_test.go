@@ -333,7 +333,7 @@ func toLate() (all []question) {
 }
 
 func (c *cluster) clone() *cluster {
-	return &cluster{maps.Clone(c.namespaces), maps.Clone(c.pods), maps.Clone(c.policies), maps.Clone(c.wide)}
+	return &cluster{maps.Clone(c.namespaces), maps.Clone(c.pods), maps.Clone(c.policies), maps.Clone(c.wide), maps.Clone(c.nodes)}
 }
 
 func (c *cluster) put(p *v1.Pod) { c.pods[Name{p.Namespace, p.Name}] = p }

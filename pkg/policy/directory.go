@@ -24,8 +24,8 @@ import (
 const largestFile = 64 << 20
 
 // Directory is a Source that reads the objects of a cluster from the files of a directory
-// whose names end in .yaml, .yml or .json: NetworkPolicies, ClusterNetworkPolicies, pods
-// and namespaces as kubectl writes and reads them, in as many documents and lists as one
+// whose names end in .yaml, .yml or .json: NetworkPolicies, ClusterNetworkPolicies, pods,
+// namespaces and nodes as kubectl writes and reads them, in as many documents and lists as one
 // likes. Names with a dot before them are left out.
 //
 // A namespace that pods are in does not need to be in a file. Each has the label
@@ -238,6 +238,7 @@ func (r *reading) tell() {
 	l.mu.Lock()
 	namespaceStore(l).replace(all.namespaces)
 	podStore(l).replace(all.pods)
+	nodeStore(l).replace(all.nodes)
 	networkPolicyStore(l).replace(all.policies)
 	clusterPolicyStore(l).replace(all.cluster)
 	for _, one := range l.unread() {
@@ -252,6 +253,7 @@ func (r *reading) tell() {
 type gathered struct {
 	namespaces map[string]*v1.Namespace
 	pods       map[Name]*apiwatch.Pod
+	nodes      map[string]*v1.Node
 	policies   map[PolicyKey]*networking.NetworkPolicy
 	cluster    map[PolicyKey]*apiwatch.ClusterNetworkPolicy
 }
@@ -259,7 +261,7 @@ type gathered struct {
 // gather returns the objects of all files, and what is wrong with these. Of an object that
 // is in several files, the first by name has it.
 func (r *reading) gather() (all gathered, wrong []string) {
-	all = gathered{map[string]*v1.Namespace{}, map[Name]*apiwatch.Pod{}, map[PolicyKey]*networking.NetworkPolicy{}, map[PolicyKey]*apiwatch.ClusterNetworkPolicy{}}
+	all = gathered{map[string]*v1.Namespace{}, map[Name]*apiwatch.Pod{}, map[string]*v1.Node{}, map[PolicyKey]*networking.NetworkPolicy{}, map[PolicyKey]*apiwatch.ClusterNetworkPolicy{}}
 	names := make([]string, 0, len(r.files))
 	for name := range r.files {
 		names = append(names, name)
@@ -286,6 +288,9 @@ func (r *reading) gather() (all gathered, wrong []string) {
 		for _, o := range f.found.pods {
 			key := Name{o.Namespace, o.Name}
 			once(all.pods, key, o, func() { twice("pod", key) })
+		}
+		for _, o := range f.found.nodes {
+			once(all.nodes, o.Name, o, func() { twice("node", Name{Name: o.Name}) })
 		}
 		for _, o := range f.found.policies {
 			key := PolicyKey{Name: Name{o.Namespace, o.Name}}

@@ -90,6 +90,14 @@ func TestDirectory(t *testing.T) {
 	f.write("c.yaml", fmt.Sprintf(policyFile, "c"))
 	r.await("one comes", all("NetworkPolicy shop/b", "NetworkPolicy shop/c")...)
 	r.settles(true)
+	f.write("nodes.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus: {addresses: [{type: Hostname, address: n1}, {type: ExternalIP, address: 192.0.2.1}, {type: InternalIP, address: 10.1.0.1}]}")
+	r.await("a node", all("NetworkPolicy shop/b", "NetworkPolicy shop/c", "node n1 [10.1.0.1 192.0.2.1]")...)
+	f.write("nodes2.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n")
+	r.saysAll("nodes2.yaml: the node n1 is there twice, and the first is taken")
+	f.remove("nodes2.yaml")
+	f.remove("nodes.yaml")
+	r.await("it goes", all("NetworkPolicy shop/b", "NetworkPolicy shop/c")...)
+	r.settles(true)
 
 	// What cannot be read leaves the rest, and what was good before, as it is.
 	f.write("c.yaml", "{")

@@ -18,5 +18,9 @@ func (n *Namespace) equal(o *Namespace) bool {
 	return n.Name == o.Name && maps.Equal(n.Labels, o.Labels)
 }
 
+func (n *Node) equal(o *Node) bool {
+	return n.Name == o.Name && maps.Equal(n.Labels, o.Labels) && slices.Equal(n.Addresses, o.Addresses)
+}
+
 // equal compares all of it: policies change rarely.
 func (p *Policy) equal(o *Policy) bool { return reflect.DeepEqual(p, o) }

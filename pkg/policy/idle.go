@@ -21,6 +21,11 @@ func (w *world) idle() (all []Fault) {
 		}
 		for _, d := range Directions {
 			for i, r := range p.Rules[d] {
+				for _, s := range r.Nodes {
+					if !w.hasNode(s) {
+						add("%s rule %d: there is no node that it would be about: %s", d, i+1, nodesText(s))
+					}
+				}
 				for _, port := range r.Ports {
 					if port.Name != "" && !w.hasPort(r, subjects, d, port) {
 						add("%s rule %d: no pod that it would be about has a port %s/%s", d, i+1, port.Name, port.Protocol)
@@ -40,7 +45,7 @@ func (w *world) hasPort(r Rule, subjects []*Pod, d Direction, port Port) bool {
 		return slices.ContainsFunc(subjects, has)
 	}
 	peers := r.Peers
-	if r.AnyPeer || len(r.Blocks) > 0 {
+	if r.AnyPeer || len(r.Blocks)+len(r.Nodes) > 0 {
 		peers = []Selector{everything}
 	}
 	return slices.ContainsFunc(peers, func(s Selector) bool { return slices.ContainsFunc(w.choose(s), has) })

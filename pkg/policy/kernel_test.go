@@ -4,10 +4,13 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
@@ -70,7 +73,7 @@ func TestKernelHasWhatIsWanted(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			// Chains that are needed no longer go with the next comparison.
+			// Chains that are needed no longer go a second later.
 			for _, found := range r.Found {
 				if !strings.HasSuffix(found, "is not wanted") || !strings.HasPrefix(found, "chain ") {
 					t.Errorf("step %d: %s", step, found)
@@ -87,5 +90,45 @@ func TestKernelHasWhatIsWanted(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Nothing of a policy that is gone stays in the table, without anything else that happens.
+func TestNothingStaysOfAPolicyThatIsGone(t *testing.T) {
+	c, node, _ := explaining(t)
+	source := c.source.(*handed)
+	gone := map[PolicyKey]*Policy{}
+	if err := c.do(t.Context(), func() {
+		for key := range c.world.policies {
+			gone[key] = nil
+		}
+		source.next = Batch{Policies: gone}
+		c.Attach(slices.Collect(maps.Values(c.world.attached)))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	fresh := newWorld().replan().table(newWorld(), newEnded().elements(), false)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		output, err := node.Output("nft", "list table inet "+TableName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var extra []string
+		for line := range strings.Lines(output) {
+			words := strings.Fields(line)
+			if len(words) != 3 || words[2] != "{" || !slices.Contains([]string{"chain", "set", "map"}, words[0]) {
+				continue
+			}
+			chain := slices.ContainsFunc(fresh.Chains, func(c nft.Chain) bool { return c.Name == words[1] })
+			if !chain && !slices.ContainsFunc(fresh.Sets, func(s nft.Set) bool { return s.Name == words[1] }) {
+				extra = append(extra, words[1])
+			}
+		}
+		if len(extra) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("there still are %v", extra)
+		}
 	}
 }

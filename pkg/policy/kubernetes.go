@@ -24,10 +24,10 @@ import (
 const askAgain = time.Minute
 
 // Kubernetes is a Source that watches a Kubernetes cluster. It needs the right to list and
-// watch NetworkPolicies, ClusterNetworkPolicies, namespaces and pods, and no other.
+// watch NetworkPolicies, ClusterNetworkPolicies, namespaces, pods and nodes, and no other.
 //
 // Most clusters have no policies: namespaces and pods are watched while there is one, and
-// the last that goes takes them along. Of the kinds of policies, ClusterNetworkPolicy is
+// the last that goes takes them along. Nodes are while one of them names some. Of the kinds of policies, ClusterNetworkPolicy is
 // not part of Kubernetes. Whether it is there is asked again and again.
 //
 // While the API server is not reachable it retries for ever, and what is known stays.
@@ -88,7 +88,12 @@ func (k *Kubernetes) Run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(k.log.Handler()))
 	follow(ctx, k, k.client.NetworkPolicies(), &networking.NetworkPolicy{}, networkPolicyStore(k.listed))
 	go k.followClusterPolicies(ctx)
-	for k.await(ctx, true) {
+	go func() {
+		for k.await(ctx, nodes, true) {
+			k.followNodes(ctx)
+		}
+	}()
+	for k.await(ctx, pods, true) {
 		k.followSubjects(ctx)
 	}
 }
@@ -107,13 +112,18 @@ func (k *Kubernetes) contact(of kind, c *apiwatch.Contact) {
 	k.contacts[of] = c
 }
 
-// await waits until there is a policy, or none; it reports whether ctx lasted as long.
-func (k *Kubernetes) await(ctx context.Context, policing bool) bool {
-	for k.listed.policing() != policing {
+// await waits until a kind of objects is needed, or not; it reports whether ctx lasted as
+// long. Of each kind one may wait at a time.
+func (k *Kubernetes) await(ctx context.Context, of kind, needed bool) bool {
+	changed := k.listed.policed
+	if of == nodes {
+		changed = k.listed.naming
+	}
+	for k.listed.needed(of) != needed {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-k.listed.policed:
+		case <-changed:
 		}
 	}
 	return ctx.Err() == nil
@@ -127,7 +137,7 @@ func (k *Kubernetes) followSubjects(ctx context.Context) {
 	k.log.Debug("there are policies: watching namespaces and pods")
 	follow(inner, k, k.client.Namespaces(), &v1.Namespace{}, spaces)
 	follow(inner, k, k.client.Pods(), &apiwatch.Pod{}, all)
-	for k.await(ctx, false) {
+	for k.await(ctx, pods, false) {
 		if k.endSubjects(spaces, all) {
 			k.log.Debug("there are no policies: namespaces and pods are not watched any more")
 			return
@@ -146,6 +156,33 @@ func (k *Kubernetes) endSubjects(spaces *store[*v1.Namespace, string], all *stor
 	all.end(false)
 	k.contact(namespaces, nil)
 	k.contact(pods, nil)
+	return true
+}
+
+// followNodes watches nodes until no policy names any, or ctx ends.
+func (k *Kubernetes) followNodes(ctx context.Context) {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	all := nodeStore(k.listed)
+	k.log.Debug("there are policies that name nodes: watching nodes")
+	follow(inner, k, k.client.Nodes(), &v1.Node{}, all)
+	for k.await(ctx, nodes, false) {
+		if k.endNodes(all) {
+			k.log.Debug("there are no policies that name nodes: they are not watched any more")
+			return
+		}
+	}
+}
+
+// endNodes forgets nodes, unless there is a policy again that names some.
+func (k *Kubernetes) endNodes(all *store[*v1.Node, string]) bool {
+	k.listed.mu.Lock()
+	defer k.listed.mu.Unlock()
+	if k.listed.needs(nodes) {
+		return false
+	}
+	all.end(false)
+	k.contact(nodes, nil)
 	return true
 }
 

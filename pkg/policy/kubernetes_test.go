@@ -188,6 +188,11 @@ func (r *running) await(what string, want ...string) {
 				r.pods["namespace "+name] = "namespace " + name + " " + n.Labels.String()
 			}
 		}
+		for name, n := range b.Nodes {
+			if delete(r.pods, "node "+name); n != nil {
+				r.pods["node "+name] = "node " + name + fmt.Sprint(" ", n.Addresses)
+			}
+		}
 		for key, p := range b.Policies {
 			if delete(r.pods, key.String()); p != nil {
 				r.pods[key.String()] = key.String()
@@ -304,6 +309,30 @@ func TestClusterPolicies(t *testing.T) {
 	if !k.Known() {
 		t.Error("not everything is known")
 	}
+}
+
+// Nodes are watched while a policy names some.
+func TestNodesOfPolicies(t *testing.T) {
+	w := serveAPI(t)
+	w.Put(nodeObject("n1", "a", "10.0.0.9"))
+	_, r := w.run(t)
+	r.settles(true)
+	w.install("v1alpha2", false)
+	w.cluster("ADDED", clusterPolicy(t, "tier: Admin\nsubject: {namespaces: {}}"))
+	r.await("a policy that names none", "ClusterNetworkPolicy p")
+	w.cluster("MODIFIED", clusterPolicy(t, towardsNodes))
+	r.await("it names some", "ClusterNetworkPolicy p", "node n1 [10.0.0.9]")
+	w.Put(nodeObject("n2", "b", "10.0.0.10", "fd00::a"))
+	r.await("a node comes", "ClusterNetworkPolicy p", "node n1 [10.0.0.9]", "node n2 [10.0.0.10 fd00::a]")
+	w.Remove(nodeObject("n1", "a"))
+	r.await("one goes", "ClusterNetworkPolicy p", "node n2 [10.0.0.10 fd00::a]")
+	w.cluster("MODIFIED", clusterPolicy(t, "tier: Admin\nsubject: {namespaces: {}}"))
+	r.await("it names none any more", "ClusterNetworkPolicy p")
+	w.Remove(nodeObject("n2", "b"))
+	w.cluster("MODIFIED", clusterPolicy(t, towardsNodes))
+	w.Put(nodeObject("n3", "a", "10.0.0.11"))
+	r.await("it does again", "ClusterNetworkPolicy p", "node n3 [10.0.0.11]")
+	r.settles(true)
 }
 
 // Where ClusterNetworkPolicies may not be listed, the NetworkPolicies are told all the

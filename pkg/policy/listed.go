@@ -17,11 +17,12 @@ const (
 	clusterPolicies
 	namespaces
 	pods
+	nodes
 	kinds
 )
 
 func (k kind) String() string {
-	return [...]string{"networkpolicies", "clusternetworkpolicies", "namespaces", "pods"}[k]
+	return [...]string{"networkpolicies", "clusternetworkpolicies", "namespaces", "pods", "nodes"}[k]
 }
 
 // listed is what a source was told of the objects of a cluster: what policies look at and
@@ -29,11 +30,14 @@ func (k kind) String() string {
 type listed struct {
 	changed loop.Signal // has one element when there is something to take
 	policed loop.Signal // has one element after policies came or went
+	naming  loop.Signal // the same, for who waits for those that name nodes
 
 	mu         sync.Mutex
 	pods       map[Name]*Pod
 	namespaces map[string]*Namespace
 	policies   map[PolicyKey]*Policy
+	nodes      map[string]*Node
+	named      int                  // policies that name nodes
 	invalid    map[PolicyKey]string // why they could not be understood; what policies has of one is older
 	odd        map[Name]string      // the same of pods, of which pods may have the rest
 	complete   [kinds]bool          // all of the kind were listed
@@ -41,13 +45,14 @@ type listed struct {
 		pods       map[Name]struct{}
 		namespaces map[string]struct{}
 		policies   map[PolicyKey]struct{}
+		nodes      map[string]struct{}
 	}
 }
 
 func newListed() *listed {
 	l := &listed{
-		changed: loop.NewSignal(), policed: loop.NewSignal(),
-		pods: map[Name]*Pod{}, namespaces: map[string]*Namespace{}, policies: map[PolicyKey]*Policy{}, invalid: map[PolicyKey]string{}, odd: map[Name]string{},
+		changed: loop.NewSignal(), policed: loop.NewSignal(), naming: loop.NewSignal(),
+		pods: map[Name]*Pod{}, namespaces: map[string]*Namespace{}, nodes: map[string]*Node{}, policies: map[PolicyKey]*Policy{}, invalid: map[PolicyKey]string{}, odd: map[Name]string{},
 	}
 	l.clean()
 	return l
@@ -56,6 +61,7 @@ func newListed() *listed {
 // clean forgets what has changed; l.mu is held.
 func (l *listed) clean() {
 	l.dirty.pods, l.dirty.namespaces, l.dirty.policies = map[Name]struct{}{}, map[string]struct{}{}, map[PolicyKey]struct{}{}
+	l.dirty.nodes = map[string]struct{}{}
 }
 
 // known reports whether everything is.
@@ -75,19 +81,30 @@ func (l *listed) missing() string {
 // unknown is missing; l.mu is held.
 func (l *listed) unknown() string {
 	for k := range kinds {
-		// Whom no policy is about nobody looks at.
-		if !l.complete[k] && (k < namespaces || len(l.policies) > 0) {
+		if !l.complete[k] && l.needs(k) {
 			return k.String()
 		}
 	}
 	return ""
 }
 
-// policing reports whether there is a policy.
-func (l *listed) policing() bool {
+// needs reports whether a kind is looked at; l.mu is held. Whom no policy is about nobody
+// looks at, nor at nodes that none names.
+func (l *listed) needs(k kind) bool {
+	switch k {
+	case namespaces, pods:
+		return len(l.policies) > 0
+	case nodes:
+		return l.named > 0
+	}
+	return true
+}
+
+// needed reports whether a kind is looked at.
+func (l *listed) needed(k kind) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.policies) > 0
+	return l.needs(k)
 }
 
 // take returns what has changed since it was last called. Before everything is known that
@@ -102,6 +119,7 @@ func (l *listed) take() Batch {
 	b.Pods = now(l.pods, l.dirty.pods)
 	b.Namespaces = now(l.namespaces, l.dirty.namespaces)
 	b.Policies = now(l.policies, l.dirty.policies)
+	b.Nodes = now(l.nodes, l.dirty.nodes)
 	l.clean()
 	return b
 }
@@ -170,6 +188,12 @@ func (l *listed) setNamespace(name string, n *Namespace) {
 	}
 }
 
+func (l *listed) setNode(name string, n *Node) {
+	if update(l.nodes, l.dirty.nodes, name, n) {
+		l.changed.Give()
+	}
+}
+
 // setPolicy notes a policy as it is now, or that it is gone. One with an error says what
 // it said before: if it were gone, it would open pods.
 func (l *listed) setPolicy(key PolicyKey, p *Policy, err error) {
@@ -181,9 +205,16 @@ func (l *listed) setPolicy(key PolicyKey, p *Policy, err error) {
 		}
 		return
 	}
+	if before := l.policies[key]; before != nil && before.namesNodes() {
+		l.named--
+	}
 	if update(l.policies, l.dirty.policies, key, p) {
 		l.changed.Give()
 		l.policed.Give()
+		l.naming.Give()
+	}
+	if now := l.policies[key]; now != nil && now.namesNodes() {
+		l.named++
 	}
 }
 

@@ -47,6 +47,13 @@ func (b Batch) text() string {
 		}
 		add(n != nil, "namespace", name, details)
 	}
+	for name, n := range b.Nodes {
+		details := ""
+		if n != nil {
+			details = strings.TrimSpace(n.Labels.String() + " " + strings.Trim(fmt.Sprint(n.Addresses), "[]"))
+		}
+		add(n != nil, "node", name, details)
+	}
 	for key, p := range b.Policies {
 		add(p != nil, map[bool]string{false: "policy", true: "cluster policy"}[key.Cluster], key.Name.String(), "")
 	}
@@ -172,6 +179,54 @@ func TestListed(t *testing.T) {
 	spaces, all = namespaceStore(l), podStore(l)
 	step("namespaces", spaces.Replace([]any{namespaceObject("shop")}, ""), "")
 	step("pods", all.Replace([]any{few(podObject("a", "10.0.0.1"))}, ""), "namespace shop kubernetes.io/metadata.name=shop, pod shop/a app=a 10.0.0.1, policy shop/p")
+}
+
+func nodeObject(name, zone string, addresses ...string) *v1.Node {
+	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"zone": zone}}}
+	for _, a := range addresses {
+		n.Status.Addresses = append(n.Status.Addresses, v1.NodeAddress{Address: a})
+	}
+	return n
+}
+
+const towardsNodes = "tier: Admin\nsubject: {namespaces: {}}\negress: [{action: Accept, to: [{nodes: {matchLabels: {zone: a}}}]}]"
+
+// Nodes are looked at while a policy names some.
+func TestListedNodes(t *testing.T) {
+	l := newListed()
+	k := &Kubernetes{listed: l}
+	cluster, all := clusterPolicyStore(l), nodeStore(l)
+	must(t, networkPolicyStore(l).Replace(nil, ""))
+	must(t, namespaceStore(l).Replace(nil, ""))
+	must(t, podStore(l).Replace(nil, ""))
+	must(t, cluster.Replace([]any{clusterPolicy(t, "tier: Admin\nsubject: {namespaces: {}}")}, ""))
+	take := func(what, want, missing string) {
+		t.Helper()
+		if got := l.take().text(); got != want || l.missing() != missing || l.needed(nodes) != (len(l.policies) > 0 && l.policies[PolicyKey{true, Name{Name: "p"}}].namesNodes()) {
+			t.Errorf("%s: got %q, missing %q; want %q, %q", what, got, l.missing(), want, missing)
+		}
+	}
+	take("none is named", "cluster policy p", "")
+	if !k.endNodes(nodeStore(l)) {
+		t.Error("nodes are looked at, although no policy names any")
+	}
+	must(t, cluster.Update(clusterPolicy(t, towardsNodes)))
+	take("some are", "", "nodes")
+	must(t, cluster.Update(clusterPolicy(t, towardsNodes)))
+	must(t, all.Replace([]any{nodeObject("n1", "a", "n1", "10.0.0.9", "10.0.0.8", "10.0.0.9")}, ""))
+	take("they are known", "cluster policy p, node n1 zone=a 10.0.0.8 10.0.0.9", "")
+	must(t, all.Update(nodeObject("n1", "a", "10.0.0.9", "10.0.0.8")))
+	take("of no concern", "", "")
+	must(t, all.Update(nodeObject("n1", "b", "10.0.0.9")))
+	take("another label", "node n1 zone=b 10.0.0.9", "")
+	if k.endNodes(all) {
+		t.Error("nodes are not looked at any more, although a policy names some")
+	}
+	must(t, cluster.Delete(clusterPolicy(t, towardsNodes)))
+	if !k.endNodes(all) {
+		t.Error("nodes are looked at, although the policy that names some is gone")
+	}
+	take("the policy goes", "no cluster policy p, no node n1", "")
 }
 
 // A hundred thousand pods have to fit.

@@ -22,6 +22,7 @@ type cluster struct {
 	pods       map[Name]*v1.Pod
 	policies   map[Name]*networking.NetworkPolicy
 	wide       map[string]*apiwatch.ClusterNetworkPolicy
+	nodes      map[string]*v1.Node
 }
 
 // thisNode is the node whose rules are looked at.
@@ -116,6 +117,9 @@ func (c *cluster) wideSays(tier string, at *v1.Pod, ingress bool, far *v1.Pod, f
 				if len(peer.Networks) > 0 {
 					return slices.ContainsFunc(peer.Networks, func(n string) bool { return netip.MustParsePrefix(n).Contains(farAddress) })
 				}
+				if peer.Nodes != nil {
+					return c.nodeMatches(*peer.Nodes, farAddress)
+				}
 				return far != nil && c.podsMatch(peer.ClusterPolicyPods, far)
 			}) {
 				continue
@@ -145,6 +149,15 @@ func wideProtocol(o apiwatch.ClusterPolicyProtocol, destination *v1.Pod, p packe
 	default:
 		return d.Number == number
 	}
+}
+
+func (c *cluster) nodeMatches(s metav1.LabelSelector, a netip.Addr) bool {
+	for _, n := range c.nodes {
+		if chosen(s, n.Labels) && slices.ContainsFunc(n.Status.Addresses, func(one v1.NodeAddress) bool { return one.Address == a.String() }) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *cluster) podsMatch(s apiwatch.ClusterPolicyPods, pod *v1.Pod) bool {
@@ -301,6 +314,17 @@ func (d dice) namespace(name string) *v1.Namespace {
 	return &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: d.labels()}}
 }
 
+// node makes a node with some of the addresses that are asked about.
+func (d dice) node(name string) *v1.Node {
+	n := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: d.labels()}}
+	n.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeHostName, Address: name}}
+	for range d.IntN(3) {
+		number := podsOfModel - 2 + d.IntN(5) // of a pod, at times
+		n.Status.Addresses = append(n.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: fmt.Sprintf(d.one("10.0.0.%d", "fd00::%x"), number)})
+	}
+	return n
+}
+
 // pod makes a pod with the addresses that belong to a number.
 func (d dice) pod(namespace, name string, number int) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(fmt.Sprint(namespace, name, number, d.IntN(1000))), Labels: d.labels()}}
@@ -414,8 +438,12 @@ func (d dice) widePolicy(name string) *apiwatch.ClusterNetworkPolicy {
 		}
 		for range 1 + d.IntN(2) {
 			peer := apiwatch.ClusterPolicyPeer{ClusterPolicyPods: d.widePods()}
-			if egress && d.chance(30) {
+			switch {
+			case egress && d.chance(30):
 				peer = apiwatch.ClusterPolicyPeer{Networks: []string{d.one("10.0.0.0/29", "fd00::/125", "0.0.0.0/0")}}
+			case egress && d.chance(30):
+				one := d.selector()
+				peer = apiwatch.ClusterPolicyPeer{Nodes: &one}
 			}
 			if egress {
 				r.To = append(r.To, peer)
@@ -456,16 +484,16 @@ func (d dice) widePolicy(name string) *apiwatch.ClusterNetworkPolicy {
 }
 
 func newCluster() *cluster {
-	return &cluster{map[string]*v1.Namespace{}, map[Name]*v1.Pod{}, map[Name]*networking.NetworkPolicy{}, map[string]*apiwatch.ClusterNetworkPolicy{}}
+	return &cluster{map[string]*v1.Namespace{}, map[Name]*v1.Pod{}, map[Name]*networking.NetworkPolicy{}, map[string]*apiwatch.ClusterNetworkPolicy{}, map[string]*v1.Node{}}
 }
 
 const podsOfModel = 12
 
 // step changes something, and returns what a source would tell of it.
 func (c *cluster) step(d dice) Batch {
-	b := Batch{Pods: map[Name]*Pod{}, Namespaces: map[string]*Namespace{}, Policies: map[PolicyKey]*Policy{}}
+	b := Batch{Pods: map[Name]*Pod{}, Namespaces: map[string]*Namespace{}, Policies: map[PolicyKey]*Policy{}, Nodes: map[string]*Node{}}
 	spaces := []string{"x", "y", "z"}
-	switch d.IntN(8) {
+	switch d.IntN(9) {
 	case 0, 1, 2:
 		n := d.IntN(podsOfModel)
 		name := Name{spaces[n%len(spaces)], fmt.Sprintf("pod%d", n)}
@@ -496,6 +524,15 @@ func (c *cluster) step(d dice) Batch {
 		p := d.policy(name.Namespace, name.Name)
 		c.policies[name] = p
 		b.Policies[key] = sure(FromNetworkPolicy(p))
+	case 7:
+		name := d.one("n1", "n2", "n3")
+		if c.nodes[name] != nil && d.chance(30) {
+			delete(c.nodes, name)
+			b.Nodes[name] = nil
+			break
+		}
+		c.nodes[name] = d.node(name)
+		b.Nodes[name] = FromNode(c.nodes[name])
 	default:
 		name := d.one("p", "q", "r", "s")
 		key := PolicyKey{Cluster: true, Name: Name{Name: name}}
@@ -535,7 +572,10 @@ func (c *cluster) attached() (all []Attached) {
 
 // everything is all that there is.
 func (c *cluster) everything() Batch {
-	b := Batch{Pods: map[Name]*Pod{}, Namespaces: map[string]*Namespace{}, Policies: map[PolicyKey]*Policy{}}
+	b := Batch{Pods: map[Name]*Pod{}, Namespaces: map[string]*Namespace{}, Policies: map[PolicyKey]*Policy{}, Nodes: map[string]*Node{}}
+	for name, n := range c.nodes {
+		b.Nodes[name] = FromNode(n)
+	}
 	for name, p := range c.pods {
 		b.Pods[name] = FromPod(p)
 	}

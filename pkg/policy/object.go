@@ -44,6 +44,13 @@ type Namespace struct {
 	Labels labels.Set
 }
 
+// Node is one of the cluster's, by its addresses.
+type Node struct {
+	Name      string
+	Labels    labels.Set
+	Addresses []netip.Addr // all that its object has, of whatever type, in order
+}
+
 // Protocol is one that policies know of, by its number.
 type Protocol = apivalue.Protocol
 
@@ -122,10 +129,12 @@ func (a Action) String() string { return [...]string{"accept", "deny", "pass"}[a
 type Rule struct {
 	Name   string // of the rule, if it has one
 	Action Action
-	// AnyPeer matches everybody, pods or not; else one of Peers and Blocks has to match.
+	// AnyPeer matches everybody, pods or not; else one of Peers, Blocks and Nodes has to
+	// match.
 	AnyPeer bool
 	Peers   []Selector
 	Blocks  []Block
+	Nodes   []labels.Selector // by the labels of nodes, for their addresses
 	// AnyPort matches every protocol, those without ports too; else one of Ports has
 	// to match.
 	AnyPort bool
@@ -150,6 +159,7 @@ type Batch struct {
 	Pods       map[Name]*Pod
 	Namespaces map[string]*Namespace
 	Policies   map[PolicyKey]*Policy
+	Nodes      map[string]*Node
 }
 
 // PolicyKey tells policies of both kinds apart.
@@ -171,7 +181,7 @@ type Source interface {
 	Changed() <-chan struct{}
 	// Take returns what has changed since the last call, all of it the first time. It
 	// returns an empty Batch while not everything is known: the policies, and, where
-	// there is one of these, the namespaces and pods.
+	// there is one of these, the namespaces and pods, and the nodes where one names some.
 	Take() Batch
 	// Known reports whether everything is known.
 	Known() bool

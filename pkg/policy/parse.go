@@ -23,13 +23,14 @@ import (
 type found struct {
 	namespaces []*v1.Namespace
 	pods       []*apiwatch.Pod
+	nodes      []*v1.Node
 	policies   []*networking.NetworkPolicy
 	cluster    []*apiwatch.ClusterNetworkPolicy
 	others     []string // objects of other kinds, in words
 }
 
 func (f *found) count() int {
-	return len(f.namespaces) + len(f.pods) + len(f.policies) + len(f.cluster)
+	return len(f.namespaces) + len(f.pods) + len(f.nodes) + len(f.policies) + len(f.cluster)
 }
 
 // parse reads a file of objects, in JSON or YAML.
@@ -139,6 +140,13 @@ func (f *found) reader(h head) (read func(json.RawMessage) error, known bool) {
 			o := &v1.Namespace{}
 			err := json.Unmarshal(text, o)
 			f.namespaces = append(f.namespaces, o)
+			return err
+		}, true
+	case h.APIVersion == "v1" && h.Kind == "Node":
+		return func(text json.RawMessage) error {
+			o := &v1.Node{}
+			err := json.Unmarshal(text, o)
+			f.nodes = append(f.nodes, o)
 			return err
 		}, true
 	case h.APIVersion == networking.SchemeGroupVersion.String() && h.Kind == "NetworkPolicy":

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
@@ -145,9 +146,12 @@ func (p *plan) table(w *world, ended [len(families)]nft.Elements, ends bool) nft
 			nft.Set{Name: s.String(), Type: s.family.addressType() + " : verdict", Elements: p.verdicts(s)},
 			refusedSet(s))
 	}
+	named := p.named()
 	for _, key := range slices.SortedFunc(maps.Keys(p.groups), groupKey.compare) {
 		for _, f := range families {
-			t.Sets = append(t.Sets, p.groups[key].set(f))
+			if s := p.groups[key].set(f); named[s.Name] {
+				t.Sets = append(t.Sets, s)
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.blocks)) {
@@ -172,13 +176,29 @@ func (p *plan) table(w *world, ended [len(families)]nft.Elements, ends bool) nft
 	return t
 }
 
+// named are the sets that the pods' chains name. There may be groups that none does: of
+// rules that are not asked, and of those that have no port at any pod.
+func (p *plan) named() map[string]bool {
+	all := map[string]bool{}
+	for _, c := range p.chains {
+		for _, rule := range c.Rules {
+			for _, word := range strings.Fields(rule) {
+				if name, is := strings.CutPrefix(word, "@"); is {
+					all[name] = true
+				}
+			}
+		}
+	}
+	return all
+}
+
 // logGroup is where packets are logged that are refused: nobody else's, as far as we
 // know, since others begin to count at 0.
 const logGroup = 70
 
 // logChain has refused packets logged, not more than a person can read.
 func logChain(d Direction) nft.Chain {
-	return nft.Chain{Name: "log-" + d.String(), Feature: "logging of what policies refuse", Rules: []string{
+	return nft.Chain{Name: "log-" + d.String(), Feature: logging, Rules: []string{
 		fmt.Sprintf("limit rate 10/second burst 20 packets log prefix %q group %d snaplen 128", d.String(), logGroup),
 	}}
 }
@@ -203,7 +223,7 @@ var forwardChain = nft.Chain{Name: "forward", Base: "type filter hook forward pr
 
 // outputChain is for what passes a node without being forwarded: IPVS (kube-proxy's
 // mode) sends on what it has translated as if the node had sent it.
-var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Feature: "policies with IPVS", Rules: []string{
+var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Feature: besideIPVS, Rules: []string{
 	"ct state established,related accept",
 	"fib saddr type local accept",
 	"goto new",

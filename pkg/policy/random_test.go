@@ -89,8 +89,8 @@ func contentOf(t nft.Table) map[string]map[string]bool {
 	return all
 }
 
-// keep does what the keeper does: sets that are new are written whole, others by what
-// has changed.
+// keep does what the keeper does: sets that are new are written whole, those that stay by
+// what has changed.
 func keep(have map[string]map[string]bool, t nft.Table, deltas []nft.Delta) map[string]map[string]bool {
 	now := contentOf(t)
 	for name := range now {
@@ -99,7 +99,7 @@ func keep(have map[string]map[string]bool, t nft.Table, deltas []nft.Delta) map[
 		}
 	}
 	for _, d := range deltas {
-		if have[d.Set] == nil {
+		if have[d.Set] == nil || now[d.Set] == nil {
 			continue
 		}
 		for _, e := range d.Deleted {

@@ -25,6 +25,8 @@ type Summary struct {
 	Ended   uint64   `json:"ended"`  // connections that a change has put an end to
 	Synced  bool     `json:"synced"`
 	Failure string   `json:"failure,omitempty"`
+	// Lacks are what of the policies is not in force here, as of the last comparison.
+	Lacks []Lack `json:"lacks,omitempty"`
 	// Faults are what is wrong with policies, by their names.
 	Faults []Fault `json:"faults,omitempty"`
 }
@@ -39,7 +41,7 @@ type Fault struct {
 func (c *Controller) Summary() Summary { return *c.summary.Load() }
 
 func (c *Controller) summarize(err error) {
-	s := Summary{Policies: len(c.world.policies), Pods: len(c.world.attached), Ended: c.endedFlows.Load(), Synced: err == nil}
+	s := Summary{Policies: len(c.world.policies), Pods: len(c.world.attached), Ended: c.endedFlows.Load(), Lacks: c.lacking, Synced: err == nil}
 	if err != nil {
 		s.Failure = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
@@ -56,7 +58,14 @@ func (c *Controller) summarize(err error) {
 				s.Isolated++
 			}
 		}
-		s.Selected, s.Sets, s.Chains = len(selected), len(families)*len(c.plan.groups), len(c.plan.chains)
+		s.Selected, s.Chains = len(selected), len(c.plan.chains)
+		for _, t := range c.plan.whole {
+			for _, one := range t.Sets {
+				if _, is := one.Elements.(keySet); is {
+					s.Sets++
+				}
+			}
+		}
 	}
 	for name := range c.world.attached {
 		if c.world.here(name) == nil {
@@ -157,6 +166,9 @@ func (r *Rule) text(d Direction) string {
 			text += fmt.Sprintf(" but not %v", b.Except)
 		}
 		peers = append(peers, text)
+	}
+	for _, s := range r.Nodes {
+		peers = append(peers, nodesText(s))
 	}
 	if r.AnyPeer {
 		peers = []string{"anybody"}

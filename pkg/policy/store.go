@@ -50,6 +50,16 @@ func namespaceStore(l *listed) *store[*v1.Namespace, string] {
 	}
 }
 
+func nodeStore(l *listed) *store[*v1.Node, string] {
+	return &store[*v1.Node, string]{
+		listed: l, kind: nodes,
+		key:  func(o *v1.Node) string { return o.Name },
+		set:  func(name string, o *v1.Node) { l.setNode(name, FromNode(o)) },
+		drop: func(name string) { l.setNode(name, nil) },
+		each: func(yield func(string) bool) { each(l.nodes, yield) },
+	}
+}
+
 func networkPolicyStore(l *listed) *store[*networking.NetworkPolicy, PolicyKey] {
 	return &store[*networking.NetworkPolicy, PolicyKey]{
 		listed: l, kind: networkPolicies,

@@ -17,6 +17,7 @@ type world struct {
 	pods       map[Name]*Pod
 	ofSpace    map[string]map[Name]*Pod // by namespace
 	policies   map[PolicyKey]*Policy
+	nodes      map[string]*Node
 	subjects   map[string]map[PolicyKey]*Policy // policies by the only namespace of their subjects
 	attached   map[Name]Attached
 	ended      map[Name]*Pod            // attached pods that the API server has no longer
@@ -35,7 +36,7 @@ type world struct {
 func newWorld() *world {
 	return &world{
 		namespaces: map[string]*Namespace{}, pods: map[Name]*Pod{}, ofSpace: map[string]map[Name]*Pod{},
-		policies: map[PolicyKey]*Policy{}, subjects: map[string]map[PolicyKey]*Policy{}, attached: map[Name]Attached{}, holder: map[netip.Addr]Name{},
+		policies: map[PolicyKey]*Policy{}, nodes: map[string]*Node{}, subjects: map[string]map[PolicyKey]*Policy{}, attached: map[Name]Attached{}, holder: map[netip.Addr]Name{},
 		claims: map[netip.Addr][]*Pod{}, groups: map[groupKey]*group{}, dirty: map[netip.Addr]struct{}{},
 		changed: map[groupKey]groupChange{}, ended: map[Name]*Pod{}, foreign: map[netip.Addr]struct{}{}, gone: map[Name]string{},
 	}
@@ -53,6 +54,14 @@ func (w *world) apply(b Batch) {
 		for _, p := range w.ofSpace[name] {
 			w.touch(p)
 		}
+	}
+	for name, n := range b.Nodes {
+		if n == nil {
+			delete(w.nodes, name)
+		} else {
+			w.nodes[name] = n
+		}
+		w.stirred = true // the networks of rules
 	}
 	for name, p := range b.Pods {
 		w.setPod(name, p)

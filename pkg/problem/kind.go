@@ -38,6 +38,7 @@ const (
 	ServicesConflict               // two Services claim the same address and port
 	PoliciesSource                 // the lists of policies, pods and namespaces are not up to date
 	PoliciesRules                  // the rules of policies could not be written
+	PoliciesFeature                // a part of what policies say is not in force
 	PolicyFault                    // a policy cannot be understood in part or at all
 	KubeProxy                      // kube-proxy balances as well
 	ClusterIPRoute                 // the node has no route to ClusterIPs
@@ -112,10 +113,12 @@ var descriptions = [numberOfKinds]description{
 		"docs/kernel.md says which kernels and which versions of nft take these rules"},
 	ServicesConflict: {"services-conflict", "addresses and ports are claimed by more than one Service; the older one has them",
 		"`flatnetd status services` says which has them; `kubectl describe service` of the others has an event"},
-	PoliciesSource: {"policies-source", "policies, pods or namespaces cannot be watched or read; what was known before stays in force",
+	PoliciesSource: {"policies-source", "policies, or pods, namespaces or nodes that they are about, cannot be watched or read; what was known before stays in force",
 		"see to it that the node reaches the API server, and that flatnetd has the rights of deploy/base/rbac.yaml; or correct the file that the sentence names"},
 	PoliciesRules: {"policies-rules", "the rules of policies could not be written; it is tried again, the rules before stay, and new pods that policies are about stay closed",
 		"the reason is the kernel's own; `nft list table inet flatnet-policy` shows what is there"},
+	PoliciesFeature: {"policies-feature", "a part of what policies say is not in force on this node, since the kernel refuses rules, or because of IPVS; the rest is",
+		"the sentence says what is not in force; docs/policies.md says what passes which hook, and docs/kernel.md which modules it needs"},
 	PolicyFault: {"policy-fault", "a policy cannot be understood in part or at all; what is understood of it is in force",
 		"correct the field that the sentence names"},
 	KubeProxy: {"kube-proxy", "kube-proxy balances Services as well, or has left its rules: whichever the kernel asks first decides",

@@ -331,6 +331,10 @@ func TestWhy(t *testing.T) {
 		})
 	}
 	contains(n1, "policy explain shop/client shop/web 80", "shop/client to shop/web, port 80/tcp: allowed by this node's end", fmt.Sprintf("ingress of shop/web %s", web.Address(false)), "allows  NetworkPolicy shop/some, ingress rule 1", "on node n2")
+	contains(n1, "policy explain shop/client shop/web http", "port 80/tcp, which is http: allowed by this node's end", "the kernel's rules were compared with this: they are the same")
+	if answer, err := n1.Flatnetd("policy", "explain", "shop/client", "shop/web", "htp/udp"); err == nil || !strings.Contains(answer+err.Error(), "pod shop/web has no port htp/udp: its ports with a name are http/tcp (80)") {
+		t.Errorf("a port that there is not: %s, %v", answer, err)
+	}
 	contains(n1, "policy explain shop/client shop/web 81", "REFUSED", "no policy that selects the pod allows it")
 	contains(n1, "policy explain "+client.Address(true).String()+" shop/web icmpv6", "REFUSED")
 	contains(n2, "policy explain shop/client shop/web 81", "allows  no policy is about it", "on node n1")
@@ -380,6 +384,46 @@ func TestWhy(t *testing.T) {
 	if err != nil || !strings.Contains(answer, "nftables table inet flatnet-policy") || !strings.Contains(answer, "list of closed namespaces") {
 		t.Errorf("cleanup: %v\n%s", err, answer)
 	}
+}
+
+// What is said of nodes by their labels is about their addresses, and changes with both.
+func TestNodesArePeers(t *testing.T) {
+	s := newSite(t, cluster.Dual, 2)
+	n1, n2 := s.Node("n1"), s.Node("n2")
+	web := s.start(n1, "shop", "web", "app: web")
+	host := &cluster.Pod{Addresses: n2.Addresses} // of the host's network
+	serve(t, n2.Namespace, 9090)
+	s.reached("without policies", web.Namespace, host, 9090)
+	node := func(zone string, addresses ...netip.Addr) {
+		text := "apiVersion: v1\nkind: Node\nmetadata: {name: n2, labels: {zone: " + zone + "}}\nstatus:\n  addresses:\n  - {type: Hostname, address: n2}\n"
+		for _, a := range addresses {
+			text += fmt.Sprintf("  - {type: InternalIP, address: %q}\n", a)
+		}
+		s.write("node", text)
+	}
+	node("a", n2.Addresses...)
+	s.write("wide", `apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: wide}
+spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: a}}}]}]}
+`)
+	s.refused("a node of the zone", web.Namespace, host, 9090)
+	s.Eventually("why", func() error {
+		answer, err := n1.Flatnetd("policy", "explain", "shop/web", n2.Addresses[0].String(), "9090")
+		for _, text := range []string{"REFUSED", "ClusterNetworkPolicy wide, egress rule 1", "is an address of node n2", "they are the same"} {
+			if err == nil && !strings.Contains(answer, text) {
+				err = fmt.Errorf("no %q in\n%s", text, answer)
+			}
+		}
+		return err
+	})
+	node("b", n2.Addresses...)
+	s.reached("it is in another zone", web.Namespace, host, 9090)
+	node("a", n2.Addresses[0])
+	s.refused("one of its addresses", web.Namespace, &cluster.Pod{Addresses: n2.Addresses[:1]}, 9090)
+	s.reached("that is not another one", web.Namespace, &cluster.Pod{Addresses: n2.Addresses[1:]}, 9090)
+	s.write("node", "")
+	s.reached("without the node", web.Namespace, host, 9090)
 }
 
 // What a node sends on in somebody else's name, as IPVS does, is not the node's own.
