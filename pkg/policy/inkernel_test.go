@@ -54,7 +54,7 @@ func TestExplainComparesWithTheKernel(t *testing.T) {
 		{"where it leads", "delete element inet flatnet-policy ingress4 { 10.0.0.1 }", []string{"set ingress4 lacks 1 of 1: 10.0.0.1 : goto " + web4}},
 		{"the destination's chain", "insert rule inet flatnet-policy " + web4 + " accept", []string{"chain " + web4 + " has other rules"}},
 		{"the source's chain", "flush chain inet flatnet-policy " + near6, []string{"chain " + near6 + " has other rules"}},
-		{"a group", "delete element inet flatnet-policy " + good + " { 10.0.0.2 }", []string{"set " + good + " lacks 1 of 2: 10.0.0.2"}},
+		{"a group", "delete element inet flatnet-policy " + good + " { 10.0.0.2 }", []string{"set " + good + " lacks 1 of 3: 10.0.0.2"}},
 		{"a network", "add element inet flatnet-policy " + block + " { 10.9.0.0/16 }", []string{"set " + block + " has 1 too many: 10.9.0.0/16"}},
 		{"where what is refused ends", "flush chain inet flatnet-policy refused-ingress4", []string{"chain refused-ingress4 has other rules"}},
 		{"a pair as if it were one pod", "add element inet flatnet-policy self4 { 10.0.0.2 . 10.0.0.1 }", []string{"set self4 has 1 too many: 10.0.0.2 . 10.0.0.1"}},
