@@ -72,6 +72,7 @@ func decode(ctx context.Context, stateDir, question string, to any) error {
 func askAgent(ctx context.Context, stateDir, question string) ([]byte, error) {
 	path := SocketPath(stateDir)
 	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, // nobody asks twice over one connection
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		},

@@ -39,7 +39,7 @@ func (c Config) parts() []requirements.Part {
 	if c.Policies {
 		parts = append(parts, requirements.Policies)
 	}
-	return parts
+	return append(parts, requirements.HostPorts, requirements.Rates)
 }
 
 // askKernel asks what the kernel has of what the parts need. Without IPv6, what

@@ -49,9 +49,11 @@ node n1: kernel 6.1.0-9: VXLAN (vxlan) is missing: nodes that need the overlay a
 node n1: kernel 6.1.0-9: IPv6 (ipv6) is missing: pods get no IPv6 addresses from flatnetd, and the plugin refuses those that are to have one`},
 		{"IPv6, and nobody wants it", kernelWithout{"ipv6"}, false, single, `IPv6 off, overlay on, masquerade on, guard on, tables on`},
 		{"nf_tables", kernelWithout{"nf_tables"}, false, dual, `IPv6 on, overlay on, masquerade off, guard off, tables off
-node n1: kernel 6.1.0-9: nf_tables is missing: pods can send from IPv6 addresses that are not theirs; pods can send from IPv4 addresses that are not theirs where net.ipv4.conf.all.rp_filter is 2; what pods send out of the cluster keeps their addresses`},
+node n1: kernel 6.1.0-9: nf_tables is missing: pods can send from IPv6 addresses that are not theirs; pods can send from IPv4 addresses that are not theirs where net.ipv4.conf.all.rp_filter is 2; what pods send out of the cluster keeps their addresses; pods with ports of the node are refused`},
 		{"masquerade", kernelWithout{"nft_masq"}, true, dual, `IPv6 on, overlay on, masquerade off, guard on, tables on
-node n1: kernel 6.1.0-9: nftables' masquerade (nft_masq) is missing: what pods send out of the cluster keeps their addresses; flatnetd balances no Services`},
+node n1: kernel 6.1.0-9: nftables' masquerade (nft_masq) is missing: what pods send out of the cluster keeps their addresses; flatnetd balances no Services; pods with ports of the node are refused`},
+		{"rates", kernelWithout{"sch_tbf", "sch_htb"}, false, dual, `IPv6 on, overlay on, masquerade on, guard on, tables on
+node n1: kernel 6.1.0-9: token buckets (sch_tbf) is missing: pods with a rate are refused`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := Config{NodeName: "n1", Services: c.services, MasqueradeIPv4: true, Fabric: fabric.Config{Mode: fabric.Auto, Nodes: true}}

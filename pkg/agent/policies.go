@@ -19,6 +19,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/policy"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
+	"github.com/flatnet-cni/flatnet/pkg/records"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
 
@@ -124,7 +125,7 @@ func (p *policies) run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() {
 		defer cancel()
-		ended <- attachment.OpenDirectory(p.config.StateDir).Watch(ctx, func(all []attachment.Record) { p.controller.Attach(attachedIn(all)) })
+		ended <- records.Watch(ctx, attachment.OpenDirectory(p.config.StateDir), func(all []attachment.Record) { p.controller.Attach(attachedIn(all)) })
 	}()
 	p.controller.Run(ctx)
 	return <-ended

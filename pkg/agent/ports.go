@@ -29,6 +29,7 @@ type hostPorts struct {
 	plugin *plugin.Plugin
 	table  *ports.Table
 	task   *feature.Task
+	look   *feature.Task // for what Services hide
 
 	refused []ports.Refused // that could not be given back
 	hidden  []hiddenPort
@@ -46,13 +47,19 @@ func newHostPorts(c Config, s *feature.Shared) *hostPorts {
 		Name: "host ports", Run: s.OncePlanned(f.restore), Gap: 300 * time.Millisecond, Every: c.Resync,
 		Advice: "look at `nft list table inet flatnet-ports` and at who else changes it (`nft monitor`)",
 	}
+	f.look = &feature.Task{
+		Name: "host ports of Services", Run: s.OncePlanned(f.findHidden), Gap: 2 * time.Second, Every: c.Resync,
+		Advice: "look at `nft list table inet flatnet-ports` and at the tables flatnet-services; ports that a Service has as well may not be said",
+	}
 	return f
 }
 
 func (f *hostPorts) feature() feature.Feature {
 	return feature.Feature{
-		Tasks: []*feature.Task{f.task}, Follow: f.follow, Problems: f.problems,
-		Tables: func() (nft.Listener, error) { return ports.Watcher(f.task.Ask), nil },
+		Tasks: []*feature.Task{f.task, f.look}, Follow: f.follow, Problems: f.problems,
+		Tables: func() (nft.Listener, error) {
+			return listeners{ports.Watcher(f.task.Ask), service.Watcher(f.look.Ask)}, nil
+		},
 		Status: func(context.Context) feature.Part { return f.status().part() },
 		Gauges: []feature.Gauge{{
 			Description: prometheus.NewDesc("flatnet_host_ports", "Ports of the node that lead to pods; one of both families counts twice.", nil, nil),
@@ -94,8 +101,8 @@ func (f *hostPorts) restore(ctx context.Context) error {
 		return fmt.Errorf("restoring host ports: %w", err)
 	}
 	f.refused = done.Refused
-	f.hidden, err = f.findHidden()
-	return err
+	f.look.Soon()
+	return nil
 }
 
 // taken are the ports that lead to pods now.
@@ -106,16 +113,22 @@ func (f *hostPorts) taken() ([]ports.Taken, error) {
 	return f.table.List()
 }
 
-// findHidden returns the ports that lead to a Service, since Services come first: a
+// findHidden notes the ports that lead to a Service, since Services come first: a
 // NodePort, or an external address of the node, of the same number.
-func (f *hostPorts) findHidden() (hidden []hiddenPort, err error) {
-	if !f.Services {
-		return nil, nil
+func (f *hostPorts) findHidden(context.Context) error {
+	var hidden []hiddenPort
+	if taken, err := f.taken(); err != nil {
+		return err
+	} else if f.Services && len(taken) > 0 {
+		if hidden, err = f.hiddenOf(taken); err != nil {
+			return err
+		}
 	}
-	taken, err := f.taken()
-	if err != nil || len(taken) == 0 {
-		return nil, err
-	}
+	f.hidden = hidden
+	return nil
+}
+
+func (f *hostPorts) hiddenOf(taken []ports.Taken) (hidden []hiddenPort, err error) {
 	c, err := nft.Open()
 	if err != nil {
 		return nil, err

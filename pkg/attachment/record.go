@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
@@ -68,6 +69,12 @@ func (d *Directory) file(k Key) string {
 	sum := k.digest("record")
 	return filepath.Join(d.path, hex.EncodeToString(sum[:16]))
 }
+
+// Path is where the records are, each in a file.
+func (d *Directory) Path() string { return d.path }
+
+// IsTemporary reports whether a file of the directory is not a record yet.
+func IsTemporary(name string) bool { return strings.HasSuffix(name, temporaryMark) }
 
 // temporaryMark ends the names of files that are not records yet.
 const temporaryMark = ".new"

@@ -2,14 +2,11 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
@@ -150,16 +147,6 @@ func TestShaperTextIsWhatMakesIt(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A kernel without the module says so.
-func TestLackingShaper(t *testing.T) {
-	err := lacking("tbf", "NET_SCH_TBF", "sch_tbf", fmt.Errorf("%w: Specified qdisc kind is unknown", unix.ENOENT))
-	for _, want := range []string{"CONFIG_NET_SCH_TBF", "modprobe sch_tbf", "Specified qdisc kind is unknown"} {
-		if !errors.Is(err, ErrNoShaper) || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v lacks %q", err, want)
-		}
-	}
 }
 
 func needTC(t *testing.T) {

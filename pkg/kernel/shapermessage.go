@@ -41,9 +41,9 @@ func (n *Netlink) shape(o Shaper) error {
 
 func (n *Netlink) makeQueue(s *socket, index int, o Shaper) error {
 	if len(o.networks()) == 0 {
-		return lacking("tbf", "NET_SCH_TBF", "sch_tbf", s.Acknowledge(o.tbf(s, index)))
+		return s.Acknowledge(o.tbf(s, index))
 	}
-	if err := lacking("htb", "NET_SCH_HTB", "sch_htb", s.Acknowledge(o.htb(s, index))); err != nil {
+	if err := s.Acknowledge(o.htb(s, index)); err != nil {
 		return err
 	}
 	if err := s.Acknowledge(o.htbClass(s, index)); err != nil {
@@ -56,24 +56,12 @@ func (n *Netlink) makeQueue(s *socket, index int, o Shaper) error {
 		return fmt.Errorf("queue of htb's class: %w", err)
 	}
 	for _, f := range o.filters() {
-		if err := lacking("filter u32", "NET_CLS_U32", "cls_u32", s.Acknowledge(f.in(s, index))); err != nil {
-			return err
+		if err := s.Acknowledge(f.in(s, index)); err != nil {
+			return fmt.Errorf("filter u32 for %s: %w", f.network, err)
 		}
 	}
 	return nil
 }
-
-// lacking says what the kernel does not have, where that is what an error means.
-func lacking(what, config, module string, err error) error {
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w: the kernel has no %s, which bandwidth needs: `modprobe %s` on the node shows why, the option is CONFIG_%s",
-			errors.Join(err, ErrNoShaper), what, module, config)
-	}
-	return err
-}
-
-// ErrNoShaper says that the kernel lacks what a [Shaper] consists of.
-var ErrNoShaper = errors.New("not in this kernel")
 
 // tcRequest begins a message about traffic control.
 func tcRequest(s *socket, message, flags, index int, parent, handle uint32) *nl.NetlinkRequest {

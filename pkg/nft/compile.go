@@ -397,7 +397,7 @@ func (c *compiler) field() (field, error) {
 		return c.random()
 	}
 	for n := min(longest, len(c.words)); n > 0; n-- {
-		if f, is := fields[strings.Join(c.words[:n], " ")]; is {
+		if f, is := fields()[strings.Join(c.words[:n], " ")]; is {
 			c.words = c.words[n:]
 			return f, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -37,11 +38,14 @@ var (
 	interfaceType = datatype{typeInterface, 4, orderHost}
 )
 
-// datatypes are those that a declaration with `type` names.
-var datatypes = map[string]datatype{
-	"ipv4_addr": ipv4Type, "ipv6_addr": ipv6Type, "inet_proto": protocolType, "inet_service": serviceType,
-	"mark": markType, "iface_index": interfaceType,
-}
+// datatypes are those that a declaration with `type` names. Like the other tables of
+// words it is made when it is first asked for: most ADDs never do.
+var datatypes = sync.OnceValue(func() map[string]datatype {
+	return map[string]datatype{
+		"ipv4_addr": ipv4Type, "ipv6_addr": ipv6Type, "inet_proto": protocolType, "inet_service": serviceType,
+		"mark": markType, "iface_index": interfaceType,
+	}
+})
 
 // origin is what a declaration with `typeof` names: a type, and the expression that
 // nft notes beside the set, so that it can print the declaration again.
@@ -58,18 +62,20 @@ const (
 	anyDirection            = 0xffffffff
 )
 
-var origins = map[string]origin{
-	"ip saddr":                {ipv4Type, ofPayload, []uint32{ip, 11}},
-	"ip daddr":                {ipv4Type, ofPayload, []uint32{ip, 12}},
-	"ip6 saddr":               {ipv6Type, ofPayload, []uint32{ip6, 8}},
-	"ip6 daddr":               {ipv6Type, ofPayload, []uint32{ip6, 9}},
-	"tcp dport":               {serviceType, ofPayload, []uint32{tcp, 2}},
-	"udp dport":               {serviceType, ofPayload, []uint32{udp, 2}},
-	"sctp dport":              {serviceType, ofPayload, []uint32{sctp, 2}},
-	"ct mark":                 {markType, ofCT, []uint32{ctMark, anyDirection}},
-	"iif":                     {interfaceType, ofMeta, []uint32{metaIIF}},
-	"numgen random mod 65536": {integerType, ofNumgen, []uint32{numgenRandom, 65536, 0}},
-}
+var origins = sync.OnceValue(func() map[string]origin {
+	return map[string]origin{
+		"ip saddr":                {ipv4Type, ofPayload, []uint32{ip, 11}},
+		"ip daddr":                {ipv4Type, ofPayload, []uint32{ip, 12}},
+		"ip6 saddr":               {ipv6Type, ofPayload, []uint32{ip6, 8}},
+		"ip6 daddr":               {ipv6Type, ofPayload, []uint32{ip6, 9}},
+		"tcp dport":               {serviceType, ofPayload, []uint32{tcp, 2}},
+		"udp dport":               {serviceType, ofPayload, []uint32{udp, 2}},
+		"sctp dport":              {serviceType, ofPayload, []uint32{sctp, 2}},
+		"ct mark":                 {markType, ofCT, []uint32{ctMark, anyDirection}},
+		"iif":                     {interfaceType, ofMeta, []uint32{metaIIF}},
+		"numgen random mod 65536": {integerType, ofNumgen, []uint32{numgenRandom, 65536, 0}},
+	}
+})
 
 // fieldTypes are the types of a key or a value, one after another.
 type fieldTypes []datatype
@@ -173,9 +179,9 @@ func (s Set) shape() (shape, error) {
 		}
 		var types fieldTypes
 		for _, word := range strings.Split(part, " . ") {
-			d, known := datatypes[word]
+			d, known := datatypes()[word]
 			if how == "typeof" {
-				o, is := origins[word]
+				o, is := origins()[word]
 				d, known = o.datatype, is
 				made.origins[i] = append(made.origins[i], o)
 			}

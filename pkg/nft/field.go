@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,11 +42,13 @@ var protocols = map[string]byte{
 }
 
 // bits are the names of single bits, with the bytes of the field they are in.
-var bits = map[string]uint32{
-	"dnat": 1 << 5, "snat": 1 << 4, // ct status
-	"invalid": 1 << 0, "established": 1 << 1, "related": 1 << 2, "new": 1 << 3, // ct state
-	"fin": 1 << 0, "syn": 1 << 1, "rst": 1 << 2, "ack": 1 << 4, // tcp flags
-}
+var bits = sync.OnceValue(func() map[string]uint32 {
+	return map[string]uint32{
+		"dnat": 1 << 5, "snat": 1 << 4, // ct status
+		"invalid": 1 << 0, "established": 1 << 1, "related": 1 << 2, "new": 1 << 3, // ct state
+		"fin": 1 << 0, "syn": 1 << 1, "rst": 1 << 2, "ack": 1 << 4, // tcp flags
+	}
+})
 
 func loadPayload(base, offset uint32, size int) func(register) expression {
 	return func(r register) expression { return payload(r, base, offset, uint32(size)) }
@@ -64,38 +67,40 @@ func loadOriginal(key uint32) func(register) expression {
 }
 
 // fields are those that can be written in a few words. Nobody writes to it.
-var fields = map[string]field{
-	"ip saddr":  {size: 4, kind: kindAddress, family: unix.NFPROTO_IPV4, load: loadPayload(baseNetwork, 12, 4)},
-	"ip daddr":  {size: 4, kind: kindAddress, family: unix.NFPROTO_IPV4, load: loadPayload(baseNetwork, 16, 4)},
-	"ip6 saddr": {size: 16, kind: kindAddress, family: unix.NFPROTO_IPV6, load: loadPayload(baseNetwork, 8, 16)},
-	"ip6 daddr": {size: 16, kind: kindAddress, family: unix.NFPROTO_IPV6, load: loadPayload(baseNetwork, 24, 16)},
+var fields = sync.OnceValue(func() map[string]field {
+	return map[string]field{
+		"ip saddr":  {size: 4, kind: kindAddress, family: unix.NFPROTO_IPV4, load: loadPayload(baseNetwork, 12, 4)},
+		"ip daddr":  {size: 4, kind: kindAddress, family: unix.NFPROTO_IPV4, load: loadPayload(baseNetwork, 16, 4)},
+		"ip6 saddr": {size: 16, kind: kindAddress, family: unix.NFPROTO_IPV6, load: loadPayload(baseNetwork, 8, 16)},
+		"ip6 daddr": {size: 16, kind: kindAddress, family: unix.NFPROTO_IPV6, load: loadPayload(baseNetwork, 24, 16)},
 
-	"th sport":   {size: 2, kind: kindPort, load: loadPayload(baseTransport, 0, 2)},
-	"th dport":   {size: 2, kind: kindPort, load: loadPayload(baseTransport, 2, 2)},
-	"tcp dport":  {size: 2, kind: kindPort, needs: unix.IPPROTO_TCP, load: loadPayload(baseTransport, 2, 2)},
-	"udp dport":  {size: 2, kind: kindPort, needs: unix.IPPROTO_UDP, load: loadPayload(baseTransport, 2, 2)},
-	"sctp dport": {size: 2, kind: kindPort, needs: unix.IPPROTO_SCTP, load: loadPayload(baseTransport, 2, 2)},
-	"tcp flags":  {size: 1, kind: kindBits, needs: unix.IPPROTO_TCP, load: loadPayload(baseTransport, 13, 1)},
+		"th sport":   {size: 2, kind: kindPort, load: loadPayload(baseTransport, 0, 2)},
+		"th dport":   {size: 2, kind: kindPort, load: loadPayload(baseTransport, 2, 2)},
+		"tcp dport":  {size: 2, kind: kindPort, needs: unix.IPPROTO_TCP, load: loadPayload(baseTransport, 2, 2)},
+		"udp dport":  {size: 2, kind: kindPort, needs: unix.IPPROTO_UDP, load: loadPayload(baseTransport, 2, 2)},
+		"sctp dport": {size: 2, kind: kindPort, needs: unix.IPPROTO_SCTP, load: loadPayload(baseTransport, 2, 2)},
+		"tcp flags":  {size: 1, kind: kindBits, needs: unix.IPPROTO_TCP, load: loadPayload(baseTransport, 13, 1)},
 
-	"meta l4proto": {size: 1, kind: kindProtocol, load: loadMeta(metaL4Proto)},
-	"meta nfproto": {size: 1, kind: kindFamily, load: loadMeta(metaNFProto)},
-	"meta mark":    {size: 4, load: loadMeta(metaMark)},
-	"iif":          {size: 4, load: loadMeta(metaIIF)},
-	"oif":          {size: 4, load: loadMeta(metaOIF)},
-	"iifgroup":     {size: 4, load: loadMeta(metaIIFGroup)},
-	"oifgroup":     {size: 4, load: loadMeta(metaOIFGroup)},
+		"meta l4proto": {size: 1, kind: kindProtocol, load: loadMeta(metaL4Proto)},
+		"meta nfproto": {size: 1, kind: kindFamily, load: loadMeta(metaNFProto)},
+		"meta mark":    {size: 4, load: loadMeta(metaMark)},
+		"iif":          {size: 4, load: loadMeta(metaIIF)},
+		"oif":          {size: 4, load: loadMeta(metaOIF)},
+		"iifgroup":     {size: 4, load: loadMeta(metaIIFGroup)},
+		"oifgroup":     {size: 4, load: loadMeta(metaOIFGroup)},
 
-	"ct state":              {size: 4, kind: kindBits, load: loadCT(ctState)},
-	"ct status":             {size: 4, kind: kindBits, load: loadCT(ctStatus)},
-	"ct mark":               {size: 4, load: loadCT(ctMark)},
-	"ct original ip daddr":  {size: 4, kind: kindAddress, load: loadOriginal(ctDstIP)},
-	"ct original ip6 daddr": {size: 16, kind: kindAddress, load: loadOriginal(ctDstIP6)},
-	"ct original proto-dst": {size: 2, kind: kindPort, load: loadOriginal(ctProtoDst)},
+		"ct state":              {size: 4, kind: kindBits, load: loadCT(ctState)},
+		"ct status":             {size: 4, kind: kindBits, load: loadCT(ctStatus)},
+		"ct mark":               {size: 4, load: loadCT(ctMark)},
+		"ct original ip daddr":  {size: 4, kind: kindAddress, load: loadOriginal(ctDstIP)},
+		"ct original ip6 daddr": {size: 16, kind: kindAddress, load: loadOriginal(ctDstIP6)},
+		"ct original proto-dst": {size: 2, kind: kindPort, load: loadOriginal(ctProtoDst)},
 
-	"fib daddr type":      {size: 4, kind: kindAddressType, load: func(r register) expression { return fib(r, fibType, fibDestination) }},
-	"fib saddr type":      {size: 4, kind: kindAddressType, load: func(r register) expression { return fib(r, fibType, fibSource) }},
-	"fib saddr . iif oif": {size: 4, load: func(r register) expression { return fib(r, fibOIF, fibSource|fibIIF) }},
-}
+		"fib daddr type":      {size: 4, kind: kindAddressType, load: func(r register) expression { return fib(r, fibType, fibDestination) }},
+		"fib saddr type":      {size: 4, kind: kindAddressType, load: func(r register) expression { return fib(r, fibType, fibSource) }},
+		"fib saddr . iif oif": {size: 4, load: func(r register) expression { return fib(r, fibOIF, fibSource|fibIIF) }},
+	}
+})
 
 // longest is how many words the longest of them has.
 const longest = 5
@@ -165,7 +170,7 @@ func (f field) address(s string) (value, bits []byte, err error) {
 func (f field) anyOf(s string) (value, mask []byte, err error) {
 	var all uint32
 	for _, name := range strings.Split(s, ",") {
-		bit, known := bits[name]
+		bit, known := bits()[name]
 		if !known {
 			return nil, nil, fmt.Errorf("%q is no bit that is known here", name)
 		}

@@ -119,9 +119,23 @@ func (c *Conn) read(id ID) (*found, error) {
 	)
 }
 
-// Chain reports whether a chain is there, and holds just these rules.
+// chainReadings is how often a chain is read while others write: where dozens of
+// attachments come and go, one of a few readings is interrupted.
+const chainReadings = 100
+
+// Chain reports whether a chain is there, and holds just these rules. It fails with
+// [ErrInterrupted] only where somebody writes without a pause.
 // Equivalent to: `nft list chain FAMILY TABLE NAME`.
 func (c *Conn) Chain(id ID, want Chain) (there, right bool, err error) {
+	for range chainReadings {
+		if there, right, err = c.readChain(id, want); !errors.Is(err, ErrInterrupted) {
+			break
+		}
+	}
+	return there, right, err
+}
+
+func (c *Conn) readChain(id ID, want Chain) (there, right bool, err error) {
 	if there, err = c.HasChain(id, want.Name); err != nil || !there {
 		return false, false, err
 	}

@@ -114,6 +114,13 @@ func (j *job) attach(ctx context.Context) (_ *addresses.Lease, _ *attachment.Rec
 		defer settle()
 		return errors.Join(removed(err), j.open(*record), j.unshare(*record))
 	})
+	if !record.Ports.IsZero() {
+		release, err := j.ports.Hold()
+		if err != nil {
+			return nil, nil, cni.Wrap(cni.CodeKernel, err, needNftables)
+		}
+		defer release()
+	}
 	if err := j.share(*record); err != nil {
 		return nil, nil, err
 	}

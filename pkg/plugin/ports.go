@@ -32,6 +32,9 @@ func portsOf(r attachment.Record) ports.Pod {
 // attached reports whether some pod has the address on this node.
 func (j *job) attached(address netip.Addr) (bool, error) { return j.kernel.LeadsToPod(address) }
 
+// needNftables is the hint where the kernel does not let a pod have its ports.
+const needNftables = "the pod has ports of the node, which need nftables"
+
 // givePorts gives the pod its ports.
 func (j *job) givePorts(ctx context.Context, record attachment.Record) error {
 	if record.Ports.IsZero() {
@@ -51,7 +54,7 @@ func (j *job) givePorts(ctx context.Context, record attachment.Record) error {
 	case errors.Is(err, errTooLong):
 		return cni.Fail(cni.CodeTryAgain, fmt.Sprintf("other processes have held %s for %s", j.ports.Lock, lockTimeout), "find them with fuser or lsof")
 	case err != nil:
-		return cni.Wrap(cni.CodeKernel, err, "the pod has ports of the node, which need nftables")
+		return cni.Wrap(cni.CodeKernel, err, needNftables)
 	}
 	if err := j.endStale(record); err != nil {
 		// As good as what portmap does: the pod is attached.

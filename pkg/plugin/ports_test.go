@@ -2,9 +2,6 @@ package plugin
 
 import (
 	"fmt"
-	"github.com/flatnet-cni/flatnet/pkg/attachment"
-	"github.com/flatnet-cni/flatnet/pkg/cni"
-	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/pkg/attachment"
+	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
@@ -393,7 +393,8 @@ func TestHostPortsThatAreTaken(t *testing.T) {
 	p.checkNothingLeft("DEL")
 }
 
-// Of many at once that want one port one gets it, and all that want others get theirs.
+// Of many at once that want one port one gets it, and all that want others get theirs,
+// with their rates. When those that got it go, the others get it while they go.
 func TestHostPortsOfManyAtOnce(t *testing.T) {
 	p := newPortStage(t)
 	const pods = 64
@@ -403,25 +404,55 @@ func TestHostPortsOfManyAtOnce(t *testing.T) {
 	}
 	last := p.lab.Pod("last")
 	p.addPorts("last", last, withPorts("1:80"))
+	// Two want each of the ports: one of all addresses, one of a single one.
+	add := func(i int) error {
+		port := fmt.Sprintf("%d:80", 20000+i/2)
+		if i%2 == 1 {
+			port = "172.30.5.1:" + port
+		}
+		config := also(both, withPorts(port, fmt.Sprintf("%d:80", 30000+i)))
+		c := call{verb: "ADD", container: fmt.Sprint("p", i), netns: spaces[i].Path, config: config}
+		result, err := p.run(c)
+		if err != nil {
+			return err
+		}
+		c.verb, c.config = "CHECK", also(config, map[string]any{"prevResult": result})
+		if _, err := p.run(c); err != nil {
+			t.Errorf("p%d: CHECK: %v", i, err)
+		}
+		return nil
+	}
 	errs := make([]error, pods)
 	var group sync.WaitGroup
 	for i := range spaces {
+		group.Go(func() { errs[i] = add(i) })
+	}
+	group.Wait()
+	isTaken := func(err error) bool { return err != nil && strings.Contains(err.Error(), "is taken by") }
+	for i := 0; i < pods; i += 2 {
+		winner, loser := i, i+1
+		if errs[winner] != nil {
+			winner, loser = loser, winner
+		}
+		if errs[winner] != nil || !isTaken(errs[loser]) {
+			t.Fatalf("port %d: %v, %v", 20000+i/2, errs[i], errs[i+1])
+		}
+		group.Go(func() { p.mustDel(fmt.Sprint("p", winner), spaces[winner].Path) })
 		group.Go(func() {
-			// Two want each of the ports: one of all addresses, one of a single one.
-			port := fmt.Sprintf("%d:80", 20000+i/2)
-			if i%2 == 1 {
-				port = "172.30.5.1:" + port
+			_, err := pace.Await(pace.Far(), func() error {
+				err := add(loser)
+				if err != nil && !isTaken(err) {
+					t.Errorf("p%d: %v", loser, err)
+				}
+				return err
+			})
+			if err != nil {
+				t.Errorf("p%d does not get the port that p%d gave back: %v", loser, winner, err)
 			}
-			_, errs[i] = p.run(call{verb: "ADD", container: fmt.Sprint("p", i), netns: spaces[i].Path, config: withPorts(port, fmt.Sprintf("%d:80", 30000+i))})
 		})
 	}
 	group.Wait()
-	for i := 0; i < pods; i += 2 {
-		if (errs[i] == nil) == (errs[i+1] == nil) {
-			t.Errorf("port %d: %v, %v", 20000+i/2, errs[i], errs[i+1])
-		}
-	}
-	for i := range spaces {
+	for i := range spaces { // those of one half once more
 		group.Go(func() { p.mustDel(fmt.Sprint("p", i), spaces[i].Path) })
 	}
 	group.Wait()

@@ -20,7 +20,7 @@ func lacks(p requirements.Part) bool {
 	return requirements.Check(requirements.Running{}, p).Lacks(p)
 }
 
-// parts are those that every pod of the network needs.
+// parts are those that the pod needs, or every pod of the network.
 func (j *job) parts() []requirements.Part {
 	parts := []requirements.Part{requirements.Pods}
 	for _, ipv6 := range j.poolFamilies() {
@@ -30,6 +30,14 @@ func (j *job) parts() []requirements.Part {
 	}
 	if j.config.IPMasq {
 		parts = append(parts, requirements.IPMasq)
+	}
+	if !j.config.Ports.IsZero() {
+		parts = append(parts, requirements.HostPorts)
+	}
+	if b := j.config.Bandwidth; b != nil && len(b.Shaped)+len(b.Unshaped) > 0 {
+		parts = append(parts, requirements.NetworkRates)
+	} else if b != nil {
+		parts = append(parts, requirements.Rates)
 	}
 	return parts
 }

@@ -63,7 +63,7 @@ func (j *job) makeAll(record attachment.Record) error {
 	}
 	if !record.Ports.IsZero() {
 		if err := j.ports.Make(); err != nil {
-			return cni.Wrap(cni.CodeKernel, err, "the pod has ports of the node, which need nftables")
+			return cni.Wrap(cni.CodeKernel, err, needNftables)
 		}
 	}
 	return j.shut(record)

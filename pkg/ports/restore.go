@@ -128,7 +128,9 @@ func (t *Table) Restore(ctx context.Context, pods []Pod) (done Restored, err err
 		if there, err := c.HasChain(ID, guardName); err != nil || !there && !wanted(pods) {
 			return err
 		}
-		if damage := checkChains(c); damage != nil {
+		if damage := checkChains(c); errors.Is(damage, nft.ErrInterrupted) {
+			return nil // what interrupts it brings the next look
+		} else if damage != nil {
 			if err := t.make(c); err != nil {
 				return err
 			}

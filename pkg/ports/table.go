@@ -30,15 +30,41 @@ type Table struct {
 	// Step is called before every change, with its name; an error takes the
 	// place of the change. Tests make changes fail with it.
 	Step func(operation string) error
+
+	held *nft.Conn
+}
+
+// Hold keeps one socket for Present, Make and Add until release is called. To close one
+// waits for what others are removing at that moment, so who does all three on a busy
+// node is best off with one.
+func (t *Table) Hold() (release func(), err error) {
+	if t.held, err = nft.Open(); err != nil {
+		return nil, err
+	}
+	return func() {
+		t.held.Close()
+		t.held = nil
+	}, nil
+}
+
+// open returns the socket that is held, or a new one.
+func (t *Table) open() (c *nft.Conn, done func(), err error) {
+	if t.held != nil {
+		return t.held, func() {}, nil
+	}
+	if c, err = nft.Open(); err != nil {
+		return nil, nil, err
+	}
+	return c, c.Close, nil
 }
 
 // Present reports whether the table is there.
 func (t *Table) Present() (bool, error) {
-	c, err := nft.Open()
+	c, done, err := t.open()
 	if err != nil {
 		return false, err
 	}
-	defer c.Close()
+	defer done()
 	there, err := c.HasChain(ID, guardName)
 	if err != nil {
 		return false, fmt.Errorf("looking for nftables table %s: %w", ID, err)
@@ -48,11 +74,11 @@ func (t *Table) Present() (bool, error) {
 
 // Make makes the table with its rules, and keeps what is there of both.
 func (t *Table) Make() error {
-	c, err := nft.Open()
+	c, done, err := t.open()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer done()
 	return t.make(c)
 }
 
@@ -71,11 +97,11 @@ func (t *Table) Add(ctx context.Context, pod Pod) error {
 	if len(wanted) == 0 {
 		return nil
 	}
-	c, err := nft.Open()
+	c, done, err := t.open()
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer done()
 	return t.locked(ctx, func() error {
 		err := t.add(c, wanted)
 		if errors.Is(err, unix.ENOENT) {
@@ -95,9 +121,10 @@ func (t *Table) Add(ctx context.Context, pod Pod) error {
 const attempts = 10
 
 func (t *Table) add(c *nft.Conn, wanted []entry) (err error) {
+	clash := false
 	for range attempts {
 		var leftover []entry
-		if leftover, err = t.inTheWay(c, wanted); err == nil {
+		if leftover, err = t.inTheWay(c, wanted, clash); err == nil {
 			changes := &nft.Transaction{}
 			for _, s := range sets() {
 				changes.DeleteElements(ID, s, in(s, leftover))
@@ -107,8 +134,11 @@ func (t *Table) add(c *nft.Conn, wanted []entry) (err error) {
 			}
 			err = t.run(c, "add ports", changes)
 		}
-		// A key with another value: it has come since it was looked at.
-		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, nft.ErrInterrupted) && !(errors.Is(err, unix.ENOENT) && len(leftover) > 0) {
+		// A key that is there with another value. Nearly always it is free, so it is
+		// looked at only now.
+		clashed := errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY)
+		clash = clash || clashed
+		if !clashed && !errors.Is(err, nft.ErrInterrupted) && !(errors.Is(err, unix.ENOENT) && len(leftover) > 0) {
 			return err
 		}
 	}
@@ -116,8 +146,10 @@ func (t *Table) add(c *nft.Conn, wanted []entry) (err error) {
 }
 
 // inTheWay returns the elements that have to go before others can come, all of which
-// lead to pods that are gone. It fails with a [Conflict] where a pod is not.
-func (t *Table) inTheWay(c *nft.Conn, wanted []entry) (leftover []entry, err error) {
+// lead to pods that are gone. It fails with a [Conflict] where a pod is not. Without keys
+// the wanted elements' own keys are not looked at: the kernel refuses them where they lead
+// elsewhere.
+func (t *Table) inTheWay(c *nft.Conn, wanted []entry, keys bool) (leftover []entry, err error) {
 	singles := map[family]func() ([]nft.Element, error){}
 	for _, f := range families {
 		singles[f] = sync.OnceValues(func() ([]nft.Element, error) { return elements(c, f.one()) })
@@ -126,7 +158,7 @@ func (t *Table) inTheWay(c *nft.Conn, wanted []entry) (leftover []entry, err err
 		if !w.isMapping() {
 			continue
 		}
-		found, err := overlapping(c, w, singles[w.in])
+		found, err := overlapping(c, w, keys, singles[w.in])
 		if err != nil {
 			return nil, err
 		}
@@ -152,7 +184,7 @@ func (t *Table) inTheWay(c *nft.Conn, wanted []entry) (leftover []entry, err err
 
 // overlapping returns the elements that a packet could mean as well. singles are those of
 // the family's map for single addresses.
-func overlapping(c *nft.Conn, w entry, singles func() ([]nft.Element, error)) (found []entry, err error) {
+func overlapping(c *nft.Conn, w entry, key bool, singles func() ([]nft.Element, error)) (found []entry, err error) {
 	m := w.mapping
 	get := func(s nft.Set, key string) error {
 		e, is, err := c.Element(ID, s, key)
@@ -161,8 +193,10 @@ func overlapping(c *nft.Conn, w entry, singles func() ([]nft.Element, error)) (f
 		}
 		return err
 	}
-	if err := get(w.set, w.element.Key); err != nil {
-		return nil, err
+	if key {
+		if err := get(w.set, w.element.Key); err != nil {
+			return nil, err
+		}
 	}
 	if !m.allOf(bool(w.in)) {
 		return found, get(w.in.any(), string(nft.Key(nil).Protocol(protocols[m.Protocol]).Port(m.HostPort)))

@@ -31,6 +31,9 @@ const (
 	Services     Part = "Services"
 	Services6    Part = "Services in IPv6"
 	Policies     Part = "policies"
+	HostPorts    Part = "host ports"        // ports of the node that lead to pods
+	Rates        Part = "rates"             // that pods' interfaces are held to
+	NetworkRates Part = "rates of networks" // the same, for some of the traffic
 	Forgetting   Part = "conntrack entries" // of pods that are gone
 )
 
@@ -57,6 +60,12 @@ func without(p Part) string {
 		return "pods can send from IPv6 addresses that are not theirs"
 	case Services, Services6:
 		return "flatnetd balances no Services"
+	case HostPorts:
+		return "pods with ports of the node are refused"
+	case Rates:
+		return "pods with a rate are refused"
+	case NetworkRates:
+		return "pods with a rate and shapedSubnets or unshapedSubnets are refused"
 	case Forgetting:
 		return "a pod can meet the connections of an earlier holder of its address"
 	}

@@ -31,7 +31,7 @@ func (f fake) Probe(all []Feature) []error {
 }
 
 func TestWhatIsMissingIsSaid(t *testing.T) {
-	agent := []Part{Pods, IPv6, Overlay, OverlayNodes, Masquerade, Guard4, Guard6, Forgetting}
+	agent := []Part{Pods, IPv6, Overlay, OverlayNodes, Masquerade, Guard4, Guard6, Forgetting, HostPorts, Rates}
 	for _, c := range []struct {
 		name  string
 		lacks []string
@@ -48,11 +48,20 @@ kernel 6.1.0-9: IPv6 (ipv6) is missing: pods get no IPv6 addresses from flatnetd
 	boot without ipv6.disable=1, with a kernel that has CONFIG_IPV6, or use no IPv6 podCIDRs`},
 		// One sentence, not one for each thing that is beneath it.
 		{"nf_tables", []string{"nf_tables", "nft_masq", "nft_fib_ipv6"}, append(agent, IPMasq, Services), `
-kernel 6.1.0-9: nf_tables is missing: what pods send out of the cluster keeps their addresses; pods can send from IPv4 addresses that are not theirs where net.ipv4.conf.all.rp_filter is 2; pods can send from IPv6 addresses that are not theirs; pods with ipMasq are refused; flatnetd balances no Services
+kernel 6.1.0-9: nf_tables is missing: what pods send out of the cluster keeps their addresses; pods can send from IPv4 addresses that are not theirs where net.ipv4.conf.all.rp_filter is 2; pods can send from IPv6 addresses that are not theirs; pods with ports of the node are refused; pods with ipMasq are refused; flatnetd balances no Services
 	` + "`modprobe nf_tables` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_NF_TABLES"},
 		{"fib", []string{"nft_fib_ipv6"}, agent, `
 kernel 6.1.0-9: nftables' fib for IPv6 (nft_fib_ipv6) is missing: pods can send from IPv6 addresses that are not theirs
 	` + "`modprobe nft_fib_ipv6` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_NFT_FIB_IPV6"},
+		{"host ports", []string{"nft_nat"}, agent, `
+kernel 6.1.0-9: nftables' dnat (nft_nat) is missing: pods with ports of the node are refused
+	` + "`modprobe nft_nat` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_NFT_NAT"},
+		{"rates", []string{"sch_tbf", "sch_htb", "cls_u32"}, agent, `
+kernel 6.1.0-9: token buckets (sch_tbf) is missing: pods with a rate are refused
+	` + "`modprobe sch_tbf` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_NET_SCH_TBF"},
+		{"rates of networks", []string{"sch_tbf", "cls_u32"}, []Part{Pods, NetworkRates}, `
+kernel 6.1.0-9: filters of traffic by address (cls_u32) is missing: pods with a rate and shapedSubnets or unshapedSubnets are refused
+	` + "`modprobe cls_u32` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_NET_CLS_U32"},
 		{"two", []string{"veth", "rules"}, agent, `
 kernel 6.1.0-9: veth is missing: no pod can be attached
 	` + "`modprobe veth` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_VETH" + `

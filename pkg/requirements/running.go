@@ -18,15 +18,18 @@ import (
 //     can have: where the kind is there, that is what the kernel complains about;
 //   - nftables' objects are sent in a batch without its end, which the kernel
 //     examines message by message, and then throws away. They are in a table
-//     that is switched off, so no packet meets them meanwhile.
+//     that is switched off, so no packet meets them meanwhile;
+//   - what queues packets is asked for without the options that it cannot be without;
+//     and what sorts them needs such a queue, so it is asked for in a network namespace
+//     of its own, which ends with the question.
 //
 // In each case the kernel loads what it is asked for, if it has a module of it.
 type Running struct {
 	// Modules is where loaded modules are directories; "" is /sys/module.
 	Modules string
-	// Brief leaves out what takes a transaction of nftables, which ends only
-	// when no packet can be using what it threw away: tens of milliseconds. Such
-	// features are taken to be there.
+	// Brief leaves out what takes a transaction of nftables or a network namespace,
+	// which end only when no packet can be using what they threw away: tens of
+	// milliseconds. Such features are taken to be there.
 	Brief bool
 }
 
@@ -59,6 +62,10 @@ func (k Running) Probe(all []Feature) []error {
 		case nftablesProbe:
 			if !k.Brief && !k.loaded(f.Module) {
 				b.add(i, p)
+			}
+		case filter:
+			if !k.Brief && !k.loaded(f.Module) {
+				results[i] = p.ask()
 			}
 		case alwaysAsked:
 			results[i] = p.ask()

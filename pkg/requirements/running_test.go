@@ -13,15 +13,19 @@ import (
 
 func TestMain(m *testing.M) { netlab.Main(m) }
 
-var everyPart = []Part{Pods, IPv6, Overlay, OverlayNodes, Masquerade, IPMasq, Guard4, Guard6, Services, Services6, Forgetting}
+var everyPart = []Part{Pods, IPv6, Overlay, OverlayNodes, Masquerade, IPMasq, Guard4, Guard6, Services, Services6, Policies, HostPorts, Rates, NetworkRates, Forgetting}
 
 // The kernel under test runs all other tests, so it has everything; and being
 // asked leaves nothing behind.
 func TestRunningKernelHasAll(t *testing.T) {
 	ns := netlab.Start(t).Namespace("node")
+	// Somebody's own queue stays, and is not in the way of a question.
+	if _, err := ns.Output("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "tbf", "rate", "1gbit", "burst", "100k", "limit", "1m"); err != nil {
+		t.Fatal(err)
+	}
 	state := func() string {
 		var all []string
-		for _, command := range []string{"ip -d link", "ip rule", "ip -6 rule", "nft list ruleset"} {
+		for _, command := range []string{"ip -d link", "ip rule", "ip -6 rule", "tc qdisc", "nft list ruleset"} {
 			out, err := ns.Output(strings.Fields(command)[0], strings.Fields(command)[1:]...)
 			if err != nil {
 				t.Fatal(err)
@@ -74,6 +78,8 @@ func TestRunningKernelLacksTheImpossible(t *testing.T) {
 		{Name: "a subsystem", probe: subsystem{14, 0}},
 		{Name: "an expression", probe: expression{of: unix.NFPROTO_IPV4, code: &expr.Socket{Key: 99, Register: 1}}},
 		{Name: "a family of chains", probe: natChain{7}}, // of bridges
+		{Name: "a kind of queue", probe: queue("flatnetnone")},
+		{Name: "a kind of filter", probe: filter("flatnetnone")},
 		{Name: "the future", Since: Version{999, 0}},
 	}
 	err := ns.Do(func() error {

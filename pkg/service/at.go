@@ -6,6 +6,13 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
+// Watcher returns what calls changed when anybody has written to the tables of Services,
+// flatnetd's own controller included, and when that may have happened unseen; changed
+// must not wait.
+func Watcher(changed func()) nft.Listener {
+	return &nft.Watcher{Tables: []nft.ID{ipv4.table(), ipv6.table()}, Own: func() uint32 { return 0 }, Changed: changed}
+}
+
 // At returns the name of the Service that has an address, protocol and port in the
 // kernel's tables; "" where none has.
 // Equivalent to: `nft get element ip flatnet-services services { ADDRESS . PROTOCOL . PORT }`.

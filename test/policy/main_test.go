@@ -24,13 +24,14 @@ func TestMain(m *testing.M) { cluster.Main(m) }
 type site struct {
 	*cluster.Cluster
 	t       *testing.T
+	segment *cluster.Subnet
 	objects string // the directory
 }
 
 func newSite(t *testing.T, f cluster.Families, nodes int, flags ...string) *site {
 	t.Helper()
 	s := &site{Cluster: cluster.Start(t), t: t}
-	s.OneSegment(f, nodes)
+	s.segment = s.OneSegment(f, nodes)
 	s.objects = filepath.Join(s.Directory, "objects")
 	must(t, os.Mkdir(s.objects, 0o700))
 	s.WriteNodes()
@@ -154,15 +155,18 @@ func (s *site) reached(what string, from *netlab.Namespace, to *cluster.Pod, por
 func (s *site) refused(what string, from *netlab.Namespace, to *cluster.Pod, port uint16) {
 	s.t.Helper()
 	for _, a := range to.Addresses {
-		s.Eventually(fmt.Sprintf("%s: %s does not reach %s", what, from.Name, a), func() error {
-			err := tries(from, a, port, unanswered)
-			var timeout net.Error
-			if errors.As(err, &timeout) && timeout.Timeout() {
-				return nil
-			}
-			return fmt.Errorf("it connects, or is told so: %v", err)
-		})
+		s.Eventually(fmt.Sprintf("%s: %s does not reach %s", what, from.Name, a), func() error { return silent(from, a, port) })
 	}
+}
+
+// silent fails unless nobody answers.
+func silent(from *netlab.Namespace, to netip.Addr, port uint16) error {
+	err := tries(from, to, port, unanswered)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return nil
+	}
+	return fmt.Errorf("it connects, or is told so: %v", err)
 }
 
 func must(t *testing.T, err error) {

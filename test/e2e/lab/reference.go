@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/e2e/kube"
 	"github.com/flatnet-cni/flatnet/test/e2e/underlay"
+	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 // installReference gives every node the plugins that flatnet is compared with,
@@ -37,6 +41,9 @@ func (l *Lab) installReference(ctx context.Context) error {
 				}
 			}
 		}
+		if err := l.AddPortmap(m.Name); err != nil {
+			return err
+		}
 		script := "sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 && cat > " + kube.ConfDir + "/10-reference.conflist"
 		cmd, err := l.Command(m.Name, "sh", "-c", script)
 		if err != nil {
@@ -49,6 +56,39 @@ func (l *Lab) installReference(ctx context.Context) error {
 	}
 	l.say("ptp, host-local and static routes are on all nodes")
 	return nil
+}
+
+// portmap is that plugin on a node.
+var portmap = path.Join(kube.BinDir, "portmap")
+
+// AddPortmap puts the plugin portmap on a node, for [ReferenceConflist]: nodes of
+// flatnet's have none.
+func (l *Lab) AddPortmap(node string) error {
+	plugins, err := reference.Plugins()
+	if err != nil {
+		return err
+	}
+	program, err := os.Open(filepath.Join(plugins, "portmap"))
+	if err != nil {
+		return fmt.Errorf("reading portmap: %w", err)
+	}
+	defer program.Close()
+	// The rename is atomic, so that nobody executes half of it.
+	cmd, err := l.Command(node, "sh", "-c", fmt.Sprintf("cat > %[1]s.new && chmod 755 %[1]s.new && mv %[1]s.new %[1]s", portmap))
+	if err != nil {
+		return err
+	}
+	cmd.Stdin = program
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("putting portmap on %s: %w: %s", node, err, output)
+	}
+	return nil
+}
+
+// RemovePortmap takes it away again, if it is there.
+func (l *Lab) RemovePortmap(node string) error {
+	_, err := l.Output(node, "rm", "-f", portmap)
+	return err
 }
 
 // PodCIDRs are those that the cluster has given to a node, IPv4 first; it waits

@@ -107,8 +107,9 @@ func (l *Lab) machines(context.Context) error {
 			return err
 		}
 		spec.Kept = []string{filepath.Join(l.Repository, "bin")} // the repository may be in /tmp
-		// What nodes of kind have. Without loopback, containerd 1.6 starts no pod.
-		for _, name := range []string{"host-local", "loopback", "portmap", "ptp"} {
+		// What nodes of kind have, but portmap: flatnet gives host ports without it, and a
+		// node that has none shows that. Without loopback, containerd 1.6 starts no pod.
+		for _, name := range []string{"host-local", "loopback", "ptp"} {
 			spec.Copies[filepath.Join(kube.BinDir, name)] = filepath.Join(plugins, name)
 		}
 		if m.ControlPlane {

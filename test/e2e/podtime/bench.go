@@ -68,7 +68,7 @@ func (b *bench) clean() error {
 	_, err := b.node.lab.Kubectl("delete", "namespace", b.namespace, "--timeout=3m")
 	err = errors.Join(err, b.forgotten(ctx))
 	_, rmErr := b.node.lab.Output(b.node.name, "rm", "-f", referenceFile)
-	return errors.Join(err, rmErr)
+	return errors.Join(err, rmErr, b.node.lab.RemovePortmap(b.node.name))
 }
 
 // quietLimit is how long a turn waits for others to end their work.

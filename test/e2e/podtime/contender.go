@@ -47,6 +47,9 @@ func contenders(c plan.Cluster) []contender {
 func (b *bench) use(ctx context.Context, c contender) error {
 	script := "rm -f " + referenceFile
 	if c.conflist != "" {
+		if err := b.node.lab.AddPortmap(b.node.name); err != nil {
+			return err
+		}
 		// The rename is atomic, so that containerd never reads half of it.
 		script = "cat > /tmp/reference && mv /tmp/reference " + referenceFile
 	}

@@ -1,4 +1,7 @@
-package attachment
+// Package records tells of attachments' records as they come and go. It is apart from
+// package attachment because the plugin, which is started anew for every verb, has no
+// use for it, nor for what it watches with.
+package records
 
 import (
 	"context"
@@ -10,9 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/flatnet-cni/flatnet/pkg/attachment"
 )
 
 // errRemoved says that somebody has removed the directory.
@@ -22,40 +26,40 @@ var errRemoved = errors.New("it was removed")
 // removed, until ctx ends. A record is read when it changes and no other time: it is
 // told before the attachment that it describes can send anything. The directory is made
 // where it is not there.
-func (d *Directory) Watch(ctx context.Context, changed func([]Record)) error {
+func Watch(ctx context.Context, d *attachment.Directory, changed func([]attachment.Record)) error {
 	for {
-		if err := d.watch(ctx, changed); !errors.Is(err, errRemoved) {
+		if err := watch(ctx, d.Path(), changed); !errors.Is(err, errRemoved) {
 			return err
 		}
 	}
 }
 
 // watch is Watch for as long as the directory is the same.
-func (d *Directory) watch(ctx context.Context, changed func([]Record)) error {
-	if err := os.MkdirAll(d.path, 0o700); err != nil {
-		return fmt.Errorf("making %s: %w", d.path, err)
+func watch(ctx context.Context, path string, changed func([]attachment.Record)) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("making %s: %w", path, err)
 	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watching %s: %w", d.path, err)
+		return fmt.Errorf("watching %s: %w", path, err)
 	}
 	defer w.Close()
-	switch err := w.Add(d.path); {
+	switch err := w.Add(path); {
 	case errors.Is(err, fs.ErrNotExist):
 		return errRemoved
 	case err != nil:
-		return fmt.Errorf("watching %s: %w", d.path, err)
+		return fmt.Errorf("watching %s: %w", path, err)
 	}
-	known := map[string]Record{}
+	known := map[string]attachment.Record{}
 	tell := func() { changed(slices.Collect(maps.Values(known))) }
 	list := func() error {
-		entries, err := os.ReadDir(d.path)
+		entries, err := os.ReadDir(path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("reading %s: %w", d.path, err)
+			return fmt.Errorf("reading %s: %w", path, err)
 		}
 		clear(known)
 		for _, e := range entries {
-			d.look(known, e.Name())
+			look(path, known, e.Name())
 		}
 		tell()
 		return nil
@@ -68,10 +72,10 @@ func (d *Directory) watch(ctx context.Context, changed func([]Record)) error {
 		case <-ctx.Done():
 			return nil
 		case e := <-w.Events:
-			if e.Name == d.path && e.Op&(fsnotify.Remove|fsnotify.Rename) != 0 {
+			if e.Name == path && e.Op&(fsnotify.Remove|fsnotify.Rename) != 0 {
 				return errRemoved
 			}
-			if e.Op != fsnotify.Chmod && d.look(known, filepath.Base(e.Name)) {
+			if e.Op != fsnotify.Chmod && look(path, known, filepath.Base(e.Name)) {
 				tell()
 			}
 		case err := <-w.Errors:
@@ -86,13 +90,13 @@ func (d *Directory) watch(ctx context.Context, changed func([]Record)) error {
 
 // look reads a record's file anew, and reports whether there is another record now. A
 // name that is not a record's yet is not looked at.
-func (d *Directory) look(known map[string]Record, name string) bool {
-	if strings.HasSuffix(name, temporaryMark) {
+func look(path string, known map[string]attachment.Record, name string) bool {
+	if attachment.IsTemporary(name) {
 		return false
 	}
 	_, before := known[name]
-	raw, err := os.ReadFile(filepath.Join(d.path, name))
-	var r Record
+	raw, err := os.ReadFile(filepath.Join(path, name))
+	var r attachment.Record
 	if err != nil || json.Unmarshal(raw, &r) != nil {
 		delete(known, name)
 		return before

@@ -1,4 +1,4 @@
-package attachment
+package records
 
 import (
 	"context"
@@ -8,19 +8,23 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/flatnet-cni/flatnet/pkg/attachment"
 )
 
 // Whoever watches is told of what is there, of what comes and of what goes.
 func TestWatch(t *testing.T) {
-	d := OpenDirectory(t.TempDir())
-	record := func(id string) Record { return Record{Key: Key{"net", id, "eth0"}, Pod: "ns/" + id} }
+	d := attachment.OpenDirectory(t.TempDir())
+	record := func(id string) attachment.Record {
+		return attachment.Record{Key: attachment.Key{Network: "net", ContainerID: id, Interface: "eth0"}, Pod: "ns/" + id}
+	}
 	if err := d.Put(record("a")); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	told, ended := make(chan string), make(chan error)
 	go func() {
-		ended <- d.Watch(ctx, func(all []Record) {
+		ended <- Watch(ctx, d, func(all []attachment.Record) {
 			var names []string
 			for _, r := range all {
 				names = append(names, r.Pod)
@@ -56,7 +60,7 @@ func TestWatch(t *testing.T) {
 	}
 	until("ns/b ns/c")
 	// Somebody removes it all, and an ADD makes it again.
-	if err := os.RemoveAll(d.path); err != nil {
+	if err := os.RemoveAll(d.Path()); err != nil {
 		t.Fatal(err)
 	}
 	until("")
@@ -80,12 +84,12 @@ func TestWatch(t *testing.T) {
 
 // A directory that is not there is made, and watched from the first record on.
 func TestWatchWithoutDirectory(t *testing.T) {
-	d := OpenDirectory(filepath.Join(t.TempDir(), "state"))
+	d := attachment.OpenDirectory(filepath.Join(t.TempDir(), "state"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	told := make(chan int)
 	go func() {
-		_ = d.Watch(ctx, func(all []Record) {
+		_ = Watch(ctx, d, func(all []attachment.Record) {
 			select {
 			case told <- len(all):
 			case <-ctx.Done():
@@ -95,7 +99,7 @@ func TestWatchWithoutDirectory(t *testing.T) {
 	if n := <-told; n != 0 {
 		t.Errorf("%d records of none", n)
 	}
-	if err := d.Put(Record{Key: Key{"net", fmt.Sprint(1), "eth0"}}); err != nil {
+	if err := d.Put(attachment.Record{Key: attachment.Key{Network: "net", ContainerID: fmt.Sprint(1), Interface: "eth0"}}); err != nil {
 		t.Fatal(err)
 	}
 	for n := range told {
