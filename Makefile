@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd
 
-.PHONY: all build test race lint bench demo fuzz clean kernels managers s390x cluster cluster-down e2e e2e-full bench-cluster
+.PHONY: all build test race lint bench demo fuzz clean kernels managers s390x cluster cluster-down e2e e2e-full bench-cluster release
 
 all: build
 
@@ -116,6 +116,12 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
 		done; \
 	done
+
+# What a release consists of, but images, into bin/release: built twice, and compared
+# bit by bit. It wants everything committed. Takes minutes, as nothing is cached the
+# second time: docs/releasing.md.
+release:
+	@$(GO) run ./test/release -version '$(VERSION)' -o bin/release
 
 clean:
 	rm -rf bin

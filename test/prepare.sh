@@ -17,6 +17,28 @@ need() {
 	PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing "$2" "$3"
 }
 
+# unpack PROGRAM PACKAGE WHAT-FOR: where installing the package would start a server.
+# Only bin/ gets the program, and no root is needed.
+unpack() {
+	if [ -x "bin/$1" ] || command -v "$1" >/dev/null 2>&1; then return; fi
+	if ! command -v apt-get >/dev/null 2>&1 || ! command -v dpkg-deb >/dev/null 2>&1; then
+		echo "prepare: missing $1, for $3; put it into bin/ or into PATH" >&2
+		return
+	fi
+	echo "prepare: unpacking $1 out of Debian's package $2 into bin/"
+	unpacked=$(mktemp -d)
+	chmod 755 "$unpacked" # apt downloads as another user
+	[ "$(id -u)" != 0 ] || apt-get update -qq >/dev/null
+	if (cd "$unpacked" && apt-get download -qq "$2" 2>/dev/null >/dev/null && dpkg-deb -x "$2"_*.deb .); then
+		mkdir -p bin
+		mv "$unpacked/usr/bin/$1" bin/
+	else
+		echo "prepare: package $2 cannot be downloaded: $1 is missing, for $3" >&2
+		[ "$(id -u)" != 0 ] || exit 1 # as where a package cannot be installed
+	fi
+	rm -rf "$unpacked"
+}
+
 packages=""
 purposes=""
 missing() {
@@ -34,6 +56,7 @@ test)
 	can_race || { missing gcc "the race detector"; missing libc6-dev "the race detector"; }
 	need nft nftables "tests that show the ruleset, and the portmap plugin behind flatnet"
 	need iptables iptables "tests with the portmap and firewall plugins behind flatnet"
+	unpack promtool prometheus "tests of alerts and of the dashboard's queries"
 	;;
 bench)
 	[ -x /usr/lib/cni/ptp ] || missing containernetworking-plugins "the plugins to compare with"

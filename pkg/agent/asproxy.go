@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -19,12 +18,11 @@ import (
 // has a registry of its own, so that what scrapes both addresses does not get anything
 // twice by two names.
 func (s *services) proxies(requests *apiwatch.Requests) []*standIn {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.asProxy.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if requests != nil {
-		registry.MustRegister(requests)
+		s.asProxy.MustRegister(requests)
 	}
-	metrics := service.NewProxyMetrics(registry, s.source.Changes, s.controller.Asked)
+	metrics := service.NewProxyMetrics(s.asProxy, s.source.Changes, s.controller.Asked)
 	ours := s.controller.Observe
 	s.controller.Observe = func(o service.Observation) {
 		ours(o)
@@ -37,7 +35,7 @@ func (s *services) proxies(requests *apiwatch.Requests) []*standIn {
 		}
 	}
 	add("services-health", s.config.ServicesHealth, s.healthAsProxy(metrics), problem.NodeHealth)
-	add("services-metrics", s.config.ServicesMetrics, s.statusAsProxy(registry), problem.ProxyMetrics)
+	add("services-metrics", s.config.ServicesMetrics, s.statusAsProxy(), problem.ProxyMetrics)
 	return all
 }
 
@@ -80,7 +78,7 @@ func (s *services) healthAsProxy(metrics *service.ProxyMetrics) http.Handler {
 const proxyMode = "nftables"
 
 // statusAsProxy answers what kube-proxy answers at its --metrics-bind-address.
-func (s *services) statusAsProxy(registry *prometheus.Registry) http.Handler {
+func (s *services) statusAsProxy() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", serveHealth(s.Do))
 	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) {
@@ -88,6 +86,6 @@ func (s *services) statusAsProxy(registry *prometheus.Registry) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		fmt.Fprint(w, proxyMode)
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.asProxy, promhttp.HandlerOpts{}))
 	return mux
 }

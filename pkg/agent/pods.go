@@ -51,7 +51,7 @@ func (f *pods) feature() feature.Feature {
 		Tables: func() (nft.Listener, error) { return masquerade.NewWatcher(f.task.Ask) },
 		Status: func(ctx context.Context) feature.Part { return f.status(ctx).part() },
 		Gauges: []feature.Gauge{{
-			Description: prometheus.NewDesc("flatnet_addresses", "Addresses of this node's pods by state: used, cooling (released, and last in the queue), free.", []string{"family", "state"}, nil),
+			Description: prometheus.NewDesc("flatnet_addresses", "Addresses of this node's pods by state: used, cooling (released, and last in the queue), free, outside (of the podCIDRs, which were changed while those pods ran).", []string{"family", "state"}, nil),
 			Read:        f.count,
 		}},
 		Repairs: []string{"pod"},

@@ -65,7 +65,7 @@ func (p *policies) feature() feature.Feature {
 		},
 		Gauges: []feature.Gauge{
 			{
-				Description: prometheus.NewDesc("flatnet_policy_source_healthy", "1 where the source of policies is up to date, else 0.", nil, nil),
+				Description: prometheus.NewDesc("flatnet_policy_source_healthy", "1 where what is known of policies, pods and namespaces is up to date, else 0.", nil, nil),
 				Read: func(_ context.Context, tell func(float64, ...string)) {
 					if p.controller != nil {
 						tell(truth(p.source.Check() == nil))

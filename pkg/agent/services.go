@@ -31,6 +31,7 @@ type services struct {
 	client  *apiwatch.Client
 	task    *feature.Task
 	metrics *prometheus.Registry
+	asProxy *prometheus.Registry // what kube-proxy's address tells
 
 	// What follows is not there where Services are not balanced.
 	controller *service.Controller
@@ -52,7 +53,7 @@ type services struct {
 const resyncsPerComparison = 5
 
 func newServices(c Config, client *apiwatch.Client, s *feature.Shared) *services {
-	f := &services{Shared: s, config: c, client: client, metrics: prometheus.NewRegistry(), first: true}
+	f := &services{Shared: s, config: c, client: client, metrics: prometheus.NewRegistry(), asProxy: prometheus.NewRegistry(), first: true}
 	f.task = &feature.Task{
 		Name: "services", Run: s.OncePlanned(f.look), Gap: 200 * time.Millisecond, Every: c.Resync,
 		Advice: "flatnetd cannot tell whether kube-proxy runs, or whether ClusterIPs have a route: look at `nft list tables` and `ip route`",
@@ -69,7 +70,7 @@ func (s *services) feature() feature.Feature {
 		Pages:   map[string]http.HandlerFunc{"/status/services": s.serve},
 		Metrics: []prometheus.Collector{s.metrics},
 		Gauges: []feature.Gauge{{
-			Description: prometheus.NewDesc("flatnet_service_source_healthy", "1 where the source of Services is up to date, else 0.", nil, nil),
+			Description: prometheus.NewDesc("flatnet_service_source_healthy", "1 where what is known of Services and EndpointSlices is up to date, else 0.", nil, nil),
 			Read: func(_ context.Context, tell func(float64, ...string)) {
 				if s.Services {
 					tell(truth(s.source.Check() == nil))

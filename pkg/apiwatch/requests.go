@@ -23,7 +23,7 @@ type Requests struct {
 func CountRequests() *Requests {
 	r := &Requests{
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "rest_client_requests_total", Help: "Requests to the API server by what it answered, or <error>.",
+			Name: "rest_client_requests_total", Help: "Requests of flatnetd as a whole to the API server, by what it answered, or <error>.",
 		}, []string{"code", "method", "host"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "rest_client_request_duration_seconds", Help: "How long the API server took to answer a request.",

@@ -35,10 +35,10 @@ func NewProxyMetrics(registry prometheus.Registerer, changes func() Changes, ask
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kubeproxy_proxy_" + path + "_total", Help: "Answers at /" + path + " by their HTTP status."}, []string{"code"})
 	}
 	m := &ProxyMetrics{
-		sync:    histogram("kubeproxy_sync_proxy_rules_duration_seconds", "How long a sync of the rules took.", syncBuckets),
+		sync:    histogram("kubeproxy_sync_proxy_rules_duration_seconds", "How long a sync of the rules took, those too that failed.", syncBuckets),
 		full:    histogram("kubeproxy_sync_full_proxy_rules_duration_seconds", "How long a sync took that compared everything.", syncBuckets),
 		partial: histogram("kubeproxy_sync_partial_proxy_rules_duration_seconds", "How long a sync took of what had changed.", syncBuckets),
-		latency: histogram("kubeproxy_network_programming_duration_seconds", "Time from the change of an endpoint, as the API says when it was, to its rule.", programmingBuckets()),
+		latency: histogram("kubeproxy_network_programming_duration_seconds", "Time from the change of an endpoint, as the API says when it was, to its rule, with the buckets of Kubernetes' objective.", programmingBuckets()),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kubeproxy_sync_proxy_rules_nftables_sync_failures_total", Help: "Syncs of the rules that failed.",
 		}),
@@ -89,8 +89,8 @@ type proxyScrape struct {
 }
 
 var (
-	proxySynced           = prometheus.NewDesc("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When a sync of the rules last succeeded.", nil, nil)
-	proxyAsked            = prometheus.NewDesc("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a sync of the rules was last asked for.", nil, nil)
+	proxySynced           = prometheus.NewDesc("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "When a sync of the rules last succeeded; not there before the first.", nil, nil)
+	proxyAsked            = prometheus.NewDesc("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "When a sync of the rules was last asked for: by a change of a Service, an EndpointSlice or the node, by somebody who touched the tables, by the clock. Much later than when one last succeeded: a sync hangs.", nil, nil)
 	proxyServices         = prometheus.NewDesc("kubeproxy_sync_proxy_rules_service_changes_total", "Changes of Services that the API server has told.", nil, nil)
 	proxyServicesPending  = prometheus.NewDesc("kubeproxy_sync_proxy_rules_service_changes_pending", "Services with changes that no sync has taken up yet.", nil, nil)
 	proxyEndpoints        = prometheus.NewDesc("kubeproxy_sync_proxy_rules_endpoint_changes_total", "Changes of EndpointSlices that the API server has told.", nil, nil)

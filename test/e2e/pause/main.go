@@ -1,4 +1,4 @@
-// Pause holds the namespaces of a pod: it does nothing until it is told to
+// Command pause holds the namespaces of a pod: it does nothing until it is told to
 // end, and buries processes where the pod shares a PID namespace.
 package main
 

@@ -1,4 +1,4 @@
-// The managers program boots a Debian with systemd in an emulated machine, lets it be
+// Command managers boots a Debian with systemd in an emulated machine, lets it be
 // a node with flatnetd and pods, and starts, restarts and reloads the programs that
 // manage the network of real nodes: what becomes of connections, new and established
 // ones, and within what time everything is right again.

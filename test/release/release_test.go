@@ -1,0 +1,201 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/flatnet-cni/flatnet/test/reference"
+)
+
+func root(t *testing.T) string {
+	t.Helper()
+	directory, err := reference.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return directory
+}
+
+func TestTarballTellsNothing(t *testing.T) {
+	at := time.Unix(1_000_000_000, 0)
+	files := []file{{"d/b", 0o755, []byte("program")}, {"d/a", 0o644, []byte("text")}}
+	first, err := tarball(at, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(files)
+	second, err := tarball(at, files)
+	if err != nil || !bytes.Equal(first, second) {
+		t.Errorf("the order of files shows in the archive, %v", err)
+	}
+	unzipped, err := gzip.NewReader(bytes.NewReader(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, listed := tar.NewReader(unzipped), ""
+	for {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, _ := io.ReadAll(archive)
+		listed += h.FileInfo().Mode().String() + " " + h.Name + " " + string(content) + "\n"
+		if !h.ModTime.Equal(at) || h.Uid != 0 || h.Gid != 0 || h.Uname != "" {
+			t.Errorf("%s is of %v, and belongs to %d %q", h.Name, h.ModTime, h.Uid, h.Uname)
+		}
+	}
+	if want := "-rw-r--r-- d/a text\n-rwxr-xr-x d/b program\n"; listed != want {
+		t.Errorf("the archive has\n%s\nwant\n%s", listed, want)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	write := func(directory, name, content string) {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(a, "same", "1")
+	write(b, "same", "1")
+	if differ, err := compare(a, b); err != nil || differ != nil {
+		t.Errorf("differ %v, %v, want none", differ, err)
+	}
+	write(a, "other", "1")
+	write(b, "other", "2")
+	write(a, "only a", "")
+	write(b, "only b", "1")
+	if differ, err := compare(a, b); err != nil || !slices.Equal(differ, []string{"only a", "only b", "other"}) {
+		t.Errorf("differ %v, %v", differ, err)
+	}
+}
+
+func TestNotes(t *testing.T) {
+	const changelog = "# Changelog\n\nSee [x](y).\n\n## [Unreleased]\n\n## [1.2.0] - 2026-12-01\n\n### Added\n\n- A [page](docs/a.md#b), [web](https://example.com)\n\n## [1.1.0]\n\n- Old\n"
+	got, err := notesOf(changelog, "v1.2.0")
+	if want := "### Added\n\n- A [page](https://github.com/flatnet-cni/flatnet/blob/v1.2.0/docs/a.md#b), [web](https://example.com)\n"; err != nil || got != want {
+		t.Errorf("notes %q, %v, want %q", got, err, want)
+	}
+	if got, err := notesOf(changelog, "1.1.0"); err != nil || got != "- Old\n" {
+		t.Errorf("the last section is %q, %v", got, err)
+	}
+	for version, want := range map[string]string{"v1.3.0": "no section [1.3.0]", "Unreleased": "says nothing"} {
+		if _, err := notesOf(changelog, version); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("notes of %s: %v, want %q", version, err, want)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(root(t), "CHANGELOG.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := notesOf(string(text), "Unreleased"); err != nil {
+		t.Error(err)
+	}
+}
+
+// The one file and the archive have the version's image, and nothing else is different from deploy/.
+func TestManifests(t *testing.T) {
+	b := build{source: source{directory: root(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
+	if err := b.manifests(); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := os.ReadFile(filepath.Join(b.out, "flatnet-v9.8.7.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(plain, []byte("image: ghcr.io/flatnet-cni/flatnet:v9.8.7\n")) || bytes.Contains(plain, []byte(latest)) {
+		t.Error("flatnet-v9.8.7.yaml has not the image of v9.8.7")
+	}
+	if err := b.sums(); err != nil {
+		t.Fatal(err)
+	}
+	sums, err := os.ReadFile(filepath.Join(b.out, sumsName))
+	if err != nil || !regexp.MustCompile(`^[0-9a-f]{64}  flatnet-v9\.8\.7-manifests\.tar\.gz\n[0-9a-f]{64}  flatnet-v9\.8\.7\.yaml\n$`).Match(sums) {
+		t.Errorf("sums are %s, %v", sums, err)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	for version, valid := range map[string]bool{"v1.2.3": true, "v1.2.3-rc.1": true, "1a3cf2a-dirty": true, "": false, "v1/2": false, "-x": false, "v1 2": false} {
+		if err := checkVersion(version); (err == nil) != valid {
+			t.Errorf("version %q: %v", version, err)
+		}
+	}
+	if toolchain, err := toolchainOf(filepath.Join(root(t), "deploy", "image", "Dockerfile")); err != nil || !regexp.MustCompile(`^go1\.\d+\.\d+$`).MatchString(toolchain) {
+		t.Errorf("the toolchain is %q, %v", toolchain, err)
+	}
+}
+
+// The binaries of the release are built by the words that the image's are.
+func TestImageIsBuiltLikewise(t *testing.T) {
+	dockerfile, err := os.ReadFile(filepath.Join(root(t), "deploy", "image", "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, words := range []string{"go build -trimpath -buildvcs=false", `-ldflags "-s -w -X main.version=$VERSION"`, "CGO_ENABLED=0"} {
+		if !bytes.Contains(dockerfile, []byte(words)) {
+			t.Errorf("the Dockerfile does not build with %s", words)
+		}
+	}
+	if strings.Contains(string(dockerfile), "for binary in flatnetd flatnet flatnet-ipam;") != (len(binaries()) == 3) {
+		t.Error("the Dockerfile builds other binaries")
+	}
+}
+
+// What others make runs in the workflow by its content alone, and nothing may more than
+// it needs.
+func TestWorkflow(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root(t), ".github", "workflows", "release.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w struct {
+		Env         map[string]string `json:"env"`
+		Permissions map[string]string `json:"permissions"`
+		Jobs        map[string]struct {
+			Permissions map[string]string `json:"permissions"`
+			Steps       []struct {
+				Uses string         `json:"uses"`
+				With map[string]any `json:"with"`
+			} `json:"steps"`
+		} `json:"jobs"`
+	}
+	if err := yaml.Unmarshal(text, &w); err != nil {
+		t.Fatal(err)
+	}
+	if w.Env["IMAGE"] != image || len(w.Permissions) != 1 || w.Permissions["contents"] != "read" {
+		t.Errorf("the image is %q and everybody has the permissions %v", w.Env["IMAGE"], w.Permissions)
+	}
+	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40}$`)
+	for name, job := range w.Jobs {
+		for _, s := range job.Steps {
+			if s.Uses != "" && !pinned.MatchString(s.Uses) {
+				t.Errorf("job %s uses %s, by a name that its owner can change", name, s.Uses)
+			}
+			if strings.HasPrefix(s.Uses, "actions/checkout@") && s.With["persist-credentials"] != false {
+				t.Errorf("job %s keeps the token in its checkout", name)
+			}
+		}
+		for _, right := range []string{"packages", "contents"} {
+			writes := map[string][]string{"packages": {"image", "sign"}, "contents": {"publish"}}[right]
+			if (job.Permissions[right] == "write") != slices.Contains(writes, name) {
+				t.Errorf("job %s has %s: %q", name, right, job.Permissions[right])
+			}
+		}
+	}
+}
