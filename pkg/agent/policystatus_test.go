@@ -61,6 +61,12 @@ func TestExplanationForPeople(t *testing.T) {
 				"  10.244.1.2 is closed by nftables table inet flatnet-closed, in one direction or both, until the rules of its pod are in place\n" +
 				"  the kernel's rules were compared with this: they are the same\n",
 		},
+		{
+			&policy.InKernel{Evicted: []netip.Addr{web}},
+			head + " by the policies, BUT AN ADDRESS IS SOMEBODY ELSE'S NOW" + rest +
+				"  10.244.1.2 was given to somebody new, of whom the rules do not know yet: no policy's selector takes it\n" +
+				"  the kernel's rules were compared with this: they are the same\n",
+		},
 		{&policy.InKernel{Failure: "no answer"}, head + rest + "  whether the kernel has these rules is not known: no answer\n"},
 	} {
 		e.Kernel = c.kernel
