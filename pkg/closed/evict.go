@@ -43,8 +43,12 @@ func (t *Table) Begin(addresses []netip.Addr, ingress, egress bool) error {
 		both := &nft.Transaction{}
 		addClosed(both, addresses, ingress, egress)
 		addEvicted(both, addresses)
-		if err := t.run(c, "close", both); err == nil {
+		err := t.run(c, "close", both)
+		if err == nil {
 			return nil
+		}
+		if !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("closing %v in nftables table %s: %w", addresses, id, err)
 		}
 		if err := t.close(c, addresses, ingress, egress); err != nil {
 			return err

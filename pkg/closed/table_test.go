@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
@@ -279,7 +281,7 @@ func TestWithoutWhatIPVSNeeds(t *testing.T) {
 		table := &Table{Step: func(operation string) error {
 			if operation == "nft make closed" {
 				if tries++; tries == 1 {
-					return errors.New("the first is refused")
+					return &nft.Refusal{Doing: "adding a rule", Err: unix.ENOENT}
 				}
 			}
 			return nil
