@@ -55,6 +55,9 @@ func (g *gate) Attached() ([]policy.Attached, error) {
 // Open implements [policy.Gate].
 func (g *gate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }
 
+// Evict implements [policy.Gate].
+func (g *gate) Evict(addresses ...netip.Addr) error { return g.table.Begin(addresses, false, false) }
+
 // Refused implements [policy.Gate].
 func (g *gate) Refused() (packets [2]uint64, err error) {
 	of, err := g.table.Refused()

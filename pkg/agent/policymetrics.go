@@ -47,12 +47,11 @@ func (r refusedPackets) Collect(all chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	early, err := r.p.controller.Early(ctx)
-	if err != nil {
-		return // the next one may be answered
-	}
-	for _, d := range policy.Directions {
-		all <- prometheus.MustNewConstMetric(earlyDescription, prometheus.CounterValue, float64(early[d]), d.String())
+	// What fails may be answered the next time.
+	if early, err := r.p.controller.Early(ctx); err == nil {
+		for _, d := range policy.Directions {
+			all <- prometheus.MustNewConstMetric(earlyDescription, prometheus.CounterValue, float64(early[d]), d.String())
+		}
 	}
 	pods, err := r.p.controller.Status(ctx)
 	if err != nil {

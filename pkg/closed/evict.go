@@ -26,7 +26,8 @@ func Evicted(ipv6 bool) nft.Set {
 
 // Begin is for the addresses of a pod that is about to be attached: what the rules of
 // policies say of whoever had them before holds no longer, and they are closed in the
-// directions that are given. It is one transaction, and three where a table is missing.
+// directions that are given. It is one transaction, and another one for each table
+// that is missing.
 func (t *Table) Begin(addresses []netip.Addr, ingress, egress bool) error {
 	if len(addresses) == 0 {
 		return nil
@@ -39,20 +40,43 @@ func (t *Table) Begin(addresses []netip.Addr, ingress, egress bool) error {
 		return err
 	}
 	defer done()
-	if ingress || egress {
-		both := &nft.Transaction{}
-		addClosed(both, addresses, ingress, egress)
-		addEvicted(both, addresses)
-		if err := t.run(c, "close", both); err == nil {
-			return nil
-		}
-		if err := t.close(c, addresses, ingress, egress); err != nil {
-			return err
-		}
+	if !ingress && !egress {
+		return t.evict(c, addresses)
 	}
+	both := func(to *nft.Transaction) {
+		addEvicted(to, addresses)
+		addClosed(to, addresses, ingress, egress)
+	}
+	join := &nft.Transaction{}
+	both(join)
+	err = t.run(c, "close", join)
+	if missing(err) == id {
+		err = t.build(c, "make closed", both)
+	}
+	if missing(err) == PolicyTable { // there are no rules
+		return t.close(c, addresses, ingress, egress)
+	}
+	if err != nil {
+		return fmt.Errorf("closing %v in nftables table %s: %w", addresses, id, err)
+	}
+	return nil
+}
+
+// missing is the table of which something is not there that was to be changed; the zero
+// value where that is not why.
+func missing(err error) nft.ID {
+	var r *nft.Refusal
+	if !errors.As(err, &r) || !errors.Is(err, unix.ENOENT) {
+		return nft.ID{}
+	}
+	return r.Table
+}
+
+// evict only evicts.
+func (t *Table) evict(c *nft.Conn, addresses []netip.Addr) error {
 	evict := &nft.Transaction{}
 	addEvicted(evict, addresses)
-	err = t.run(c, "evict", evict)
+	err := t.run(c, "evict", evict)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // there are no rules
 	}

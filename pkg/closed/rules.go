@@ -107,8 +107,9 @@ func (t *Table) build(c *nft.Conn, operation string, more func(*nft.Transaction)
 			}
 		}
 		more(build)
-		if err = t.run(c, operation, build); err == nil {
-			return nil
+		var refusal *nft.Refusal
+		if err = t.run(c, operation, build); !errors.As(err, &refusal) {
+			return err
 		}
 	}
 	return err

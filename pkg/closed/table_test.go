@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
@@ -279,7 +281,7 @@ func TestWithoutWhatIPVSNeeds(t *testing.T) {
 		table := &Table{Step: func(operation string) error {
 			if operation == "nft make closed" {
 				if tries++; tries == 1 {
-					return errors.New("the first is refused")
+					return &nft.Refusal{Doing: "adding a rule", Err: unix.ENOENT}
 				}
 			}
 			return nil
@@ -298,6 +300,43 @@ func TestWithoutWhatIPVSNeeds(t *testing.T) {
 				t.Errorf("chain %s is there: %v, %v", want.Name, right, err)
 			}
 		}
+	})
+}
+
+// What it costs to begin: a transaction, and one more for each table that is missing.
+func TestWhatBeginCosts(t *testing.T) {
+	netlab.Start(t).Node("node").Test(t, func() {
+		var steps []string
+		table := &Table{Step: func(operation string) error { steps = append(steps, operation); return nil }}
+		c, err := nft.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		costs := func(when string, ingress bool, want ...string) {
+			t.Helper()
+			steps = nil
+			if err := table.Begin(addresses("10.1.0.2", "fd00::2"), ingress, false); err != nil || !slices.Equal(steps, want) {
+				t.Errorf("%s: %q, %v; want %q", when, steps, err, want)
+			}
+		}
+		costs("no table, and nothing is closed", false, "nft evict")
+		costs("no table", true, "nft close", "nft close", "nft make closed")
+		costs("no rules", true, "nft close", "nft close")
+		rules := &nft.Transaction{}
+		rules.AddTable(PolicyTable, "")
+		rules.AddSet(PolicyTable, Evicted(false))
+		rules.AddSet(PolicyTable, Evicted(true))
+		if err := c.Run(rules); err != nil {
+			t.Fatal(err)
+		}
+		costs("both", true, "nft close")
+		costs("both, and nothing is closed", false, "nft evict")
+		if _, err := table.Remove(); err != nil {
+			t.Fatal(err)
+		}
+		costs("nobody was closed", true, "nft close", "nft make closed")
+		check(t, table, "10.1.0.2", "fd00::2")
 	})
 }
 

@@ -49,6 +49,7 @@ type Transaction struct {
 type part struct {
 	begin int
 	doing string // "adding set ip flatnet own"
+	table ID
 	shape *shape // of the elements that it is about
 }
 
@@ -62,7 +63,7 @@ func (t *Transaction) fail(err error) {
 }
 
 func (t *Transaction) add(id ID, kind, flags uint16, doing string, about ...attribute) {
-	t.parts = append(t.parts, part{begin: len(t.messages), doing: doing})
+	t.parts = append(t.parts, part{begin: len(t.messages), doing: doing, table: id})
 	t.messages = message(t.messages, unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, byte(id.Family), 0, 0, about...) // numbered when it is run
 }
 
@@ -346,6 +347,7 @@ func previous(key string) string {
 // Refusal is a change that the kernel has refused, and with it the whole transaction.
 type Refusal struct {
 	Doing string // and to which object
+	Table ID     // in which that is; the zero value where it is about all of the transaction
 	Err   error  // a [unix.Errno], with the kernel's words where it has some
 }
 
@@ -438,7 +440,7 @@ func (c *Conn) answers(t *Transaction, first, last uint32) error {
 			}
 			r := &Refusal{Doing: "writing nftables", Err: err}
 			if i := int(h.Seq-first) - 1; i >= 0 && i < len(t.parts) {
-				r.Doing = t.describe(i, at)
+				r.Doing, r.Table = t.describe(i, at), t.parts[i].table
 			}
 			refusal = r
 			return nil

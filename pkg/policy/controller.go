@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -74,6 +75,8 @@ type Gate interface {
 	// among them: it is recorded before.
 	Attached() ([]Attached, error)
 	Open(addresses ...netip.Addr) error
+	// Evict says that somebody new has addresses, of whom the rules do not know.
+	Evict(addresses ...netip.Addr) error
 	// Refused returns how many packets of closed pods were dropped, by direction.
 	Refused() ([len(Directions)]uint64, error)
 	// Rest is called when nobody has been closed for a while: what packets pass for the
@@ -404,10 +407,14 @@ func (c *Controller) admit() (opened int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := c.readmit(c.world.ruled(evicted, now)); err != nil {
+	ruled := c.world.ruled(now)
+	// One that nobody has is the API server's to speak of. Of one that is closed the
+	// next one may be about to have it.
+	evicted = slices.DeleteFunc(evicted, func(a netip.Addr) bool { is, recorded := ruled[a]; return recorded && !is })
+	if err := c.readmit(evicted); err != nil {
 		return 0, err
 	}
-	shut = c.world.ruled(shut, now)
+	shut = slices.DeleteFunc(shut, func(a netip.Addr) bool { return !ruled[a] })
 	return len(shut), c.Gate.Open(shut...)
 }
 

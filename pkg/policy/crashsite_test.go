@@ -46,6 +46,7 @@ type siteGate struct {
 	*killer
 	site  *crashSite
 	table closed.Table
+	asked func() // is called before it is told who is attached; nil for nothing
 }
 
 func (g *siteGate) Tell(of map[string][2]bool, others [2]bool) error {
@@ -67,7 +68,15 @@ func (g *siteGate) Tell(of map[string][2]bool, others [2]bool) error {
 	return closed.Write(g.site.list, l)
 }
 
-func (g *siteGate) Attached() ([]Attached, error)      { return g.site.attached, nil }
+func (g *siteGate) Attached() ([]Attached, error) {
+	if g.asked != nil {
+		g.asked()
+	}
+	return g.site.attached, nil
+}
+func (g *siteGate) Evict(addresses ...netip.Addr) error {
+	return g.table.Begin(addresses, false, false)
+}
 func (g *siteGate) Refused() ([2]uint64, error)        { return [2]uint64{}, nil }
 func (g *siteGate) Rest() error                        { _, err := g.table.Rest(); return err }
 func (g *siteGate) Closed() ([]netip.Addr, error)      { return g.table.Addresses() }

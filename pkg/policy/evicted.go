@@ -36,8 +36,12 @@ func (c *Controller) evicted() (all []netip.Addr, err error) {
 	return all, nil
 }
 
-// readmit has the rules hold for addresses again.
+// readmit has the rules hold for addresses again. Whoever has got one meanwhile is somebody
+// new, and has no wire yet: the record comes long before that.
 func (c *Controller) readmit(addresses []netip.Addr) error {
+	if len(addresses) == 0 {
+		return nil
+	}
 	for _, f := range families {
 		var all []nft.Element
 		for _, a := range addresses {
@@ -52,20 +56,27 @@ func (c *Controller) readmit(addresses []netip.Addr) error {
 			return fmt.Errorf("having the rules hold for %v: %w", addresses, err)
 		}
 	}
-	return nil
+	now, err := c.Gate.Attached()
+	if err != nil {
+		return err
+	}
+	ruled := c.world.ruled(now)
+	addresses = slices.DeleteFunc(addresses, func(a netip.Addr) bool { is, recorded := ruled[a]; return is || !recorded })
+	if len(addresses) == 0 {
+		return nil
+	}
+	return c.Gate.Evict(addresses...)
 }
 
-// ruled are those of the addresses whose holders are those that the rules are for. Of one
-// that nobody has, the next one may be about to.
-func (w *world) ruled(addresses []netip.Addr, now []Attached) []netip.Addr {
-	others := map[netip.Addr]bool{}
+// ruled says of the addresses that are recorded now whether the rules are those of who has
+// them.
+func (w *world) ruled(now []Attached) map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
 	for _, pod := range now {
 		for _, a := range pod.Addresses {
-			others[a] = others[a] || !w.holds(pod, a)
+			before, twice := all[a]
+			all[a] = w.holds(pod, a) && (before || !twice)
 		}
 	}
-	return slices.DeleteFunc(addresses, func(a netip.Addr) bool {
-		other, recorded := others[a]
-		return other || !recorded
-	})
+	return all
 }

@@ -69,6 +69,9 @@ func (gate) Open(...netip.Addr) error { return nil }
 // Rest implements [policy.Gate].
 func (gate) Rest() error { return nil }
 
+// Evict implements [policy.Gate].
+func (gate) Evict(...netip.Addr) error { return nil }
+
 // Refused implements [policy.Gate].
 func (gate) Refused() (packets [2]uint64, err error) { return packets, nil }
 
