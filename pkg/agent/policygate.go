@@ -58,6 +58,9 @@ func (g *gate) Open(addresses ...netip.Addr) error { return g.table.Open(address
 // Evict implements [policy.Gate].
 func (g *gate) Evict(addresses ...netip.Addr) error { return g.table.Begin(addresses, false, false) }
 
+// Shut implements [policy.Gate].
+func (g *gate) Shut(addresses ...netip.Addr) error { return g.table.Close(addresses, true, true) }
+
 // Refused implements [policy.Gate].
 func (g *gate) Refused() (packets [2]uint64, err error) {
 	of, err := g.table.Refused()

@@ -41,11 +41,10 @@ func (t *Table) Rest() (refused map[string]uint64, err error) {
 		return nil, err
 	}
 	defer done()
-	for range maxAttempts {
-		if refused, err = t.rest(c); !errors.Is(err, nft.ErrInterrupted) {
-			break
-		}
-	}
+	err = nft.Steadily(func() error {
+		refused, err = t.rest(c)
+		return err
+	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("removing nftables table %s, which has nobody in it: %w", id, err)
 	}

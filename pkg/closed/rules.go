@@ -151,11 +151,10 @@ func (t *Table) Refused() (map[string]uint64, error) {
 	}
 	defer done()
 	var all map[string]uint64
-	for range maxAttempts {
-		if all, err = refusedIn(c); !errors.Is(err, nft.ErrInterrupted) {
-			break
-		}
-	}
+	err = nft.Steadily(func() error {
+		all, err = refusedIn(c)
+		return err
+	})
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return map[string]uint64{Ingress: 0, Egress: 0}, nil

@@ -160,11 +160,10 @@ func (t *Table) Addresses() (all []netip.Addr, err error) {
 		return nil, err
 	}
 	defer done()
-	for range maxAttempts {
-		if all, err = closedIn(c); !errors.Is(err, nft.ErrInterrupted) {
-			break
-		}
-	}
+	err = nft.Steadily(func() error {
+		all, err = closedIn(c)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading nftables table %s: %w", id, err)
 	}

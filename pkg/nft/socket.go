@@ -22,6 +22,19 @@ type Conn struct {
 // ErrInterrupted says that somebody wrote while a table was read.
 var ErrInterrupted = errors.New("nftables changed while it was read")
 
+// Steadily calls read, which begins anew each time, until nobody has written while it
+// read. Where pods come by the dozen somebody may always be writing: it gives up after a
+// thousand times, with [ErrInterrupted].
+func Steadily(read func() error) (err error) {
+	const times = 1000 // of some microseconds each
+	for range times {
+		if err = read(); !errors.Is(err, ErrInterrupted) {
+			break
+		}
+	}
+	return err
+}
+
 // receiveBytes holds the largest piece of a dump.
 const receiveBytes = 64 << 10
 

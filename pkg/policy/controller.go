@@ -77,6 +77,8 @@ type Gate interface {
 	Open(addresses ...netip.Addr) error
 	// Evict says that somebody new has addresses, of whom the rules do not know.
 	Evict(addresses ...netip.Addr) error
+	// Shut closes addresses that somebody new has, in both directions.
+	Shut(addresses ...netip.Addr) error
 	// Refused returns how many packets of closed pods were dropped, by direction.
 	Refused() ([len(Directions)]uint64, error)
 	// Rest is called when nobody has been closed for a while: what packets pass for the
@@ -415,7 +417,10 @@ func (c *Controller) admit() (opened int, err error) {
 		return 0, err
 	}
 	shut = slices.DeleteFunc(shut, func(a netip.Addr) bool { return !ruled[a] })
-	return len(shut), c.Gate.Open(shut...)
+	if err := c.Gate.Open(shut...); err != nil {
+		return 0, err
+	}
+	return len(shut), c.recall(evicted, shut)
 }
 
 func (c *Controller) observe(o Observation) {

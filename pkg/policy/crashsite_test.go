@@ -46,7 +46,7 @@ type siteGate struct {
 	*killer
 	site  *crashSite
 	table closed.Table
-	asked func() // is called before it is told who is attached; nil for nothing
+	asked func() // is called when it was read who is attached, and is not told yet; nil for nothing
 }
 
 func (g *siteGate) Tell(of map[string][2]bool, others [2]bool) error {
@@ -69,14 +69,16 @@ func (g *siteGate) Tell(of map[string][2]bool, others [2]bool) error {
 }
 
 func (g *siteGate) Attached() ([]Attached, error) {
+	read := g.site.attached
 	if g.asked != nil {
 		g.asked()
 	}
-	return g.site.attached, nil
+	return read, nil
 }
 func (g *siteGate) Evict(addresses ...netip.Addr) error {
 	return g.table.Begin(addresses, false, false)
 }
+func (g *siteGate) Shut(addresses ...netip.Addr) error { return g.table.Close(addresses, true, true) }
 func (g *siteGate) Refused() ([2]uint64, error)        { return [2]uint64{}, nil }
 func (g *siteGate) Rest() error                        { _, err := g.table.Rest(); return err }
 func (g *siteGate) Closed() ([]netip.Addr, error)      { return g.table.Addresses() }

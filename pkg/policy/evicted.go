@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
@@ -14,20 +13,15 @@ import (
 // them for nobody's until they are readmitted.
 func (c *Controller) evicted() (all []netip.Addr, err error) {
 	for _, f := range families {
-		// Where pods come by the dozen, somebody may always be writing.
-		const attempts = 1000
 		var found []netip.Addr
-		for range attempts {
-			found = found[:0]
-			err = c.keeper.Elements(tableID, closed.Evicted(f == ipv6), func(e nft.Element) {
+		err := nft.Steadily(func() error {
+			found = nil
+			return c.keeper.Elements(tableID, closed.Evicted(f == ipv6), func(e nft.Element) {
 				if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok {
 					found = append(found, a)
 				}
 			})
-			if !errors.Is(err, nft.ErrInterrupted) {
-				break
-			}
-		}
+		})
 		all = append(all, found...)
 		if err != nil && !notThere(err) {
 			return nil, fmt.Errorf("reading which addresses somebody new has: %w", err)
@@ -36,12 +30,8 @@ func (c *Controller) evicted() (all []netip.Addr, err error) {
 	return all, nil
 }
 
-// readmit has the rules hold for addresses again. Whoever has got one meanwhile is somebody
-// new, and has no wire yet: the record comes long before that.
+// readmit has the rules hold for addresses again.
 func (c *Controller) readmit(addresses []netip.Addr) error {
-	if len(addresses) == 0 {
-		return nil
-	}
 	for _, f := range families {
 		var all []nft.Element
 		for _, a := range addresses {
@@ -56,16 +46,30 @@ func (c *Controller) readmit(addresses []netip.Addr) error {
 			return fmt.Errorf("having the rules hold for %v: %w", addresses, err)
 		}
 	}
+	return nil
+}
+
+// recall undoes what was done for who had the addresses by the records that were read
+// before, where somebody new has got one meanwhile: that one's record comes before it has
+// a wire, and so in time.
+func (c *Controller) recall(readmitted, opened []netip.Addr) error {
+	if len(readmitted)+len(opened) == 0 {
+		return nil
+	}
 	now, err := c.Gate.Attached()
 	if err != nil {
 		return err
 	}
 	ruled := c.world.ruled(now)
-	addresses = slices.DeleteFunc(addresses, func(a netip.Addr) bool { is, recorded := ruled[a]; return is || !recorded })
-	if len(addresses) == 0 {
-		return nil
+	another := func(all []netip.Addr) (others []netip.Addr) {
+		for _, a := range all {
+			if is, recorded := ruled[a]; recorded && !is {
+				others = append(others, a)
+			}
+		}
+		return others
 	}
-	return c.Gate.Evict(addresses...)
+	return errors.Join(c.Gate.Evict(another(readmitted)...), c.Gate.Shut(another(opened)...))
 }
 
 // ruled says of the addresses that are recorded now whether the rules are those of who has

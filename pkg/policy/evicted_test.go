@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -39,19 +40,55 @@ func TestReadmission(t *testing.T) {
 		s.must(p.hears())
 		check("it is gone again")
 
-		// Somebody is attached to what was nobody's, after the records were read.
+		// Somebody is attached to what was nobody's, when the records have been read.
 		s.must(s.replace(gone, heir))
 		s.must(s.replace(heir, gone))
-		times := 0
-		g.asked = func() {
-			if times++; times == 2 {
-				s.attached = heir
+		comes := func(from, to []Attached) {
+			t.Helper()
+			g.asked = func() {
+				g.asked = nil
+				s.must(s.replace(from, to))
 			}
+			s.must(p.hears())
 		}
-		s.must(p.hears())
-		g.asked = nil
+		comes(gone, heir)
 		check("one has come meanwhile", lent4, lent6)
 		s.must(p.learns(Batch{}, heir))
 		check("it is known")
+	})
+}
+
+// A pod is not opened for the sake of one that had its address when the records were read.
+func TestOpeningOfAnother(t *testing.T) {
+	s := newCrashSite(newProving(t), t.TempDir())
+	s.node.Test(t, func() {
+		s.must(s.reset())
+		base := histories()[2].before
+		p, err := s.start(-1)
+		s.must(err)
+		defer p.keeper.Close()
+		s.must(p.learns(base.everything(), base.attached()))
+		first := base.attached()
+		s.must(s.replace(nil, first))
+		shut, err := p.Gate.Closed()
+		s.must(err)
+		if len(shut) == 0 {
+			t.Fatal("nobody is closed: the test does not test anything")
+		}
+		// All of them end and others have their addresses, when the records have been read.
+		second := slices.Clone(first)
+		for i := range second {
+			second[i].UID += " another"
+		}
+		g := p.Gate.(*siteGate)
+		g.asked = func() {
+			g.asked = nil
+			s.must(s.replace(first, second))
+		}
+		s.must(p.hears())
+		if still, err := p.Gate.Closed(); err != nil || !slices.Equal(still, shut) {
+			t.Errorf("closed are %v, %v, want %v", still, err, shut)
+		}
+		s.must(p.learns(Batch{}, second))
 	})
 }

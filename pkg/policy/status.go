@@ -202,11 +202,14 @@ func (r *Rule) text(d Direction) string {
 func (c *Controller) forgetCounters() error {
 	for _, s := range sides {
 		var gone []nft.Element
-		err := c.keeper.Elements(tableID, refusedSet(s), func(e nft.Element) {
-			a, _ := netip.AddrFromSlice([]byte(e.Key))
-			if _, here := c.world.holder[a]; !here {
-				gone = append(gone, nft.Element{Key: e.Key})
-			}
+		err := nft.Steadily(func() error {
+			gone = nil
+			return c.keeper.Elements(tableID, refusedSet(s), func(e nft.Element) {
+				a, _ := netip.AddrFromSlice([]byte(e.Key))
+				if _, here := c.world.holder[a]; !here {
+					gone = append(gone, nft.Element{Key: e.Key})
+				}
+			})
 		})
 		if err == nil && len(gone) > 0 {
 			err = c.keeper.Delete(tableID, refusedSet(s), gone)
@@ -222,10 +225,12 @@ func (c *Controller) forgetCounters() error {
 func (c *Controller) refusals() (map[Direction]map[netip.Addr]uint64, error) {
 	all := map[Direction]map[netip.Addr]uint64{Ingress: {}, Egress: {}}
 	for _, s := range sides {
-		err := c.keeper.Elements(tableID, refusedSet(s), func(e nft.Element) {
-			if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok {
-				all[s.direction][a] += e.Packets
-			}
+		err := nft.Steadily(func() error {
+			return c.keeper.Elements(tableID, refusedSet(s), func(e nft.Element) {
+				if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok {
+					all[s.direction][a] = e.Packets // an address is of one family, and so of one side
+				}
+			})
 		})
 		if err != nil && !notThere(err) {
 			return nil, fmt.Errorf("reading the counters of policies: %w", err)

@@ -72,6 +72,9 @@ func (gate) Rest() error { return nil }
 // Evict implements [policy.Gate].
 func (gate) Evict(...netip.Addr) error { return nil }
 
+// Shut implements [policy.Gate].
+func (gate) Shut(...netip.Addr) error { return nil }
+
 // Refused implements [policy.Gate].
 func (gate) Refused() (packets [2]uint64, err error) { return packets, nil }
 

@@ -34,7 +34,7 @@ var (
 )
 
 // What upstream calls these is in features.go of its suite.
-var beyondTheStandard = []suite.SupportedFeature{suite.SupportClusterNetworkPolicyNamedPorts}
+var beyondTheStandard = []suite.SupportedFeature{suite.SupportClusterNetworkPolicyNamedPorts, suite.SupportClusterNetworkPolicyEgressNodePeers}
 
 // sends are tests of SCTP, and those of which each part sends by all protocols.
 var sends = regexp.MustCompile(`SCTP|Gress$|InlineCIDRPeers$|PortRange$`)
