@@ -52,8 +52,8 @@ func (g *gate) Attached() ([]policy.Attached, error) {
 	return attachedIn(records), err
 }
 
-// Open implements [policy.Gate].
-func (g *gate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }
+// Admit implements [policy.Gate].
+func (g *gate) Admit(open, readmit []netip.Addr) error { return g.table.Admit(open, readmit) }
 
 // Evict implements [policy.Gate].
 func (g *gate) Evict(addresses ...netip.Addr) error { return g.table.Begin(addresses, false, false) }

@@ -97,8 +97,14 @@ func addClosed(to *nft.Transaction, addresses []netip.Addr, ingress, egress bool
 // It is no promise for what comes after: an ADD that is under way, with its record
 // written already, may be about to close. Whoever opens by records, and not only
 // what is attached for certain, has to look at [Table.Addresses] again later.
-func (t *Table) Open(addresses ...netip.Addr) error {
-	if len(addresses) == 0 {
+func (t *Table) Open(addresses ...netip.Addr) error { return t.Admit(addresses, nil) }
+
+// Admit opens addresses, and has the rules of policies hold again for those that were
+// evicted (see [Table.Begin]), in one transaction: the kernel lets one that deletes wait
+// until the last one has come to its end, for which it waits until no packet is under way.
+// Who is not evicted is no error either.
+func (t *Table) Admit(open, readmit []netip.Addr) error {
+	if len(open)+len(readmit) == 0 {
 		return nil
 	}
 	c, done, err := t.connect()
@@ -109,12 +115,12 @@ func (t *Table) Open(addresses ...netip.Addr) error {
 	// To delete what is not there would fail all, so it is looked at first; somebody
 	// else may write in between.
 	for range maxAttempts {
-		if err = t.open(c, addresses); !overtaken(err) {
+		if err = t.admit(c, open, readmit); !overtaken(err) {
 			break
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("opening %v in nftables table %s: %w", addresses, id, err)
+		return fmt.Errorf("opening %v in nftables table %s, and having %s hold for %v: %w", open, id, PolicyTable, readmit, err)
 	}
 	return nil
 }
@@ -128,26 +134,36 @@ func overtaken(err error) bool {
 	return errors.Is(err, nft.ErrInterrupted) || errors.Is(err, unix.ENOENT)
 }
 
-// open deletes those elements that are there. It fails as overtaken where they are
-// no longer.
-func (t *Table) open(c *nft.Conn, addresses []netip.Addr) error {
-	deletion, found := &nft.Transaction{}, false
-	for _, s := range sets() {
-		var closed nft.Ranges
-		err := addressesOf(c, s, func(a netip.Addr) {
+// admit deletes those elements that are there. It fails as overtaken where they are no
+// longer.
+func (t *Table) admit(c *nft.Conn, open, readmit []netip.Addr) error {
+	deletion := &nft.Transaction{}
+	remove := func(table nft.ID, s nft.Set, addresses []netip.Addr) error {
+		if len(addresses) == 0 {
+			return nil
+		}
+		var there nft.Ranges
+		err := addressesOf(c, table, s, func(a netip.Addr) {
 			if slices.Contains(addresses, a) {
-				closed = append(closed, nft.Range{First: a, Last: a})
+				there = append(there, nft.Range{First: a, Last: a})
 			}
 		})
-		if err != nil {
+		if len(there) > 0 {
+			deletion.DeleteElements(table, s, there.All)
+		}
+		return err
+	}
+	for _, ipv6 := range []bool{false, true} {
+		if err := remove(PolicyTable, Evicted(ipv6), readmit); err != nil {
 			return err
 		}
-		if len(closed) > 0 {
-			deletion.DeleteElements(id, s, closed.All)
-			found = true
+	}
+	for _, s := range sets() {
+		if err := remove(id, s, open); err != nil {
+			return err
 		}
 	}
-	if !found {
+	if deletion.Empty() {
 		return nil
 	}
 	return t.run(c, "open", deletion)
@@ -172,7 +188,7 @@ func (t *Table) Addresses() (all []netip.Addr, err error) {
 
 func closedIn(c *nft.Conn) (all []netip.Addr, err error) {
 	for _, s := range sets() {
-		if err := addressesOf(c, s, func(a netip.Addr) { all = append(all, a) }); err != nil {
+		if err := addressesOf(c, id, s, func(a netip.Addr) { all = append(all, a) }); err != nil {
 			return nil, err
 		}
 	}
@@ -181,8 +197,8 @@ func closedIn(c *nft.Conn) (all []netip.Addr, err error) {
 }
 
 // addressesOf calls yield for every address of a set. No set has none.
-func addressesOf(c *nft.Conn, s nft.Set, yield func(netip.Addr)) error {
-	err := c.Elements(id, s, func(e nft.Element) { yield(nft.RangeIn(e).First) })
+func addressesOf(c *nft.Conn, table nft.ID, s nft.Set, yield func(netip.Addr)) error {
+	err := c.Elements(table, s, func(e nft.Element) { yield(nft.RangeIn(e).First) })
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}

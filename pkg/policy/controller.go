@@ -69,12 +69,13 @@ type Gate interface {
 	// Tell says in which directions new pods of which namespaces are to be closed. The
 	// zero value of others is for namespaces that are not in the list.
 	Tell(closed map[string][len(Directions)]bool, others [len(Directions)]bool) error
-	// Closed returns the addresses that are closed, and Open opens some.
+	// Closed returns the addresses that are closed.
 	Closed() ([]netip.Addr, error)
 	// Attached returns which pods are attached to the node now. One that is closed is
 	// among them: it is recorded before.
 	Attached() ([]Attached, error)
-	Open(addresses ...netip.Addr) error
+	// Admit opens some, and has the rules hold again for others, which were evicted.
+	Admit(open, readmit []netip.Addr) error
 	// Evict says that somebody new has addresses, of whom the rules do not know.
 	Evict(addresses ...netip.Addr) error
 	// Shut closes addresses that somebody new has, in both directions.
@@ -372,7 +373,7 @@ func (c *Controller) tell() error {
 // may be closed for the next one that has it, of whom the news is still to come, and then
 // the rules are those of the one before. With the news come the rules, and it is opened.
 //
-// Those that are evicted are so no longer, for the same reason; and before they are opened.
+// Those that are evicted are so no longer, for the same reason.
 func (c *Controller) open() (int, error) {
 	c.knocks = false
 	if c.Gate == nil {
@@ -413,11 +414,8 @@ func (c *Controller) admit() (opened int, err error) {
 	// One that nobody has is the API server's to speak of. Of one that is closed the
 	// next one may be about to have it.
 	evicted = slices.DeleteFunc(evicted, func(a netip.Addr) bool { is, recorded := ruled[a]; return recorded && !is })
-	if err := c.readmit(evicted); err != nil {
-		return 0, err
-	}
 	shut = slices.DeleteFunc(shut, func(a netip.Addr) bool { return !ruled[a] })
-	if err := c.Gate.Open(shut...); err != nil {
+	if err := c.Gate.Admit(shut, evicted); err != nil {
 		return 0, err
 	}
 	return len(shut), c.recall(evicted, shut)

@@ -82,7 +82,9 @@ func (g *siteGate) Shut(addresses ...netip.Addr) error { return g.table.Close(ad
 func (g *siteGate) Refused() ([2]uint64, error)        { return [2]uint64{}, nil }
 func (g *siteGate) Rest() error                        { _, err := g.table.Rest(); return err }
 func (g *siteGate) Closed() ([]netip.Addr, error)      { return g.table.Addresses() }
-func (g *siteGate) Open(addresses ...netip.Addr) error { return g.table.Open(addresses...) }
+func (g *siteGate) Admit(open, readmit []netip.Addr) error {
+	return g.table.Admit(open, readmit)
+}
 
 // process is an agent's keeping of policies.
 type process struct {

@@ -30,25 +30,6 @@ func (c *Controller) evicted() (all []netip.Addr, err error) {
 	return all, nil
 }
 
-// readmit has the rules hold for addresses again.
-func (c *Controller) readmit(addresses []netip.Addr) error {
-	for _, f := range families {
-		var all []nft.Element
-		for _, a := range addresses {
-			if familyOf(a) == f {
-				all = append(all, nft.Element{Key: string(nft.Key(nil).Address(a))})
-			}
-		}
-		if len(all) == 0 {
-			continue
-		}
-		if err := c.keeper.Delete(tableID, closed.Evicted(f == ipv6), all); err != nil && !notThere(err) {
-			return fmt.Errorf("having the rules hold for %v: %w", addresses, err)
-		}
-	}
-	return nil
-}
-
 // recall undoes what was done for who had the addresses by the records that were read
 // before, where somebody new has got one meanwhile: that one's record comes before it has
 // a wire, and so in time.

@@ -63,8 +63,8 @@ func (gate) Closed() ([]netip.Addr, error) { return nil, nil }
 // Attached implements [policy.Gate].
 func (gate) Attached() ([]policy.Attached, error) { return nil, nil }
 
-// Open implements [policy.Gate].
-func (gate) Open(...netip.Addr) error { return nil }
+// Admit implements [policy.Gate].
+func (gate) Admit(_, _ []netip.Addr) error { return nil }
 
 // Rest implements [policy.Gate].
 func (gate) Rest() error { return nil }
