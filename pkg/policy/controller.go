@@ -355,9 +355,9 @@ func (c *Controller) tell() error {
 		return nil
 	}
 	closed := map[string][len(Directions)]bool{}
-	for _, p := range c.world.policies {
-		if p.Subject.Namespace != "" {
-			closed[p.Subject.Namespace] = c.world.closed(p.Subject.Namespace)
+	for name := range c.world.subjects {
+		if name != "" {
+			closed[name] = c.world.closed(name)
 		}
 	}
 	others := c.world.closed("") // of a namespace that is not known

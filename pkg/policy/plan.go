@@ -25,7 +25,7 @@ type plan struct {
 	// leads says where connections of an address enter, by the side.
 	leads map[side]map[netip.Addr]string
 	rules [len(Directions)]map[*Policy][]*compiled
-	of    map[Name][len(Directions)][]*Policy
+	of    map[Name]selecting
 	// denies says that there are rules that refuse, so that one more peer may be one less
 	// that is allowed.
 	denies bool
@@ -38,17 +38,27 @@ type plan struct {
 func (w *world) replan() *plan {
 	p := &plan{
 		chains: map[string]nft.Chain{}, blocks: map[string]nft.Set{}, groups: map[groupKey]*group{},
-		leads: map[side]map[netip.Addr]string{}, of: map[Name][len(Directions)][]*Policy{},
+		leads: map[side]map[netip.Addr]string{}, of: map[Name]selecting{},
 	}
 	for d := range p.rules {
 		p.rules[d] = map[*Policy][]*compiled{}
 	}
+	// Of a thousand policies to ask each again for each pod takes milliseconds, for which a
+	// new pod waits.
+	selected := w.selecting
+	w.selecting = make(map[*Pod]selecting, len(w.attached))
 	for name := range w.attached {
-		if pod := w.here(name); pod != nil {
-			p.open(w, name, pod)
-		} else {
+		pod := w.here(name)
+		if pod == nil {
 			p.close(w, name)
+			continue
 		}
+		policies, known := selected[pod]
+		if !known {
+			policies = w.policiesOf(pod)
+		}
+		w.selecting[pod] = policies
+		p.open(w, name, pod, policies)
 	}
 	maps.DeleteFunc(w.groups, func(key groupKey, _ *group) bool { return p.groups[key] == nil })
 	maps.DeleteFunc(w.changed, func(key groupKey, _ groupChange) bool { return p.groups[key] == nil })
@@ -57,8 +67,7 @@ func (w *world) replan() *plan {
 }
 
 // open gives a pod the chains of its policies.
-func (p *plan) open(w *world, name Name, pod *Pod) {
-	policies := w.policiesOf(pod)
+func (p *plan) open(w *world, name Name, pod *Pod, policies selecting) {
 	p.of[name] = policies
 	for _, d := range Directions {
 		if len(policies[d]) == 0 {

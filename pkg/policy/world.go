@@ -28,10 +28,15 @@ type world struct {
 	groups     map[groupKey]*group      // that rules of this node's pods need
 	dirty      map[netip.Addr]struct{}  // whose owner may be another one
 	changed    map[groupKey]groupChange // since the last plan
+	selecting  map[*Pod]selecting       // of this node's pods, as long as that is the same
 	logs       bool                     // what is refused is logged
 	// stirred says that pods of this node may have other policies, or other chains.
 	stirred bool
 }
+
+// selecting are the policies that have a say about a pod, in the order in which they are
+// asked.
+type selecting [len(Directions)][]*Policy
 
 func newWorld() *world {
 	return &world{
@@ -62,6 +67,9 @@ func (w *world) apply(b Batch) {
 			w.nodes[name] = n
 		}
 		w.stirred = true // the networks of rules
+	}
+	if len(b.Namespaces)+len(b.Policies) > 0 {
+		w.selecting = nil
 	}
 	for name, p := range b.Pods {
 		w.setPod(name, p)
@@ -230,9 +238,8 @@ func (w *world) matches(s Selector, p *Pod) bool {
 	return n != nil && s.Namespaces.Matches(n.Labels) && s.Pods.Matches(p.Labels)
 }
 
-// policiesOf returns the policies that have a say about a pod, in the order in which
-// they are asked.
-func (w *world) policiesOf(p *Pod) (all [len(Directions)][]*Policy) {
+// policiesOf finds the policies that have a say about a pod.
+func (w *world) policiesOf(p *Pod) (all selecting) {
 	for one := range w.about(p.Name.Namespace) {
 		if !w.matches(one.Subject, p) {
 			continue
