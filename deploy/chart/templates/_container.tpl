@@ -25,14 +25,14 @@ envFrom:
       name: flatnet
 {{- if .Values.monitoring.enabled }}
 ports:
-  - name: metrics
-    containerPort: {{ .Values.metrics.port | int }}
-    hostPort: {{ .Values.metrics.port | int }}
   {{- if .Values.services.enabled }}
   - name: proxy-metrics
     containerPort: {{ include "flatnet.port" .Values.services.metrics }}
     hostPort: {{ include "flatnet.port" .Values.services.metrics }}
   {{- end }}
+  - name: metrics
+    containerPort: {{ .Values.metrics.port | int }}
+    hostPort: {{ .Values.metrics.port | int }}
 {{- end }}
 {{- if not .Values.cleanup.enabled }}
 livenessProbe:
