@@ -149,7 +149,7 @@ func withoutHelm(t *testing.T, all map[string]map[string]any) map[string]map[str
 		}
 		if object["kind"] == "DaemonSet" {
 			pod := at(object, "spec", "template", "metadata").(map[string]any)
-			annotations := pod["annotations"].(map[string]any)
+			annotations, _ := pod["annotations"].(map[string]any)
 			if annotations["checksum/settings"] == nil {
 				t.Errorf("%s has no sum of the settings", name)
 			}

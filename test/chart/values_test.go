@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/chartutil"
 )
 
 // set is a value that is not the default, with what else it takes to have an effect, and a
@@ -125,6 +128,28 @@ func freeForm(path string) bool {
 	return slices.Contains([]string{
 		"nodeSelector", "affinity", "podAnnotations", "podLabels", "monitoring.labels", "monitoring.dashboardLabels", "resources.limits", "resources.requests",
 	}, path)
+}
+
+// Numbers of a file are floating-point numbers to Helm, and large ones would be written so.
+func TestNumbersOfFiles(t *testing.T) {
+	set, err := chartutil.ReadValues([]byte("{fabric: {vxlan: {id: 16777215, port: 65535}, mtu: 65535}, apiServer: {host: here, port: 65535}, metrics: {port: 65535}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := action.NewInstall(configuration(t))
+	i.ReleaseName, i.Namespace = "flatnet", elsewhere
+	r, err := i.Run(load(t), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := lines(t, objects(t, r.Manifest))
+	for _, line := range []string{
+		`FLATNETD_VXLAN_ID: "16777215"`, `FLATNETD_VXLAN_PORT: "65535"`, `FLATNETD_MTU: "65535"`, `KUBERNETES_SERVICE_PORT: "65535"`, "FLATNETD_LISTEN: 127.0.0.1:65535", "port: 65535",
+	} {
+		if !made[line] {
+			t.Errorf("%q is not made", line)
+		}
+	}
 }
 
 // Ports follow what is served where.
