@@ -10,13 +10,13 @@ import (
 	"helm.sh/helm/v3/pkg/release"
 )
 
-// upgrade is `helm upgrade flatnet CHART --reuse-values --set SET`, to the chart of a later version.
+// upgrade is `helm upgrade flatnet CHART --reset-then-reuse-values --set SET`, to the chart of a later version.
 func upgrade(t *testing.T, c *action.Configuration, set string) *release.Release {
 	t.Helper()
 	next := load(t)
 	next.Metadata.Version, next.Metadata.AppVersion = "9.9.9", "v9.9.9"
 	u := action.NewUpgrade(c)
-	u.Namespace, u.ReuseValues = elsewhere, true
+	u.Namespace, u.ResetThenReuseValues = elsewhere, true
 	r, err := u.Run("flatnet", next, values(t, set))
 	if err != nil {
 		t.Fatal(err)
