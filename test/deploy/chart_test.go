@@ -138,8 +138,6 @@ func same(flagName, value, ofFlag string) bool {
 		return a == b
 	case flagName == "listen":
 		return strings.HasSuffix(ofFlag, ":"+value)
-	case strings.EqualFold(flagName, "log-level"):
-		return strings.EqualFold(value, ofFlag)
 	case value == "[]":
 		return ofFlag == ""
 	}
