@@ -30,7 +30,7 @@ import (
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
-var update = flag.Bool("update", false, "write deploy/flatnet.yaml anew")
+var update = flag.Bool("update", false, "write what is made out of others anew")
 
 const (
 	environmentPrefix = "FLATNETD_"
@@ -98,7 +98,8 @@ type kustomization struct {
 	Resources  []string `json:"resources"`
 	Components []string `json:"components"`
 	Patches    []struct {
-		Path string `json:"path"`
+		Path   string            `json:"path"`
+		Target map[string]string `json:"target"`
 	} `json:"patches"`
 }
 

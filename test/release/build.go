@@ -47,6 +47,9 @@ func (b build) all(ctx context.Context) error {
 	if err := b.manifests(); err != nil {
 		return fmt.Errorf("writing the manifests: %w", err)
 	}
+	if err := b.chart(); err != nil {
+		return fmt.Errorf("writing the chart: %w", err)
+	}
 	return b.sums()
 }
 
@@ -89,12 +92,31 @@ func (b build) programs(ctx context.Context, architecture string) error {
 func (b build) manifests() error {
 	name := fmt.Sprintf("flatnet-%s-manifests", b.version)
 	deploy := filepath.Join(b.source.directory, "deploy")
-	var files []file
-	err := filepath.WalkDir(deploy, func(path string, d fs.DirEntry, err error) error {
+	files, err := b.below(deploy, name)
+	if err != nil {
+		return err
+	}
+	plain, err := os.ReadFile(filepath.Join(deploy, "flatnet.yaml"))
+	if err != nil {
+		return err
+	}
+	pinned := pin(plain, b.version)
+	if bytes.Equal(plain, pinned) {
+		return fmt.Errorf("deploy/flatnet.yaml does not name the image %s", latest)
+	}
+	if err := os.WriteFile(filepath.Join(b.out, "flatnet-"+b.version+".yaml"), pinned, 0o644); err != nil {
+		return err
+	}
+	return b.archive(name, files)
+}
+
+// below are the files of a directory under the name that it has in an archive, pinned.
+func (b build) below(directory, name string) (files []file, err error) {
+	err = filepath.WalkDir(directory, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		relative, err := filepath.Rel(deploy, path)
+		relative, err := filepath.Rel(directory, path)
 		if err != nil {
 			return err
 		}
@@ -116,26 +138,13 @@ func (b build) manifests() error {
 		files = append(files, file{name + "/" + filepath.ToSlash(relative), mode, pin(content, b.version)})
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	plain, err := os.ReadFile(filepath.Join(deploy, "flatnet.yaml"))
-	if err != nil {
-		return err
-	}
-	pinned := pin(plain, b.version)
-	if bytes.Equal(plain, pinned) {
-		return fmt.Errorf("deploy/flatnet.yaml does not name the image %s", latest)
-	}
-	if err := os.WriteFile(filepath.Join(b.out, "flatnet-"+b.version+".yaml"), pinned, 0o644); err != nil {
-		return err
-	}
-	return b.archive(name, files)
+	return files, err
 }
 
-// pin has manifests name the version's image.
+// pin has manifests name the version's image, and the chart its version.
 func pin(manifest []byte, version string) []byte {
-	return bytes.ReplaceAll(manifest, []byte(latest), []byte(image+":"+version))
+	manifest = bytes.ReplaceAll(manifest, []byte(latest), []byte(image+":"+version))
+	return bytes.ReplaceAll(manifest, []byte(unreleased), fmt.Appendf(nil, "\nversion: %q\nappVersion: %q\n", chartVersion(version), version))
 }
 
 func (b build) archive(name string, files []file) error {

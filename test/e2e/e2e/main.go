@@ -50,17 +50,17 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w (`make cluster` starts one)", err)
 	}
-	results := scenarios.Execute(ctx, l, scenarios.All(scenarios.Options{APIOutage: *outage}), expression, os.Stdout)
+	source := filepath.Join(root, "test", "e2e")
+	b := programs.Builder{Source: source, Directory: l.Binaries(), Out: os.Stdout}
+	results := scenarios.Execute(ctx, l, scenarios.All(scenarios.Options{APIOutage: *outage, Build: b.Build}), expression, os.Stdout)
 	selected, policyAPI, err := selection(*suites, l.Plan().Options.Family)
 	if err != nil {
 		return err
 	}
-	source := filepath.Join(root, "test", "e2e")
 	k, err := programs.FindKubernetes(source, l.Plan().Options.Kubernetes)
 	if err != nil {
 		return err
 	}
-	b := programs.Builder{Source: source, Directory: l.Binaries(), Out: os.Stdout}
 	if len(selected) > 0 {
 		if err := b.Build(ctx, k.Tests()); err != nil {
 			return err

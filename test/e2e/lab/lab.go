@@ -196,8 +196,19 @@ func (l *Lab) Kubectl(args ...string) (string, error) { return l.KubectlInput(""
 
 // KubectlInput is Kubectl with a standard input.
 func (l *Lab) KubectlInput(input string, args ...string) (string, error) {
-	cmd := exec.Command(filepath.Join(l.Binaries(), "kubectl"), args...)
+	return l.client("kubectl", input, args)
+}
+
+// Helm runs helm as the administrator. It has to be built before.
+func (l *Lab) Helm(args ...string) (string, error) { return l.client("helm", "", args) }
+
+// client runs a program that talks to the API. What it keeps is kept in the lab's directory.
+func (l *Lab) client(program, input string, args []string) (string, error) {
+	cmd := exec.Command(filepath.Join(l.Binaries(), program), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig())
+	for _, kept := range []string{"CACHE", "CONFIG", "DATA"} {
+		cmd.Env = append(cmd.Env, "HELM_"+kept+"_HOME="+filepath.Join(l.Directory, "helm", strings.ToLower(kept)))
+	}
 	cmd.Stdin = strings.NewReader(input)
-	return output(cmd, "kubectl "+strings.Join(args, " "))
+	return output(cmd, program+" "+strings.Join(args, " "))
 }

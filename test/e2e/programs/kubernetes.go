@@ -87,6 +87,11 @@ func (k Kubernetes) Tests() []Program {
 	return []Program{tests, k.program("ginkgo", "github.com/onsi/ginkgo/v2/ginkgo")}
 }
 
+// Helm is the one that the chart is tested with.
+func Helm() Program {
+	return Program{Name: "helm", Module: filepath.Join("..", "chart"), Package: "helm.sh/helm/v3/cmd/helm"}
+}
+
 func (k Kubernetes) named(names ...string) (all []Program) {
 	for _, name := range names {
 		all = append(all, k.program(name, "k8s.io/kubernetes/cmd/"+name))

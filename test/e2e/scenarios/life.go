@@ -14,7 +14,7 @@ import (
 
 // life is what happens to a cluster that is in use: pods come and go in bursts,
 // and whatever runs beside them is restarted, replaced or missing.
-func life(apiOutage time.Duration) []Scenario {
+func life(o Options) []Scenario {
 	all := []Scenario{
 		{Name: "60 pods at once on one node, and nothing left of them", Run: burst},
 		{Name: "kubelet is restarted", Run: func(r *Run) (string, error) { return r.restart("kubelet") }},
@@ -22,7 +22,8 @@ func life(apiOutage time.Duration) []Scenario {
 		{Name: "a node is rebooted", Run: reboot},
 		{Name: "flatnetd is updated", Run: update},
 		{Name: "flatnet is deleted and applied again", Run: reinstall},
-		{Name: fmt.Sprintf("the API server is away for %s", apiOutage), Run: func(r *Run) (string, error) { return r.withoutAPI(apiOutage) }},
+		{Name: "flatnet's chart takes over, is upgraded, removed and installed", Run: func(r *Run) (string, error) { return r.chart(o.Build) }},
+		{Name: fmt.Sprintf("the API server is away for %s", o.APIOutage), Run: func(r *Run) (string, error) { return r.withoutAPI(o.APIOutage) }},
 	}
 	for i := range all {
 		all[i].Group = "life"

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/e2e/lab"
+	"github.com/flatnet-cni/flatnet/test/e2e/programs"
 	"github.com/flatnet-cni/flatnet/test/e2e/report"
 )
 
@@ -26,11 +27,13 @@ type Scenario struct {
 type Options struct {
 	// APIOutage is how long the API server is stopped.
 	APIOutage time.Duration
+	// Build makes programs that only some scenarios need.
+	Build func(context.Context, []programs.Program) error
 }
 
 // All scenarios, in the order in which they run.
 func All(o Options) []Scenario {
-	return slices.Concat(tutorial(), addresses(), life(o.APIOutage))
+	return slices.Concat(tutorial(), addresses(), life(o))
 }
 
 // skipped is the error of a scenario that cannot be run on this cluster.
