@@ -21,7 +21,7 @@ import (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	watching, streaming := query.Get("watch") != "", query.Get("sendInitialEvents") != ""
-	of := resourceAt(r.URL.Path)
+	of, namespace := resourceAt(r.URL.Path)
 	selected, err := parseSelection(query.Get("labelSelector"), query.Get("fieldSelector"))
 	core, newer := isEvents(r.URL.Path)
 	call := r.Method + " " + r.URL.Path
@@ -33,7 +33,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	refusal, version, server := s.refusal, s.version, s.server
 	var there []Object
 	for _, o := range s.objects[of] {
-		if err == nil && selected.has(o) {
+		if err == nil && selected.has(o) && (namespace == "" || o.GetNamespace() == namespace) {
 			there = append(there, o)
 		}
 	}
@@ -50,7 +50,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method != http.MethodGet || of == nil:
 		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + " is not list or watch of what is known here"})
 	case !watching:
-		s.writer(w, r, of, false).list(there, version)
+		page, next, left := pageOf(there, query)
+		s.writer(w, r, of, false).list(page, metav1.ListMeta{ResourceVersion: strconv.Itoa(version), Continue: next, RemainingItemCount: left})
+	case namespace != "":
+		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + ": one namespace cannot be watched here"})
 	case streaming && !s.Streams:
 		refuse(w, &metav1.Status{Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"})
 	default:
@@ -149,7 +152,7 @@ func (s *Server) writer(w http.ResponseWriter, r *http.Request, of *resource, wa
 	return &writer{w, of, format}
 }
 
-func (w *writer) list(objects []Object, version int) {
+func (w *writer) list(objects []Object, about metav1.ListMeta) {
 	list := w.of.list.DeepCopyObject()
 	items := make([]runtime.Object, len(objects))
 	for i, o := range objects {
@@ -158,7 +161,7 @@ func (w *writer) list(objects []Object, version int) {
 	if err := meta.SetList(list, items); err != nil {
 		panic(fmt.Sprintf("apiserver: making a %T: %v", list, err))
 	}
-	reflect.ValueOf(list).Elem().FieldByName("ListMeta").Set(reflect.ValueOf(metav1.ListMeta{ResourceVersion: strconv.Itoa(version)}))
+	reflect.ValueOf(list).Elem().FieldByName("ListMeta").Set(reflect.ValueOf(about))
 	// An answer that cannot be written is missed by who waits for it.
 	_ = w.encoder(w.format.Serializer, list).Encode(list, w)
 }

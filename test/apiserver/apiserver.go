@@ -1,5 +1,5 @@
 // Package apiserver answers list and watch of Nodes, Pods, Namespaces, NetworkPolicies,
-// Services, EndpointSlices and ServiceCIDRs as a Kubernetes API server does, and stores
+// Services, EndpointSlices, DaemonSets and ServiceCIDRs as a Kubernetes API server does, and stores
 // Events, over HTTP, in JSON or protobuf, for tests and benchmarks. It can go away and come back, refuse, and forget.
 package apiserver
 
@@ -37,7 +37,7 @@ type Server struct {
 }
 
 // Object is one that the server knows: a *v1.Node, *v1.Pod, *v1.Namespace, *v1.Service,
-// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice or
+// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice, *apps.DaemonSet or
 // *networking.ServiceCIDR.
 type Object interface {
 	runtime.Object

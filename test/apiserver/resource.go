@@ -1,10 +1,14 @@
 package apiserver
 
 import (
+	"cmp"
+	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
+	apps "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
@@ -31,6 +35,7 @@ var resources = [...]resource{
 	{"/api/v1/services", v1.SchemeGroupVersion, &v1.Service{}, &v1.ServiceList{}},
 	{"/apis/discovery.k8s.io/v1/endpointslices", discovery.SchemeGroupVersion, &discovery.EndpointSlice{}, &discovery.EndpointSliceList{}},
 	{"/api/v1/events", v1.SchemeGroupVersion, &v1.Event{}, &v1.EventList{}},
+	{"/apis/apps/v1/daemonsets", apps.SchemeGroupVersion, &apps.DaemonSet{}, &apps.DaemonSetList{}},
 	{"/apis/networking.k8s.io/v1/servicecidrs", networking.SchemeGroupVersion, &networking.ServiceCIDR{}, &networking.ServiceCIDRList{}},
 }
 
@@ -44,14 +49,41 @@ func resourceOf(o Object) *resource {
 	return nil
 }
 
-// resourceAt returns what a path leads to, nil if nothing that is known.
-func resourceAt(path string) *resource {
-	for i := range resources {
-		if path == resources[i].path {
-			return &resources[i]
+// resourceAt returns what a path leads to, nil if nothing that is known, and the
+// namespace that it is about, "" for all.
+func resourceAt(path string) (of *resource, namespace string) {
+	if before, after, is := strings.Cut(path, "/namespaces/"); is {
+		if name, kind, is := strings.Cut(after, "/"); is {
+			path, namespace = before+"/"+kind, name
 		}
 	}
-	return nil
+	for i := range resources {
+		if path == resources[i].path {
+			return &resources[i], namespace
+		}
+	}
+	return nil, ""
+}
+
+// pageOf returns the part of a list that is asked for, by name: who gives a limit gets
+// so many, and what to ask for next. A list that changes meanwhile is not as it was, unlike
+// that of a real API server; which answers from its cache (version 0) as one, too.
+func pageOf(all []Object, query url.Values) (page []Object, next string, left *int64) {
+	limit, _ := strconv.Atoi(query.Get("limit"))
+	if limit <= 0 || query.Get("resourceVersion") == "0" {
+		return all, "", nil
+	}
+	slices.SortFunc(all, func(a, b Object) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	from, _ := strconv.Atoi(query.Get("continue"))
+	from = min(from, len(all))
+	to := min(from+limit, len(all))
+	if to < len(all) {
+		next, left = strconv.Itoa(to), new(int64)
+		*left = int64(len(all) - to)
+	}
+	return all[from:to], next, left
 }
 
 // isEvents reports whether a path is where events are posted to: of the core group,
