@@ -62,6 +62,7 @@ func (l *lab) kubeconfig(t *testing.T) string {
 	config := clientcmdapi.NewConfig()
 	config.Clusters["here"] = &clientcmdapi.Cluster{Server: l.config.Host}
 	config.Contexts["it"] = &clientcmdapi.Context{Cluster: "here"}
+	config.CurrentContext = "it"
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*config, path); err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	of, namespace := resourceAt(r.URL.Path)
 	selected, err := parseSelection(query.Get("labelSelector"), query.Get("fieldSelector"))
 	core, newer := isEvents(r.URL.Path)
+	inNamespace, pod, executing := ofPod(r.URL.Path, "exec")
 	call := r.Method + " " + r.URL.Path
 	if watching {
 		call += " watch"
@@ -43,6 +44,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, refusal)
 	case err != nil:
 		refuse(w, &metav1.Status{Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: call + ": " + err.Error()})
+	case s.Execute != nil && executing:
+		s.exec(w, r, &Execution{Namespace: inNamespace, Pod: pod})
 	case r.Method == http.MethodPost && (core || newer):
 		s.post(w, r, core)
 	case strings.HasPrefix(r.URL.Path, notInstalled):

@@ -4,6 +4,7 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -24,6 +25,8 @@ type Server struct {
 	// Protobuf answers in protobuf who asks for it; everybody else, and everybody
 	// where it is false, gets JSON.
 	Protobuf bool
+	// Execute executes what somebody wants executed in a pod; without it that is refused.
+	Execute func(context.Context, *Execution)
 
 	mu        sync.Mutex
 	more      *sync.Cond // an event, or the server goes away
