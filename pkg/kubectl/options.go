@@ -25,7 +25,7 @@ func (o *options) flags(set *flag.FlagSet, timeout time.Duration) {
 	set.StringVar(&o.context, "context", "", "`name` of the context in it; default: the current one")
 	set.StringVar(&o.namespace, "namespace", "", "flatnetd's `namespace`; default: that of the DaemonSet with the label "+agentLabel+", or flatnet")
 	set.StringVar(&o.namespace, "n", "", "the same as --namespace")
-	set.IntVar(&o.parallel, "parallel", 64, "how many nodes are asked at a time")
+	set.IntVar(&o.parallel, "parallel", 100, "how many nodes are asked at a time")
 	set.DurationVar(&o.timeout, "timeout", timeout, "how long all of it may take")
 }
 
