@@ -49,22 +49,18 @@ func (c *client) Exec(ctx context.Context, in container, command ...string) ([]b
 		request.Param("command", word)
 	}
 	url := request.URL()
-	websocket, err := remotecommand.NewWebSocketExecutor(c.config, "GET", url.String())
-	if err != nil {
-		return nil, fmt.Errorf("making a websocket to the API server: %w", err)
-	}
-	spdy, err := remotecommand.NewSPDYExecutor(c.config, "POST", url)
-	if err != nil {
-		return nil, fmt.Errorf("making a connection to the API server: %w", err)
-	}
-	either, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
-		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
-	})
-	if err != nil {
-		return nil, err
-	}
 	out, errOut := &bounded{most: largestAnswer}, &bounded{most: 64 << 10}
-	err = either.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: out, Stderr: errOut})
+	stream := remotecommand.StreamOptions{Stdout: out, Stderr: errOut}
+	way, err := remotecommand.NewWebSocketExecutor(c.config, "GET", url.String())
+	if err == nil {
+		err = way.StreamWithContext(ctx, stream)
+	}
+	if httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err) {
+		// Nothing of it was executed.
+		if way, err = remotecommand.NewSPDYExecutor(c.config, "POST", url); err == nil {
+			err = way.StreamWithContext(ctx, stream)
+		}
+	}
 	if ctx.Err() != nil {
 		// Somebody may still write to the buffers.
 		return nil, context.Cause(ctx)
