@@ -102,9 +102,29 @@ func (c *client) pods(ctx context.Context, namespace, selector string, do func(*
 	})
 }
 
+// configMaps are those of flatnet's.
+func (c *client) configMaps(ctx context.Context, namespace string, do func(metav1.Object)) error {
+	return eachPage(ctx, c, c.core, "configmaps", namespace, metav1.ListOptions{LabelSelector: partLabel}, func() *v1.ConfigMapList { return &v1.ConfigMapList{} }, func(l *v1.ConfigMapList) {
+		for i := range l.Items {
+			do(&l.Items[i])
+		}
+	})
+}
+
 func (c *client) daemonSets(ctx context.Context, namespace, selector string) (all []apps.DaemonSet, err error) {
 	err = eachPage(ctx, c, c.apps, "daemonsets", namespace, metav1.ListOptions{LabelSelector: selector}, func() *apps.DaemonSetList { return &apps.DaemonSetList{} }, func(l *apps.DaemonSetList) {
 		all = append(all, l.Items...)
 	})
 	return all, err
+}
+
+// raw returns an answer that is no object of Kubernetes', or the reason that the API
+// server gives in the place of one.
+func raw(ctx context.Context, r *rest.Request) ([]byte, error) {
+	result := r.SetHeader("Accept", "application/json, */*").Do(ctx)
+	body, err := result.Raw()
+	if err != nil {
+		return nil, result.Error()
+	}
+	return body, nil
 }

@@ -36,6 +36,8 @@ type site struct {
 	Container container // with an empty Pod where there is none
 	// Fault is why nobody can be asked there.
 	Fault *fault
+	// Restarts is how often the container has been started again.
+	Restarts int32
 }
 
 // fault is why nothing is known of a node.
@@ -87,7 +89,7 @@ func (c *client) look(ctx context.Context, namespace string) (*survey, error) {
 	if apierrors.IsForbidden(err) {
 		s.Unknown = append(s.Unknown, err.Error()+"; nodes without flatnetd are not seen")
 		for name, p := range pods {
-			s.Sites = append(s.Sites, site{name, containerOf(p), podFault(p)})
+			s.Sites = append(s.Sites, siteOf(name, p))
 		}
 	} else if err != nil {
 		return nil, err
@@ -99,14 +101,25 @@ func (c *client) look(ctx context.Context, namespace string) (*survey, error) {
 // site is what is known of a node before anybody is asked.
 func (s *survey) site(n *v1.Node, p *v1.Pod) site {
 	if p == nil {
-		return site{n.Name, container{}, s.withoutPod(n)}
+		return site{Node: n.Name, Fault: s.withoutPod(n)}
 	}
-	at := site{n.Name, containerOf(p), podFault(p)}
+	at := siteOf(n.Name, p)
 	for _, c := range n.Status.Conditions {
 		// The kubelet executes; without one the question would only wait.
 		if c.Type == v1.NodeReady && c.Status == v1.ConditionUnknown {
 			at.Fault = &fault{stateNodeDown, fmt.Sprintf("kubelet says nothing since %s", c.LastTransitionTime.UTC().Format("2006-01-02 15:04:05 MST")),
 				"see whether the machine runs, and its kubelet: `kubectl describe node " + n.Name + "`; its pods may be reached all the same"}
+		}
+	}
+	return at
+}
+
+// siteOf is what is known by the pod alone.
+func siteOf(node string, p *v1.Pod) site {
+	at := site{Node: node, Container: containerOf(p), Fault: podFault(p)}
+	for _, c := range p.Status.ContainerStatuses {
+		if c.Name == at.Container.Name {
+			at.Restarts = c.RestartCount
 		}
 	}
 	return at

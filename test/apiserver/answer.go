@@ -25,6 +25,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	selected, err := parseSelection(query.Get("labelSelector"), query.Get("fieldSelector"))
 	core, newer := isEvents(r.URL.Path)
 	inNamespace, pod, executing := ofPod(r.URL.Path, "exec")
+	ofNamespace, logged, logging := ofPod(r.URL.Path, "log")
 	call := r.Method + " " + r.URL.Path
 	if watching {
 		call += " watch"
@@ -46,6 +47,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, &metav1.Status{Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: call + ": " + err.Error()})
 	case s.Execute != nil && executing:
 		s.exec(w, r, &Execution{Namespace: inNamespace, Pod: pod})
+	case s.Log != nil && logging:
+		_, _ = io.WriteString(w, s.Log(ofNamespace, logged, query.Get("previous") == "true"))
 	case r.Method == http.MethodPost && (core || newer):
 		s.post(w, r, core)
 	case strings.HasPrefix(r.URL.Path, notInstalled):

@@ -1,5 +1,5 @@
 // Package apiserver answers list and watch of Nodes, Pods, Namespaces, NetworkPolicies,
-// Services, EndpointSlices, DaemonSets and ServiceCIDRs as a Kubernetes API server does, and stores
+// Services, EndpointSlices, DaemonSets, ConfigMaps and ServiceCIDRs as a Kubernetes API server does, and stores
 // Events, over HTTP, in JSON or protobuf, for tests and benchmarks. It can go away and come back, refuse, and forget.
 package apiserver
 
@@ -27,6 +27,9 @@ type Server struct {
 	Protobuf bool
 	// Execute executes what somebody wants executed in a pod; without it that is refused.
 	Execute func(context.Context, *Execution)
+	// Log returns what a pod has logged, before its last restart where previous is true;
+	// without it that is refused.
+	Log func(namespace, pod string, previous bool) string
 
 	mu        sync.Mutex
 	more      *sync.Cond // an event, or the server goes away
@@ -40,7 +43,7 @@ type Server struct {
 }
 
 // Object is one that the server knows: a *v1.Node, *v1.Pod, *v1.Namespace, *v1.Service,
-// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice, *apps.DaemonSet or
+// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice, *apps.DaemonSet, *v1.ConfigMap or
 // *networking.ServiceCIDR.
 type Object interface {
 	runtime.Object

@@ -30,6 +30,7 @@ type resource struct {
 var resources = [...]resource{
 	{"/api/v1/nodes", v1.SchemeGroupVersion, &v1.Node{}, &v1.NodeList{}},
 	{"/api/v1/pods", v1.SchemeGroupVersion, &v1.Pod{}, &v1.PodList{}},
+	{"/api/v1/configmaps", v1.SchemeGroupVersion, &v1.ConfigMap{}, &v1.ConfigMapList{}},
 	{"/api/v1/namespaces", v1.SchemeGroupVersion, &v1.Namespace{}, &v1.NamespaceList{}},
 	{"/apis/networking.k8s.io/v1/networkpolicies", networking.SchemeGroupVersion, &networking.NetworkPolicy{}, &networking.NetworkPolicyList{}},
 	{"/api/v1/services", v1.SchemeGroupVersion, &v1.Service{}, &v1.ServiceList{}},
