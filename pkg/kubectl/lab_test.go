@@ -61,7 +61,7 @@ func (l *lab) kubeconfig(t *testing.T) string {
 	t.Helper()
 	config := clientcmdapi.NewConfig()
 	config.Clusters["here"] = &clientcmdapi.Cluster{Server: l.config.Host}
-	config.Contexts["it"] = &clientcmdapi.Context{Cluster: "here"}
+	config.Contexts["it"] = &clientcmdapi.Context{Cluster: "here", Namespace: "shop"}
 	config.CurrentContext = "it"
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*config, path); err != nil {

@@ -42,11 +42,24 @@ func (o *options) check() error {
 	return nil
 }
 
-// restConfig finds the cluster as kubectl does.
-func (o *options) restConfig() (*rest.Config, error) {
+func (o *options) clientConfig() clientcmd.ClientConfig {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context}).ClientConfig()
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context})
+}
+
+// podNamespace is where a pod is that is named without its namespace.
+func (o *options) podNamespace() string {
+	namespace, _, err := o.clientConfig().Namespace()
+	if err != nil {
+		return "default" // what is wrong is said when the cluster is looked for
+	}
+	return namespace
+}
+
+// restConfig finds the cluster as kubectl does.
+func (o *options) restConfig() (*rest.Config, error) {
+	config, err := o.clientConfig().ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
 		return nil, errors.New("no kubeconfig names a cluster: set KUBECONFIG, or give --kubeconfig")
 	}

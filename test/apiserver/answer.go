@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/scheme"
 )
@@ -21,7 +22,7 @@ import (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	watching, streaming := query.Get("watch") != "", query.Get("sendInitialEvents") != ""
-	of, namespace := resourceAt(r.URL.Path)
+	of, namespace, name := resourceAt(r.URL.Path)
 	selected, err := parseSelection(query.Get("labelSelector"), query.Get("fieldSelector"))
 	core, newer := isEvents(r.URL.Path)
 	inNamespace, pod, executing := ofPod(r.URL.Path, "exec")
@@ -39,6 +40,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			there = append(there, o)
 		}
 	}
+	one := s.objects[of][types.NamespacedName{Namespace: namespace, Name: name}]
 	s.mu.Unlock()
 	switch {
 	case refusal != nil:
@@ -55,6 +57,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, &metav1.Status{Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource"})
 	case r.Method != http.MethodGet || of == nil:
 		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + " is not list or watch of what is known here"})
+	case name != "" && one == nil:
+		refuse(w, &metav1.Status{Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: call + ": not found"})
+	case name != "":
+		s.writer(w, r, of, false).one(one)
 	case !watching:
 		page, next, left := pageOf(there, query)
 		s.writer(w, r, of, false).list(page, metav1.ListMeta{ResourceVersion: strconv.Itoa(version), Continue: next, RemainingItemCount: left})
@@ -170,6 +176,11 @@ func (w *writer) list(objects []Object, about metav1.ListMeta) {
 	reflect.ValueOf(list).Elem().FieldByName("ListMeta").Set(reflect.ValueOf(about))
 	// An answer that cannot be written is missed by who waits for it.
 	_ = w.encoder(w.format.Serializer, list).Encode(list, w)
+}
+
+// one answers a single object, of which somebody else may have the same one.
+func (w *writer) one(o Object) {
+	_ = w.encoder(w.format.Serializer, o).Encode(o.DeepCopyObject(), w)
 }
 
 func (w *writer) event(kind watch.EventType, object runtime.Object) {

@@ -51,19 +51,21 @@ func resourceOf(o Object) *resource {
 }
 
 // resourceAt returns what a path leads to, nil if nothing that is known, and the
-// namespace that it is about, "" for all.
-func resourceAt(path string) (of *resource, namespace string) {
+// namespace and the object that it is about, "" for all.
+func resourceAt(path string) (of *resource, namespace, name string) {
 	if before, after, is := strings.Cut(path, "/namespaces/"); is {
-		if name, kind, is := strings.Cut(after, "/"); is {
-			path, namespace = before+"/"+kind, name
+		if in, rest, is := strings.Cut(after, "/"); is {
+			namespace = in
+			path, name, _ = strings.Cut(rest, "/")
+			path = before + "/" + path
 		}
 	}
 	for i := range resources {
 		if path == resources[i].path {
-			return &resources[i], namespace
+			return &resources[i], namespace, name
 		}
 	}
-	return nil, ""
+	return nil, "", ""
 }
 
 // pageOf returns the part of a list that is asked for, by name: who gives a limit gets
