@@ -36,7 +36,7 @@ type command struct {
 }
 
 // commands are all of them. Nobody writes to it.
-var commands = []command{statusCommand, whyCommand, bugreportCommand}
+var commands = []command{statusCommand, whyCommand, checkCommand, bugreportCommand}
 
 // Main does what the arguments say and returns the exit status.
 func Main(ctx context.Context, version string, arguments []string, out, errOut io.Writer) int {

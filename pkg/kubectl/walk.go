@@ -172,11 +172,7 @@ func (e *end) find(ctx context.Context, c *client) error {
 		return fmt.Errorf("reading pod %s: %w", e, err)
 	}
 	e.pod = pod
-	for _, ip := range pod.Status.PodIPs {
-		if a, err := netip.ParseAddr(ip.IP); err == nil {
-			e.addresses = append(e.addresses, a)
-		}
-	}
+	e.addresses = podAddresses(pod)
 	return nil
 }
 
@@ -204,4 +200,14 @@ func declaredPort(p *v1.Pod) string {
 		}
 	}
 	return ""
+}
+
+// podAddresses are those that Kubernetes says of a pod.
+func podAddresses(p *v1.Pod) (all []netip.Addr) {
+	for _, ip := range p.Status.PodIPs {
+		if a, err := netip.ParseAddr(ip.IP); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
 }

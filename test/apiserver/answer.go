@@ -53,6 +53,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, s.Log(ofNamespace, logged, query.Get("previous") == "true"))
 	case r.Method == http.MethodPost && (core || newer):
 		s.post(w, r, core)
+	case s.Admit != nil && of != nil && (r.Method == http.MethodPost || r.Method == http.MethodDelete):
+		s.write(w, r, of, types.NamespacedName{Namespace: namespace, Name: name})
 	case strings.HasPrefix(r.URL.Path, notInstalled):
 		refuse(w, &metav1.Status{Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource"})
 	case r.Method != http.MethodGet || of == nil:

@@ -27,6 +27,9 @@ type Server struct {
 	Protobuf bool
 	// Execute executes what somebody wants executed in a pod; without it that is refused.
 	Execute func(context.Context, *Execution)
+	// Admit lets somebody create an object, and may change it, or says why not; without it
+	// nothing but Events can be created, and nothing be deleted.
+	Admit func(Object) *metav1.Status
 	// Log returns what a pod has logged, before its last restart where previous is true;
 	// without it that is refused.
 	Log func(namespace, pod string, previous bool) string

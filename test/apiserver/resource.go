@@ -27,11 +27,14 @@ type resource struct {
 	list  runtime.Object
 }
 
+// namespacesPath is where those are in which others are.
+const namespacesPath = "/api/v1/namespaces"
+
 var resources = [...]resource{
 	{"/api/v1/nodes", v1.SchemeGroupVersion, &v1.Node{}, &v1.NodeList{}},
 	{"/api/v1/pods", v1.SchemeGroupVersion, &v1.Pod{}, &v1.PodList{}},
 	{"/api/v1/configmaps", v1.SchemeGroupVersion, &v1.ConfigMap{}, &v1.ConfigMapList{}},
-	{"/api/v1/namespaces", v1.SchemeGroupVersion, &v1.Namespace{}, &v1.NamespaceList{}},
+	{namespacesPath, v1.SchemeGroupVersion, &v1.Namespace{}, &v1.NamespaceList{}},
 	{"/apis/networking.k8s.io/v1/networkpolicies", networking.SchemeGroupVersion, &networking.NetworkPolicy{}, &networking.NetworkPolicyList{}},
 	{"/api/v1/services", v1.SchemeGroupVersion, &v1.Service{}, &v1.ServiceList{}},
 	{"/apis/discovery.k8s.io/v1/endpointslices", discovery.SchemeGroupVersion, &discovery.EndpointSlice{}, &discovery.EndpointSliceList{}},
@@ -58,6 +61,8 @@ func resourceAt(path string) (of *resource, namespace, name string) {
 			namespace = in
 			path, name, _ = strings.Cut(rest, "/")
 			path = before + "/" + path
+		} else {
+			path, name = before+"/namespaces", after
 		}
 	}
 	for i := range resources {
