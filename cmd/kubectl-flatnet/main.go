@@ -20,5 +20,6 @@ func main() {
 	klog.SetLogger(logr.Discard()) // what client-go logs comes back as an error, too
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // who interrupts twice does not want to wait for what is cleaned up
 	os.Exit(kubectl.Main(ctx, version, os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // checkImage is Kubernetes' own test image, which says who asks it.
@@ -74,9 +77,11 @@ const cleanupTimeout = 30 * time.Second
 
 // run makes the pods, asks, and removes them, whatever happens.
 func (t *trial) run(ctx context.Context, chosen []site, of int) (_ *trialResult, err error) {
-	namespace, err := t.makeNamespace(ctx)
-	if err != nil {
-		return nil, err
+	// Not named by the API server: a namespace of which the answer is lost is removed, too.
+	namespace := fmt.Sprintf("%s-%x", trialName, time.Now().UnixNano())
+	failure := t.makeNamespace(ctx, namespace)
+	if apierrors.ReasonForError(failure) != metav1.StatusReasonUnknown {
+		return nil, failure // the API server says that it has not made it
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
@@ -85,6 +90,9 @@ func (t *trial) run(ctx context.Context, chosen []site, of int) (_ *trialResult,
 			err = errors.Join(err, fmt.Errorf("removing namespace %s: %w; remove it with `kubectl delete namespace %[1]s`", namespace, failure))
 		}
 	}()
+	if failure != nil {
+		return nil, failure
+	}
 	fmt.Fprintf(t.progress, "namespace %s: a pod on each of %d of %s\n", namespace, len(chosen), counted(of, "node"))
 	if err := t.makePods(ctx, namespace, chosen); err != nil {
 		return nil, err

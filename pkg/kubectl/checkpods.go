@@ -34,22 +34,25 @@ type tried struct {
 	Failure string
 }
 
-func (t *trial) makeNamespace(ctx context.Context) (string, error) {
+func (t *trial) makeNamespace(ctx context.Context, name string) error {
 	namespaces := gentype.NewClient("namespaces", t.client.core, t.client.parameters, "", func() *v1.Namespace { return &v1.Namespace{} })
-	made, err := namespaces.Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		// Not by generateName: an answer that gets lost leaves no namespace that nobody knows.
-		Name: fmt.Sprintf("%s-%x", trialName, time.Now().UnixNano()), Labels: map[string]string{"app.kubernetes.io/name": trialName},
+	_, err := namespaces.Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{"app.kubernetes.io/name": trialName},
 	}}, metav1.CreateOptions{})
 	if err != nil {
-		return "", fmt.Errorf("making a namespace for the pods: %w", err)
+		return fmt.Errorf("making namespace %s for the pods: %w", name, err)
 	}
-	return made.Name, nil
+	return nil
 }
 
 // removeNamespace removes it with all that is in it, and does not wait for that.
 func (c *client) removeNamespace(ctx context.Context, name string) error {
 	namespaces := gentype.NewClient("namespaces", c.core, c.parameters, "", func() *v1.Namespace { return &v1.Namespace{} })
-	return namespaces.Delete(ctx, name, metav1.DeleteOptions{})
+	err := namespaces.Delete(ctx, name, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // makePods makes a pod on each node, and a Service over all of them.

@@ -1,6 +1,7 @@
 package kubectl
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -191,12 +192,9 @@ func (w *walk) pairs() (all [][2]netip.Addr) {
 // declaredPort is the first that a pod says it listens at, "" where it says none.
 func declaredPort(p *v1.Pod) string {
 	for _, c := range p.Spec.Containers {
-		for _, port := range c.Ports {
-			protocol := strings.ToLower(string(port.Protocol))
-			if protocol == "" {
-				protocol = "tcp"
-			}
-			return strconv.Itoa(int(port.ContainerPort)) + "/" + protocol
+		if len(c.Ports) > 0 {
+			protocol := strings.ToLower(string(cmp.Or(c.Ports[0].Protocol, v1.ProtocolTCP)))
+			return strconv.Itoa(int(c.Ports[0].ContainerPort)) + "/" + protocol
 		}
 	}
 	return ""
