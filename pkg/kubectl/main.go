@@ -74,12 +74,13 @@ func (c command) main(ctx context.Context, version string, arguments []string, o
 	o := &options{version: version}
 	o.flags(set, c.timeout)
 	run := c.prepare(set, o)
-	if err := set.Parse(arguments); errors.Is(err, flag.ErrHelp) {
+	var err error
+	if o.arguments, err = parse(set, arguments); errors.Is(err, flag.ErrHelp) {
 		return exitFine
 	} else if err != nil {
 		return exitUnknown
 	}
-	exit, err := c.run(ctx, set, o, run, out, errOut)
+	exit, err := c.run(ctx, o, run, out, errOut)
 	if err != nil {
 		fmt.Fprintln(errOut, "kubectl flatnet:", err)
 		return exitUnknown
@@ -87,12 +88,25 @@ func (c command) main(ctx context.Context, version string, arguments []string, o
 	return exit
 }
 
-func (c command) run(ctx context.Context, set *flag.FlagSet, o *options, run func(context.Context, *client, io.Writer, io.Writer) (int, error), out, errOut io.Writer) (int, error) {
+// parse reads flags, which may come after other arguments, as with kubectl.
+func parse(set *flag.FlagSet, arguments []string) (others []string, err error) {
+	for {
+		if err := set.Parse(arguments); err != nil {
+			return nil, err
+		}
+		if set.NArg() == 0 {
+			return others, nil
+		}
+		others, arguments = append(others, set.Arg(0)), set.Args()[1:]
+	}
+}
+
+func (c command) run(ctx context.Context, o *options, run func(context.Context, *client, io.Writer, io.Writer) (int, error), out, errOut io.Writer) (int, error) {
 	if err := o.check(); err != nil {
 		return 0, err
 	}
-	if c.arguments == "" && set.NArg() > 0 {
-		return 0, fmt.Errorf("unknown argument %q", set.Arg(0))
+	if c.arguments == "" && len(o.arguments) > 0 {
+		return 0, fmt.Errorf("unknown argument %q", o.arguments[0])
 	}
 	config, err := o.restConfig()
 	if err != nil {

@@ -16,7 +16,8 @@ type options struct {
 	output                         string
 	parallel                       int
 	timeout                        time.Duration
-	version                        string // of this program
+	arguments                      []string // that are no flags
+	version                        string   // of this program
 }
 
 // flags defines the flags of all commands.
@@ -24,7 +25,7 @@ func (o *options) flags(set *flag.FlagSet, timeout time.Duration) {
 	set.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the cluster; default: $KUBECONFIG, or ~/.kube/config")
 	set.StringVar(&o.context, "context", "", "`name` of the context in it; default: the current one")
 	set.StringVar(&o.namespace, "namespace", "", "flatnetd's `namespace`; default: that of the DaemonSet with the label "+agentLabel+", or flatnet")
-	set.StringVar(&o.namespace, "n", "", "the same as --namespace")
+	set.StringVar(&o.namespace, "n", "", "the same `namespace` as --namespace")
 	set.IntVar(&o.parallel, "parallel", 100, "how many nodes are asked at a time")
 	set.DurationVar(&o.timeout, "timeout", timeout, "how long all of it may take")
 }

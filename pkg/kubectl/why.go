@@ -15,12 +15,14 @@ var whyCommand = command{
 	prepare: func(set *flag.FlagSet, o *options) func(context.Context, *client, io.Writer, io.Writer) (int, error) {
 		set.StringVar(&o.output, "o", "", "`json` for machines")
 		return func(ctx context.Context, c *client, out, _ io.Writer) (int, error) {
-			if n := set.NArg(); n != 2 && n != 3 {
+			if n := len(o.arguments); n != 2 && n != 3 {
 				return 0, errors.New("why needs two pods, as namespace/name or name, and may have a port: why POD POD [PORT[/PROTOCOL]]")
 			}
-			w := &walk{client: c, asker: asker{c, 2}, port: set.Arg(2)}
-			names := [2]string{set.Arg(0), set.Arg(1)}
-			for i, name := range names {
+			w := &walk{client: c, asker: asker{c, 2}}
+			if len(o.arguments) == 3 {
+				w.port = o.arguments[2]
+			}
+			for i, name := range o.arguments[:2] {
 				var err error
 				if w.ends[i].namespace, w.ends[i].name, err = podNamed(name, o.podNamespace()); err != nil {
 					return 0, err

@@ -60,8 +60,9 @@ ok     node n1: no problems
 ok     node n2: no problems
 
 nothing is wrong as far as flatnetd sees`}},
-		"no pod":  {arguments: []string{"web", "gone"}, exit: exitWrong, want: []string{"\nwrong: pod shop/gone: there is no such pod\n"}},
-		"no port": {arguments: []string{"web", "shop/db"}, exit: exitFine, want: []string{"note   policies: not looked at: no port was given"}},
+		"no pod":           {arguments: []string{"web", "gone"}, exit: exitWrong, want: []string{"\nwrong: pod shop/gone: there is no such pod\n"}},
+		"flags at the end": {arguments: []string{"web", "db", "5432/tcp", "-o", "json"}, exit: exitFine, want: []string{`"from": "shop/web 10.1.0.2 on n1",`}},
+		"no port":          {arguments: []string{"web", "shop/db"}, exit: exitFine, want: []string{"note   policies: not looked at: no port was given"}},
 		"declared port": {arguments: []string{"web", "db"}, exit: exitFine, want: []string{"on n2, port 5432/tcp\n"}, change: func(l *lab, _ map[string]string) {
 			db := podOn("n2", "db", "10.2.0.3")
 			db.Spec.Containers[0].Ports = []v1.ContainerPort{{ContainerPort: 5432}}
