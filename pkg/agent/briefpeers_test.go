@@ -3,6 +3,7 @@ package agent
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -43,5 +44,15 @@ func TestBriefPeersWithoutWay(t *testing.T) {
 	b := s.brief()
 	if got := fmt.Sprint(b.Joined); got != "[{none 2 [a b]} {vxlan 1 [c]}]" {
 		t.Error(got)
+	}
+}
+
+func TestBriefIsForMachines(t *testing.T) {
+	for _, arguments := range [][]string{{"status", "--brief"}, {"status", "pods", "-o", "json", "--brief"}} {
+		var said strings.Builder
+		status := Main(t.Context(), "v1", arguments, func(string) string { return "" }, io.Discard, &said)
+		if status != exitUsage || !strings.Contains(said.String(), "--brief is for `flatnetd status -o json` only") {
+			t.Errorf("%v: exit status %d, %s", arguments, status, said.String())
+		}
 	}
 }
