@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/httpstream"
@@ -48,18 +49,16 @@ func (c *client) Exec(ctx context.Context, in container, command ...string) ([]b
 	for _, word := range command {
 		request.Param("command", word)
 	}
-	url := request.URL()
 	out, errOut := &bounded{most: largestAnswer}, &bounded{most: 64 << 10}
-	stream := remotecommand.StreamOptions{Stdout: out, Stderr: errOut}
-	way, err := remotecommand.NewWebSocketExecutor(c.config, "GET", url.String())
-	if err == nil {
-		err = way.StreamWithContext(ctx, stream)
-	}
-	if httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err) {
-		// Nothing of it was executed.
-		if way, err = remotecommand.NewSPDYExecutor(c.config, "POST", url); err == nil {
-			err = way.StreamWithContext(ctx, stream)
-		}
+	ended := make(chan error, 1)
+	// What connects by SPDY waits for an answer without asking ctx, so it is waited for here.
+	go func() {
+		ended <- c.stream(ctx, request.URL(), remotecommand.StreamOptions{Stdout: out, Stderr: errOut})
+	}()
+	var err error
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
 	}
 	if ctx.Err() != nil {
 		// Somebody may still write to the buffers.
@@ -75,6 +74,21 @@ func (c *client) Exec(ctx context.Context, in container, command ...string) ([]b
 		return nil, err
 	}
 	return out.Bytes(), nil
+}
+
+// stream executes what the address says.
+func (c *client) stream(ctx context.Context, address *url.URL, to remotecommand.StreamOptions) error {
+	way, err := remotecommand.NewWebSocketExecutor(c.config, "GET", address.String())
+	if err == nil {
+		err = way.StreamWithContext(ctx, to)
+	}
+	if httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err) {
+		// Nothing of it was executed.
+		if way, err = remotecommand.NewSPDYExecutor(c.config, "POST", address); err == nil {
+			err = way.StreamWithContext(ctx, to)
+		}
+	}
+	return err
 }
 
 // bounded keeps the beginning of what is written, and lets the rest go.

@@ -6,17 +6,28 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/flatnet-cni/flatnet/test/apiserver"
 )
 
 func TestExec(t *testing.T) {
-	l := newLab(t, 1)
+	for _, older := range []bool{false, true} {
+		t.Run(map[bool]string{false: "websocket", true: "SPDY"}[older], func(t *testing.T) {
+			l := newLab(t, 1)
+			l.server.NoWebsockets = older
+			testExec(t, l)
+		})
+	}
+}
+
+func testExec(t *testing.T, l *lab) {
 	long := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
 	l.server.Execute = func(_ context.Context, e *apiserver.Execution) {
 		switch e.Command[0] {
@@ -63,6 +74,29 @@ func TestExecHangs(t *testing.T) {
 		<-t.Context().Done()
 	}
 	if _, err := l.client.Exec(ctx, container{"net", "flatnetd-n1", "flatnetd"}, "flatnetd"); !errors.Is(err, errNoAnswer) {
+		t.Error(err)
+	}
+}
+
+// So does one that does not even say whether it takes the question.
+func TestExecHangsBefore(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ended := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			http.Error(w, "no websockets here", http.StatusBadRequest)
+			return
+		}
+		cancel(errNoAnswer)
+		<-ended
+	}))
+	defer s.Close()
+	defer close(ended)
+	c, err := newClient(&rest.Config{Host: s.URL}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(ctx, container{"net", "flatnetd-n1", "flatnetd"}, "flatnetd"); !errors.Is(err, errNoAnswer) {
 		t.Error(err)
 	}
 }

@@ -27,6 +27,8 @@ type Server struct {
 	Protobuf bool
 	// Execute executes what somebody wants executed in a pod; without it that is refused.
 	Execute func(context.Context, *Execution)
+	// NoWebsockets executes over SPDY only, as an older API server does.
+	NoWebsockets bool
 	// Admit lets somebody create an object, and may change it, or says why not; without it
 	// nothing but Events can be created, and nothing be deleted.
 	Admit func(Object) *metav1.Status
