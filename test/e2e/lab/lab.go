@@ -197,7 +197,8 @@ func (l *Lab) Kubectl(args ...string) (string, error) { return l.KubectlInput(""
 // KubectlInput is Kubectl with a standard input.
 func (l *Lab) KubectlInput(input string, args ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(l.Binaries(), "kubectl"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig())
+	// In bin it finds flatnet's own plugin.
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig(), "PATH="+filepath.Join(l.Repository, "bin")+":"+os.Getenv("PATH"))
 	cmd.Stdin = strings.NewReader(input)
 	return output(cmd, "kubectl "+strings.Join(args, " "))
 }

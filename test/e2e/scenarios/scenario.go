@@ -30,7 +30,7 @@ type Options struct {
 
 // All scenarios, in the order in which they run.
 func All(o Options) []Scenario {
-	return slices.Concat(tutorial(), addresses(), life(o.APIOutage))
+	return slices.Concat(tutorial(), addresses(), plugin(), life(o.APIOutage))
 }
 
 // skipped is the error of a scenario that cannot be run on this cluster.
