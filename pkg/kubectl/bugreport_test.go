@@ -129,10 +129,20 @@ nodes/n4/nft.txt: exec: nft: not found
 		t.Errorf("not collected is\n%s\nwant\n%s", got, missing)
 	}
 	for name, content := range files {
+		for line := range strings.Lines(content) {
+			if lists := []string{"configmaps.json", "nodes.json", "pods.json"}; slices.Contains(lists, name) && !json.Valid([]byte(line)) {
+				t.Errorf("%s has a line that is no JSON: %s", name, line)
+			}
+		}
 		for _, secret := range []string{hidden, jwt, bootstrap, "MHcCAQEEIHidden", "c2lnbmF0dXJl"} {
 			if strings.Contains(content, secret) {
 				t.Errorf("%s has %q:\n%s", name, secret, content)
 			}
+		}
+	}
+	for _, name := range []string{"daemonset.json", "nodes/n1/status.json"} {
+		if !json.Valid([]byte(files[name])) {
+			t.Errorf("%s is no JSON:\n%s", name, files[name])
 		}
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
@@ -158,11 +168,17 @@ func TestRedact(t *testing.T) {
 	for text, want := range map[string]string{
 		"asked with opaque0815":                                  "asked with [left out]",
 		`{"clientSecret": "a\"b", "next": 1}`:                    `{"clientSecret": "[left out]", "next": 1}`,
-		"api-key: abc, more":                                     `api-key: "[left out]", more`,
+		`{"note":"token=abc"}`:                                   `{"note":"token=[left out]"}`,
+		`{"line":"{\"password\":\"a b\",\"n\":1}"}`:              `{"line":"{\"password\":\"[left out]\",\"n\":1}"}`,
+		`{"config.yaml":"token: \"a b\"\nmtu: 5"}`:               `{"config.yaml":"token: \"[left out]\"\nmtu: 5"}`,
+		"client-key-data: LS0tLS1CRUdJTg==":                      "client-key-data: [left out]",
+		`{"token": 5}`:                                           `{"token": 5}`,
+		"api-key: abc, more":                                     `api-key: [left out], more`,
+		"passwd='a b' x":                                         `passwd='[left out]' x`,
 		`{"secret": {"name": "x"}}`:                              `{"secret": {"name": "x"}}`,
 		"10.244.1.0/24 dev veth0 proto 70":                       "10.244.1.0/24 dev veth0 proto 70",
-		"https://user:pw@host/x https://host:8080/":              `https://user:"[left out]"host/x https://host:8080/`,
-		`serviceAccountToken: projected, tokens of conntrack: 3`: `serviceAccountToken: "[left out]", tokens of conntrack: 3`,
+		"https://user:pw@host/x https://host:8080/":              `https://user:[left out]@host/x https://host:8080/`,
+		`serviceAccountToken: projected, tokens of conntrack: 3`: `serviceAccountToken: [left out], tokens of conntrack: 3`,
 	} {
 		if got := string(r.clean([]byte(text))); got != want {
 			t.Errorf("%s becomes %s, want %s", text, got, want)

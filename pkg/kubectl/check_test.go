@@ -237,3 +237,29 @@ func TestSpread(t *testing.T) {
 		}
 	}
 }
+
+// What fails because others hear of a new pod a little later is asked again; what was
+// translated is not, since it would be so again.
+func TestCheckAsksAgain(t *testing.T) {
+	l := newTrialLab(t, 2)
+	var lost, late, translated atomic.Int64
+	l.answer = func(from int, q []string) string {
+		switch {
+		case q[0] == "udp" && q[1] == "10.2.0.2" && lost.Add(1) == 1:
+			return `{"errors":["i/o timeout"]}`
+		case q[1] == serviceName && from == 1 && late.Add(1) < 3:
+			return `{"errors":["lookup all: no such host"]}`
+		case q[0] == "http" && q[1] == "fd00:2::2":
+			translated.Add(1)
+			return `{"responses":["[fd00::99]:1"]}`
+		}
+		return ""
+	}
+	exit, out, _ := l.run(t, "check")
+	if exit != exitWrong || !strings.Contains(out, "  - from n1 to n2, TCP IPv6: is seen as fd00::99: its address was translated\n") || strings.Count(out, "  - ") != 1 {
+		t.Errorf("exit status %d:\n%s", exit, out)
+	}
+	if a, b, c := lost.Load(), late.Load(), translated.Load(); a != 2 || b != 3 || c != 1 {
+		t.Errorf("asked were the lost one %d, the Service %d, the translated one %d times", a, b, c)
+	}
+}

@@ -2,10 +2,8 @@ package kubectl
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -81,7 +79,7 @@ while [ $# -gt 0 ]; do
 	if [ "$5" -gt 0 ]; then
 		say=$say$(printf '%*s' $((mtu - $5 - ${#say})) '' | tr ' ' '+')
 	fi
-	( answer=$(curl -sS --max-time 10 "http://127.0.0.1:` + "8080" + `/dial?protocol=$1&host=$2&port=$3&tries=$6&request=$say" 2>&1 | tr -d '\n'); echo "$i $answer" ) &
+	( answer=$(curl -sS --max-time 10 "http://127.0.0.1:8080/dial?protocol=$1&host=$2&port=$3&tries=$6&request=$say" 2>&1 | tr -d '\n'); echo "$i $answer" ) &
 	i=$((i + 1))
 	shift 6
 done
@@ -105,8 +103,8 @@ func (t *trial) ask(ctx context.Context, namespace string, all []tried) *trialRe
 	atOnce(ctx, len(all), t.asker.parallel, func(i int) {
 		if all[i].Failure == "" {
 			perNode[i] = questionsOf(i, all)
-			t.askPod(ctx, namespace, all[i], perNode[i], byTCP, fullSize)
-			t.askService(ctx, namespace, all[i], perNode[i])
+			t.askPod(ctx, namespace, all[i], perNode[i], someRounds, byTCP, fullSize)
+			t.askPod(ctx, namespace, all[i], perNode[i], serviceRounds, byService)
 			t.askNode(ctx, all[i], perNode[i])
 		}
 		fmt.Fprintf(t.progress, "%d of %s tried\n", done.Add(1), counted(len(all), "node"))
@@ -146,31 +144,34 @@ func has(addresses []netip.Addr, is4 bool) bool {
 // questionsAtOnce bounds those of one command, which is a part of an address (URL).
 const questionsAtOnce = 80
 
-// askPod asks what a pod has to ask of some kinds.
-func (t *trial) askPod(ctx context.Context, namespace string, from tried, questions []question, kinds ...string) {
+// How often what has failed is asked again: where policies are about the pods, other nodes
+// may hear of them a little later, and the Service is served, and its name known, later still.
+const (
+	someRounds    = 3
+	serviceRounds = 15
+)
+
+// askPod asks what a pod has to ask of some kinds, and again what has failed.
+func (t *trial) askPod(ctx context.Context, namespace string, from tried, questions []question, rounds int, kinds ...string) {
 	var wanted []int
 	for i, q := range questions {
 		if slices.Contains(kinds, q.Kind) {
 			wanted = append(wanted, i)
 		}
 	}
-	for some := range slices.Chunk(wanted, questionsAtOnce) {
-		t.askSome(ctx, namespace, from, questions, some)
-	}
-}
-
-// servicePatience is how often the Service is asked: it is served, and its name known,
-// some time after the pods are ready.
-const servicePatience = 15
-
-func (t *trial) askService(ctx context.Context, namespace string, from tried, questions []question) {
-	service := &questions[len(questions)-1]
-	for range servicePatience {
-		service.Failure, service.unknown = "", false
-		t.askPod(ctx, namespace, from, questions, byService)
-		if service.Failure == "" || !pause(ctx, time.Second) {
+	for round := range rounds {
+		if len(wanted) == 0 || round > 0 && !pause(ctx, time.Second) {
 			return
 		}
+		for some := range slices.Chunk(wanted, questionsAtOnce) {
+			t.askSome(ctx, namespace, from, questions, some)
+		}
+		// What has arrived with another address does so the next time, too, and who may not
+		// execute may not later.
+		wanted = slices.DeleteFunc(wanted, func(i int) bool {
+			q := questions[i]
+			return q.Failure == "" || q.Seen != "" || q.unknown
+		})
 	}
 }
 
@@ -178,6 +179,7 @@ func (t *trial) askService(ctx context.Context, namespace string, from tried, qu
 func (t *trial) askSome(ctx context.Context, namespace string, from tried, questions []question, asked []int) {
 	command := []string{"sh", "-c", script, "sh"}
 	for _, i := range asked {
+		questions[i].Failure, questions[i].unknown = "", false
 		command = append(command, questions[i].words()...)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, errNoAnswer)
@@ -202,50 +204,6 @@ func (t *trial) askSome(ctx context.Context, namespace string, from tried, quest
 			q.Failure, q.unknown = "the pod says nothing of it", true
 		}
 	}
-}
-
-// judge reads what the pod's server says of its question: {"responses": […]} or
-// {"errors": […]}.
-func (q *question) judge(answer string, own []netip.Addr) {
-	var said struct{ Responses, Errors []string }
-	if err := json.Unmarshal([]byte(answer), &said); err != nil {
-		q.Failure = answer // curl's own words
-		if answer == "" {
-			q.Failure = "no answer"
-		}
-		return
-	}
-	if len(said.Errors) > 0 || len(said.Responses) == 0 {
-		q.Failure = strings.Join(said.Errors, "; ")
-		if q.Failure == "" {
-			q.Failure = "an empty answer"
-		}
-		return
-	}
-	if q.Kind == byService {
-		q.answered = said.Responses
-		return
-	}
-	q.sees(said.Responses[0])
-	for _, a := range own {
-		if q.Seen == a.String() {
-			return
-		}
-	}
-	if q.Failure == "" {
-		q.Failure = fmt.Sprintf("is seen as %s: its address was translated", q.Seen)
-	}
-}
-
-// sees notes the address that the other end has seen.
-func (q *question) sees(addressAndPort string) {
-	host, _, err := net.SplitHostPort(strings.TrimSpace(addressAndPort))
-	a, failure := netip.ParseAddr(host)
-	if errors.Join(err, failure) != nil {
-		q.Failure = fmt.Sprintf("the answer is %q, which is no address", addressAndPort)
-		return
-	}
-	q.Seen = a.Unmap().WithZone("").String()
 }
 
 // nodeAtOnce is how many commands are executed in one flatnetd's pod at a time.

@@ -92,7 +92,7 @@ func TestEverythingThatMayBeWrong(t *testing.T) {
 		}
 		return nil
 	}), 64})
-	expect(t, o, exitWrong, `12 nodes: 1 not selected, 5 ready, 1 not ready, 1 no answer, 2 not running, 1 node down, 1 no flatnetd; 18 pods; problems at 3 nodes
+	expect(t, o, exitWrong, `12 nodes: 1 no flatnetd, 1 node down, 2 not running, 1 no answer, 1 not ready, 5 ready, 1 not selected; 18 pods; problems at 3 nodes
   - n2: no flatnetd: no flatnetd pod is on it, though DaemonSet flatnetd selects it
     `+"`kubectl -n net describe daemonset flatnetd`"+` has events that say why
   - n3: node down: kubelet says nothing since 1970-01-12 13:46:40 UTC
@@ -169,7 +169,7 @@ func TestTimeEnds(t *testing.T) {
 		<-within.Done()
 		return nil, context.Cause(within)
 	}), 2})
-	const want = `6 nodes: 1 ready, 4 not asked, 1 no answer; 3 pods
+	const want = `6 nodes: 1 no answer, 4 not asked, 1 ready; 3 pods
   - n1: no answer: pod flatnetd-n1 gives no answer within 4s
     see whether the node is well: ` + "`kubectl describe node n1`; `kubectl -n net logs flatnetd-n1`" + ` may say why
   - 4 nodes (n3 n4 n5 …): not asked: the time of --timeout was over before it was asked, or had answered

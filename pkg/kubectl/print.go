@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -103,7 +102,7 @@ func (o *overview) headline() string {
 		}
 	}
 	var words []string
-	for _, state := range slices.Backward(order) {
+	for _, state := range order {
 		if counts[state] > 0 {
 			words = append(words, fmt.Sprintf("%d %s", counts[state], state))
 		}

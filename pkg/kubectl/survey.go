@@ -28,6 +28,9 @@ type survey struct {
 	Sites     []site          // by name of the node
 	// Unknown is what could not be found out, since rights are missing.
 	Unknown []string
+
+	// complete says that there are as many pods as the DaemonSet wants.
+	complete bool
 }
 
 // site is a node, and its flatnetd.
@@ -53,7 +56,11 @@ func (c *client) look(ctx context.Context, namespace string) (*survey, error) {
 	sets, err := c.daemonSets(ctx, namespace, agentLabel)
 	switch {
 	case apierrors.IsForbidden(err) && namespace == "":
-		return c.look(ctx, defaultNamespace) // rights are often those of one namespace
+		s, failure := c.look(ctx, defaultNamespace) // rights are often those of one namespace
+		if failure != nil {
+			failure = fmt.Errorf("%w; it was looked for there, since %w: name its namespace with --namespace", failure, err)
+		}
+		return s, failure
 	case apierrors.IsForbidden(err):
 		s.Unknown = append(s.Unknown, err.Error()+"; which nodes should have flatnetd is not known")
 	case err != nil:
@@ -82,6 +89,7 @@ func (c *client) look(ctx context.Context, namespace string) (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.complete = s.DaemonSet != nil && s.DaemonSet.Status.DesiredNumberScheduled > 0 && int(s.DaemonSet.Status.DesiredNumberScheduled) == len(pods)
 	err = c.nodes(ctx, func(n *v1.Node) {
 		s.Sites = append(s.Sites, s.site(n, pods[n.Name]))
 		delete(pods, n.Name)
@@ -133,6 +141,9 @@ func (s *survey) withoutPod(n *v1.Node) *fault {
 	wanted := s.DaemonSet.Spec.Template.Spec.NodeSelector
 	if !labels.SelectorFromSet(wanted).Matches(labels.Set(n.Labels)) {
 		return &fault{stateNotSelected, "the DaemonSet's nodeSelector " + labels.FormatLabels(wanted) + " leaves it out", ""}
+	}
+	if s.complete {
+		return &fault{stateNotSelected, "the DaemonSet does not want a pod there: its nodeAffinity leaves the node out, or a taint that it does not tolerate", ""}
 	}
 	return &fault{stateNoAgent, "no flatnetd pod is on it, though DaemonSet " + s.DaemonSet.Name + " selects it",
 		fmt.Sprintf("`kubectl -n %s describe daemonset %s` has events that say why", s.Namespace, s.DaemonSet.Name)}
