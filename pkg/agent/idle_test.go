@@ -45,6 +45,9 @@ func idle(s *feature.Shared) feature.Feature {
 				Document: struct {
 					Idle string `json:"idle"`
 				}{"as ever"},
+				Brief: struct {
+					Idle string `json:"idle"`
+				}{"in short"},
 				Rows:  []feature.Row{{Name: "idling", Value: "as ever"}},
 				Table: func(w io.Writer, _ time.Time) { fmt.Fprintln(w, "DREAM") },
 			}
@@ -101,6 +104,10 @@ problems: 2
 	var fields map[string]any
 	if err := json.Unmarshal(document.Bytes(), &fields); err != nil || fields["idle"] != "as ever" || fields["node"] != "n1" || len(fields["problems"].([]any)) != 2 {
 		t.Errorf("JSON: %v\n%s", err, document.String())
+	}
+	document.Reset()
+	if err := printStatus(ctx, c, aboutBrief, "json", &document); err != nil || !strings.Contains(document.String(), `"idle": "in short"`) {
+		t.Errorf("brief: %v\n%s", err, document.String())
 	}
 	metrics, err := askAgent(ctx, c.StateDir, "/metrics")
 	if err != nil {

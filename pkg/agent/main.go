@@ -29,7 +29,9 @@ const (
 const usage = `flatnetd joins a Kubernetes node's pods to those of the other nodes.
 
   flatnetd [flags]                   run the agent
-  flatnetd status [-o json] [flags]  ask the running agent how the node is joined
+  flatnetd status [-o json [--brief]] [flags]
+                                     ask the running agent how the node is joined; --brief
+                                     counts peers, and names those that are not as most are
   flatnetd status services [-o json] [flags]
                                      ask it who serves what Service
   flatnetd status policies [-o json] [flags]
@@ -61,9 +63,12 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		set.PrintDefaults()
 	}
 	config := Flags(set, getenv)
-	output, about := "", ""
+	output, about, brief := "", "", false
 	if command == "status" || command == "policy" {
 		set.StringVar(&output, "o", "", "`json` for machines")
+	}
+	if command == "status" {
+		set.BoolVar(&brief, "brief", false, "with -o json, count peers instead of listing them, as a big cluster needs it")
 	}
 	err := set.Parse(arguments)
 	if command == "status" && err == nil && slices.Contains([]string{"services", "policies", "pods"}, set.Arg(0)) {
@@ -93,6 +98,12 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	}
 	if err == nil && output != "" && output != "json" {
 		err = fmt.Errorf("-o %q is not json", output)
+	}
+	if err == nil && brief && (output == "" || about != "") {
+		err = errors.New("--brief is for `flatnetd status -o json` only")
+	}
+	if brief {
+		about = aboutBrief
 	}
 	if err != nil {
 		fmt.Fprintln(errOut, "flatnetd:", err)

@@ -196,7 +196,7 @@ func (f *peers) status() PeersStatus {
 }
 
 func (s PeersStatus) part() feature.Part {
-	part := feature.Part{Document: s, Rows: []feature.Row{{Name: "fabric objects", Value: fmt.Sprintf("%d of %d present", s.Objects.Present, s.Objects.Desired)}}}
+	part := feature.Part{Document: s, Brief: s.brief(), Rows: []feature.Row{{Name: "fabric objects", Value: fmt.Sprintf("%d of %d present", s.Objects.Present, s.Objects.Desired)}}}
 	if len(s.Peers) > 0 {
 		part.Table = s.print
 	}

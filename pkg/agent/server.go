@@ -42,6 +42,7 @@ func (a *Agent) listen() (*server, error) {
 	// Who may read the state directory may ask; the status is for the node's
 	// administrator alone.
 	mux.HandleFunc("GET /status", privately(a.serveStatus))
+	mux.HandleFunc("GET /status/"+aboutBrief, privately(a.serveBrief))
 	mux.HandleFunc("GET "+statusForPeople, privately(a.serveText))
 	for _, f := range a.features {
 		for path, page := range f.Pages {
@@ -125,6 +126,17 @@ func (a *Agent) serveReadiness(w http.ResponseWriter, r *http.Request) {
 func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
 	var d document
 	if ask(w, r, a.do, func() { d = a.status(r.Context()) }) {
+		answer(w, d)
+	}
+}
+
+// aboutBrief is where, below /status, it is without what grows with the cluster.
+const aboutBrief = "brief"
+
+func (a *Agent) serveBrief(w http.ResponseWriter, r *http.Request) {
+	var d document
+	if ask(w, r, a.do, func() { d = a.status(r.Context()) }) {
+		d.brief = true
 		answer(w, d)
 	}
 }

@@ -20,6 +20,7 @@ type document struct {
 	head     Head
 	parts    []feature.Part
 	problems ProblemsStatus
+	brief    bool // the parts' short documents
 }
 
 // Head is what the agent says of itself.
@@ -87,7 +88,10 @@ func (a *Agent) status(ctx context.Context) document {
 func (d document) MarshalJSON() ([]byte, error) {
 	objects := []any{d.head}
 	for _, p := range d.parts {
-		if p.Document != nil {
+		switch {
+		case d.brief && p.Brief != nil:
+			objects = append(objects, p.Brief)
+		case p.Document != nil:
 			objects = append(objects, p.Document)
 		}
 	}

@@ -81,7 +81,10 @@ type Listener struct {
 type Part struct {
 	// Document becomes an object in JSON whose fields join those of the status.
 	Document any
-	Rows     []Row
+	// Brief is in the place of Document where the answer is to be short; nil where that
+	// is short anyway.
+	Brief any
+	Rows  []Row
 	// Table is written below the rows of all features; nil for none.
 	Table func(w io.Writer, now time.Time)
 }

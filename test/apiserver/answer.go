@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/scheme"
 )
@@ -21,9 +22,11 @@ import (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	watching, streaming := query.Get("watch") != "", query.Get("sendInitialEvents") != ""
-	of := resourceAt(r.URL.Path)
+	of, namespace, name := resourceAt(r.URL.Path)
 	selected, err := parseSelection(query.Get("labelSelector"), query.Get("fieldSelector"))
 	core, newer := isEvents(r.URL.Path)
+	inNamespace, pod, executing := ofPod(r.URL.Path, "exec")
+	ofNamespace, logged, logging := ofPod(r.URL.Path, "log")
 	call := r.Method + " " + r.URL.Path
 	if watching {
 		call += " watch"
@@ -33,24 +36,38 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	refusal, version, server := s.refusal, s.version, s.server
 	var there []Object
 	for _, o := range s.objects[of] {
-		if err == nil && selected.has(o) {
+		if err == nil && selected.has(o) && (namespace == "" || o.GetNamespace() == namespace) {
 			there = append(there, o)
 		}
 	}
+	one := s.objects[of][types.NamespacedName{Namespace: namespace, Name: name}]
 	s.mu.Unlock()
 	switch {
 	case refusal != nil:
 		refuse(w, refusal)
 	case err != nil:
 		refuse(w, &metav1.Status{Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: call + ": " + err.Error()})
+	case s.Execute != nil && executing:
+		s.exec(w, r, &Execution{Namespace: inNamespace, Pod: pod})
+	case s.Log != nil && logging:
+		_, _ = io.WriteString(w, s.Log(ofNamespace, logged, query.Get("previous") == "true"))
 	case r.Method == http.MethodPost && (core || newer):
 		s.post(w, r, core)
+	case s.Admit != nil && of != nil && (r.Method == http.MethodPost || r.Method == http.MethodDelete):
+		s.write(w, r, of, types.NamespacedName{Namespace: namespace, Name: name})
 	case strings.HasPrefix(r.URL.Path, notInstalled):
 		refuse(w, &metav1.Status{Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource"})
 	case r.Method != http.MethodGet || of == nil:
 		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + " is not list or watch of what is known here"})
+	case name != "" && one == nil:
+		refuse(w, &metav1.Status{Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: call + ": not found"})
+	case name != "":
+		s.writer(w, r, of, false).one(one)
 	case !watching:
-		s.writer(w, r, of, false).list(there, version)
+		page, next, left := pageOf(there, query)
+		s.writer(w, r, of, false).list(page, metav1.ListMeta{ResourceVersion: strconv.Itoa(version), Continue: next, RemainingItemCount: left})
+	case namespace != "":
+		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + ": one namespace cannot be watched here"})
 	case streaming && !s.Streams:
 		refuse(w, &metav1.Status{Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"})
 	default:
@@ -149,7 +166,7 @@ func (s *Server) writer(w http.ResponseWriter, r *http.Request, of *resource, wa
 	return &writer{w, of, format}
 }
 
-func (w *writer) list(objects []Object, version int) {
+func (w *writer) list(objects []Object, about metav1.ListMeta) {
 	list := w.of.list.DeepCopyObject()
 	items := make([]runtime.Object, len(objects))
 	for i, o := range objects {
@@ -158,9 +175,14 @@ func (w *writer) list(objects []Object, version int) {
 	if err := meta.SetList(list, items); err != nil {
 		panic(fmt.Sprintf("apiserver: making a %T: %v", list, err))
 	}
-	reflect.ValueOf(list).Elem().FieldByName("ListMeta").Set(reflect.ValueOf(metav1.ListMeta{ResourceVersion: strconv.Itoa(version)}))
+	reflect.ValueOf(list).Elem().FieldByName("ListMeta").Set(reflect.ValueOf(about))
 	// An answer that cannot be written is missed by who waits for it.
 	_ = w.encoder(w.format.Serializer, list).Encode(list, w)
+}
+
+// one answers a single object, of which somebody else may have the same one.
+func (w *writer) one(o Object) {
+	_ = w.encoder(w.format.Serializer, o).Encode(o.DeepCopyObject(), w)
 }
 
 func (w *writer) event(kind watch.EventType, object runtime.Object) {

@@ -1,9 +1,10 @@
 // Package apiserver answers list and watch of Nodes, Pods, Namespaces, NetworkPolicies,
-// Services, EndpointSlices and ServiceCIDRs as a Kubernetes API server does, and stores
+// Services, EndpointSlices, DaemonSets, ConfigMaps and ServiceCIDRs as a Kubernetes API server does, and stores
 // Events, over HTTP, in JSON or protobuf, for tests and benchmarks. It can go away and come back, refuse, and forget.
 package apiserver
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -24,6 +25,16 @@ type Server struct {
 	// Protobuf answers in protobuf who asks for it; everybody else, and everybody
 	// where it is false, gets JSON.
 	Protobuf bool
+	// Execute executes what somebody wants executed in a pod; without it that is refused.
+	Execute func(context.Context, *Execution)
+	// NoWebsockets executes over SPDY only, as an older API server does.
+	NoWebsockets bool
+	// Admit lets somebody create an object, and may change it, or says why not; without it
+	// nothing but Events can be created, and nothing be deleted.
+	Admit func(Object) *metav1.Status
+	// Log returns what a pod has logged, before its last restart where previous is true;
+	// without it that is refused.
+	Log func(namespace, pod string, previous bool) string
 
 	mu        sync.Mutex
 	more      *sync.Cond // an event, or the server goes away
@@ -37,7 +48,7 @@ type Server struct {
 }
 
 // Object is one that the server knows: a *v1.Node, *v1.Pod, *v1.Namespace, *v1.Service,
-// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice or
+// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice, *apps.DaemonSet, *v1.ConfigMap or
 // *networking.ServiceCIDR.
 type Object interface {
 	runtime.Object

@@ -1,10 +1,14 @@
 package apiserver
 
 import (
+	"cmp"
+	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
+	apps "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
@@ -23,14 +27,19 @@ type resource struct {
 	list  runtime.Object
 }
 
+// namespacesPath is where those are in which others are.
+const namespacesPath = "/api/v1/namespaces"
+
 var resources = [...]resource{
 	{"/api/v1/nodes", v1.SchemeGroupVersion, &v1.Node{}, &v1.NodeList{}},
 	{"/api/v1/pods", v1.SchemeGroupVersion, &v1.Pod{}, &v1.PodList{}},
-	{"/api/v1/namespaces", v1.SchemeGroupVersion, &v1.Namespace{}, &v1.NamespaceList{}},
+	{"/api/v1/configmaps", v1.SchemeGroupVersion, &v1.ConfigMap{}, &v1.ConfigMapList{}},
+	{namespacesPath, v1.SchemeGroupVersion, &v1.Namespace{}, &v1.NamespaceList{}},
 	{"/apis/networking.k8s.io/v1/networkpolicies", networking.SchemeGroupVersion, &networking.NetworkPolicy{}, &networking.NetworkPolicyList{}},
 	{"/api/v1/services", v1.SchemeGroupVersion, &v1.Service{}, &v1.ServiceList{}},
 	{"/apis/discovery.k8s.io/v1/endpointslices", discovery.SchemeGroupVersion, &discovery.EndpointSlice{}, &discovery.EndpointSliceList{}},
 	{"/api/v1/events", v1.SchemeGroupVersion, &v1.Event{}, &v1.EventList{}},
+	{"/apis/apps/v1/daemonsets", apps.SchemeGroupVersion, &apps.DaemonSet{}, &apps.DaemonSetList{}},
 	{"/apis/networking.k8s.io/v1/servicecidrs", networking.SchemeGroupVersion, &networking.ServiceCIDR{}, &networking.ServiceCIDRList{}},
 }
 
@@ -44,14 +53,45 @@ func resourceOf(o Object) *resource {
 	return nil
 }
 
-// resourceAt returns what a path leads to, nil if nothing that is known.
-func resourceAt(path string) *resource {
-	for i := range resources {
-		if path == resources[i].path {
-			return &resources[i]
+// resourceAt returns what a path leads to, nil if nothing that is known, and the
+// namespace and the object that it is about, "" for all.
+func resourceAt(path string) (of *resource, namespace, name string) {
+	if before, after, is := strings.Cut(path, "/namespaces/"); is {
+		if in, rest, is := strings.Cut(after, "/"); is {
+			namespace = in
+			path, name, _ = strings.Cut(rest, "/")
+			path = before + "/" + path
+		} else {
+			path, name = before+"/namespaces", after
 		}
 	}
-	return nil
+	for i := range resources {
+		if path == resources[i].path {
+			return &resources[i], namespace, name
+		}
+	}
+	return nil, "", ""
+}
+
+// pageOf returns the part of a list that is asked for, by name: who gives a limit gets
+// so many, and what to ask for next. A list that changes meanwhile is not as it was, unlike
+// that of a real API server; which answers from its cache (version 0) as one, too.
+func pageOf(all []Object, query url.Values) (page []Object, next string, left *int64) {
+	limit, _ := strconv.Atoi(query.Get("limit"))
+	if limit <= 0 || query.Get("resourceVersion") == "0" {
+		return all, "", nil
+	}
+	slices.SortFunc(all, func(a, b Object) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	from, _ := strconv.Atoi(query.Get("continue"))
+	from = min(from, len(all))
+	to := min(from+limit, len(all))
+	if to < len(all) {
+		next, left = strconv.Itoa(to), new(int64)
+		*left = int64(len(all) - to)
+	}
+	return all[from:to], next, left
 }
 
 // isEvents reports whether a path is where events are posted to: of the core group,

@@ -110,6 +110,7 @@ var sections = []outline{
 	{"policies", "Policies", measurePolicies},
 	{"bandwidth", "Bandwidth", measureBandwidth},
 	{"ports", "Host ports", measurePorts},
+	{"kubectl", "kubectl flatnet", measureKubectl},
 }
 
 // present returns those contenders whose programs are there; the others' are

@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	code, err := run(os.Args[1], os.Getenv("PEAK_FILE"))
+	code, err := run(os.Args[1:], os.Getenv("PEAK_FILE"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "peak:", err)
 		code = 1
@@ -23,8 +23,8 @@ func main() {
 	os.Exit(code)
 }
 
-func run(program, file string) (int, error) {
-	cmd := exec.Command(program)
+func run(command []string, file string) (int, error) {
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
 		return 0, err

@@ -59,6 +59,8 @@ func flatnet(s Sources) Image {
 		l.File("/usr/local/bin/"+name, filepath.Join(s.Flatnet, name))
 	}
 	l.Program("/usr/sbin/nft", programs.Find("nft"))
+	// Of Alpine's busybox, what `kubectl flatnet` executes.
+	l.Program("/bin/busybox", programs.Find("busybox")).Link("/bin/ip", "busybox").Link("/bin/wget", "busybox")
 	iptables(l)
 	return Image{Tags: []string{Flatnet}, Layers: []*Layer{l}, Entrypoint: []string{"/usr/local/bin/flatnetd"}}
 }

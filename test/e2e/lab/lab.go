@@ -202,10 +202,11 @@ func (l *Lab) KubectlInput(input string, args ...string) (string, error) {
 // Helm runs helm as the administrator. It has to be built before.
 func (l *Lab) Helm(args ...string) (string, error) { return l.client("helm", "", args) }
 
-// client runs a program that talks to the API. What it keeps is kept in the lab's directory.
+// client runs a program that talks to the API. What it keeps is kept in the lab's
+// directory, and kubectl finds flatnet's own plugin in bin.
 func (l *Lab) client(program, input string, args []string) (string, error) {
 	cmd := exec.Command(filepath.Join(l.Binaries(), program), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig())
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+l.Kubeconfig(), "PATH="+filepath.Join(l.Repository, "bin")+":"+os.Getenv("PATH"))
 	for _, kept := range []string{"CACHE", "CONFIG", "DATA"} {
 		cmd.Env = append(cmd.Env, "HELM_"+kept+"_HOME="+filepath.Join(l.Directory, "helm", strings.ToLower(kept)))
 	}

@@ -1,0 +1,187 @@
+package kubectl
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/gentype"
+)
+
+// Where the pods listen, and what they are found by.
+const (
+	tcpPort     = 8080
+	udpPort     = 8081
+	serviceName = "all"
+	trialName   = "flatnet-check"
+	trialLabel  = "app.kubernetes.io/name=" + trialName
+)
+
+// tried is a node, with the pod that is tried there.
+type tried struct {
+	site
+	Pod       string
+	Addresses []netip.Addr
+	// Failure is why there is no pod to try.
+	Failure string
+}
+
+func (t *trial) makeNamespace(ctx context.Context, name string) error {
+	namespaces := gentype.NewClient("namespaces", t.client.core, t.client.parameters, "", func() *v1.Namespace { return &v1.Namespace{} })
+	_, err := namespaces.Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: name, Labels: map[string]string{"app.kubernetes.io/name": trialName},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("making namespace %s for the pods: %w", name, err)
+	}
+	return nil
+}
+
+// removeNamespace removes it with all that is in it, and does not wait for that.
+func (c *client) removeNamespace(ctx context.Context, name string) error {
+	namespaces := gentype.NewClient("namespaces", c.core, c.parameters, "", func() *v1.Namespace { return &v1.Namespace{} })
+	err := namespaces.Delete(ctx, name, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// makePods makes a pod on each node, and a Service over all of them.
+func (t *trial) makePods(ctx context.Context, namespace string, chosen []site) error {
+	services := gentype.NewClient("services", t.client.core, t.client.parameters, namespace, func() *v1.Service { return &v1.Service{} })
+	_, err := services.Create(ctx, &v1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: serviceName},
+		Spec: v1.ServiceSpec{
+			Selector: map[string]string{"app.kubernetes.io/name": trialName},
+			Ports:    []v1.ServicePort{{Port: tcpPort, TargetPort: intstr.FromInt32(tcpPort)}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("making a Service: %w", err)
+	}
+	pods := gentype.NewClient("pods", t.client.core, t.client.parameters, namespace, func() *v1.Pod { return &v1.Pod{} })
+	var mu sync.Mutex
+	var failure error
+	atOnce(ctx, len(chosen), t.asker.parallel, func(i int) {
+		p := t.pod(podOf(i), chosen[i].Node)
+		for {
+			_, err := pods.Create(ctx, p, metav1.CreateOptions{})
+			if err == nil {
+				return
+			}
+			// The service account of a new namespace comes a little later. No other reason goes
+			// away by itself.
+			if !apierrors.IsForbidden(err) || !accountMissing(err) || !pause(ctx, time.Second) {
+				mu.Lock()
+				defer mu.Unlock()
+				failure = fmt.Errorf("making a pod for node %s: %w", chosen[i].Node, err)
+				return
+			}
+		}
+	})
+	if failure == nil && ctx.Err() != nil {
+		failure = context.Cause(ctx)
+	}
+	return failure
+}
+
+func podOf(i int) string { return fmt.Sprintf("pod-%d", i) }
+
+// pod is one that every Pod Security Standard allows.
+func (t *trial) pod(name, node string) *v1.Pod {
+	yes, no, user, grace := true, false, int64(1000), int64(0)
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/name": trialName}},
+		Spec: v1.PodSpec{
+			NodeName: node, TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
+			Tolerations: []v1.Toleration{{Operator: v1.TolerationOpExists}},
+			SecurityContext: &v1.PodSecurityContext{
+				RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []v1.Container{{
+				Name: "agnhost", Image: t.image,
+				Args:            []string{"netexec", fmt.Sprintf("--http-port=%d", tcpPort), fmt.Sprintf("--udp-port=%d", udpPort)},
+				SecurityContext: &v1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &v1.Capabilities{Drop: []v1.Capability{"ALL"}}},
+				ReadinessProbe: &v1.Probe{PeriodSeconds: 1, TimeoutSeconds: 5, ProbeHandler: v1.ProbeHandler{
+					HTTPGet: &v1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(tcpPort)},
+				}},
+			}},
+		},
+	}
+}
+
+// await waits until all pods are ready, or have had the time for it. A pod that is not is
+// a failure of its node; that none is, is one of all.
+func (t *trial) await(ctx context.Context, namespace string, chosen []site) ([]tried, error) {
+	all := make([]tried, len(chosen))
+	end := time.Now().Add(t.wait)
+	for said := -1; ; {
+		ready := 0
+		for i, s := range chosen {
+			all[i] = tried{site: s, Pod: podOf(i), Failure: "its pod is gone"}
+		}
+		err := t.client.pods(ctx, namespace, trialLabel, func(p *v1.Pod) {
+			i := slices.IndexFunc(all, func(x tried) bool { return x.Pod == p.Name })
+			if i < 0 {
+				return
+			}
+			all[i].Addresses = podAddresses(p)
+			all[i].Failure = unreadyWords(p)
+			if all[i].Failure == "" {
+				ready++
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if ready != said {
+			said = ready
+			fmt.Fprintf(t.progress, "%d of %s ready\n", ready, counted(len(chosen), "pod"))
+		}
+		if ready == len(chosen) || time.Now().After(end) {
+			return all, nil
+		}
+		if !pause(ctx, time.Second) {
+			return nil, fmt.Errorf("waiting for pods: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// unreadyWords say why a pod is not ready, "" where it is.
+func unreadyWords(p *v1.Pod) string {
+	if podReady(p) {
+		return ""
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		if c.State.Waiting != nil {
+			return "its pod is not ready: " + sentence(c.State.Waiting.Reason, c.State.Waiting.Message)
+		}
+	}
+	return "its pod is not ready: " + sentence(string(p.Status.Phase), p.Status.Message)
+}
+
+// pause waits; false where ctx ended before.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// accountMissing reports whether a pod is refused because its namespace is too new.
+func accountMissing(err error) bool {
+	return strings.Contains(err.Error(), "error looking up service account")
+}

@@ -1,0 +1,71 @@
+package kubectl
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// options are what all commands have.
+type options struct {
+	kubeconfig, context, namespace string
+	output                         string
+	parallel                       int
+	timeout                        time.Duration
+	arguments                      []string // that are no flags
+	version                        string   // of this program
+}
+
+// flags defines the flags of all commands.
+func (o *options) flags(set *flag.FlagSet, timeout time.Duration) {
+	set.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that names the cluster; default: $KUBECONFIG, or ~/.kube/config")
+	set.StringVar(&o.context, "context", "", "`name` of the context in it; default: the current one")
+	set.StringVar(&o.namespace, "namespace", "", "flatnetd's `namespace`; default: that of the DaemonSet with the label "+agentLabel+", or flatnet")
+	set.StringVar(&o.namespace, "n", "", "the same `namespace` as --namespace")
+	set.IntVar(&o.parallel, "parallel", 100, "how many nodes are asked at a time")
+	set.DurationVar(&o.timeout, "timeout", timeout, "how long all of it may take")
+}
+
+// check says what is wrong with what was given.
+func (o *options) check() error {
+	switch {
+	case o.parallel < 1:
+		return fmt.Errorf("--parallel %d asks nobody", o.parallel)
+	case o.timeout <= 0:
+		return fmt.Errorf("--timeout %s is no time", o.timeout)
+	case o.output != "" && o.output != "json":
+		return fmt.Errorf("-o %q is not json", o.output)
+	}
+	return nil
+}
+
+func (o *options) clientConfig() clientcmd.ClientConfig {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = o.kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context})
+}
+
+// podNamespace is where a pod is that is named without its namespace.
+func (o *options) podNamespace() string {
+	namespace, _, err := o.clientConfig().Namespace()
+	if err != nil {
+		return "default" // what is wrong is said when the cluster is looked for
+	}
+	return namespace
+}
+
+// restConfig finds the cluster as kubectl does.
+func (o *options) restConfig() (*rest.Config, error) {
+	config, err := o.clientConfig().ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, errors.New("no kubeconfig names a cluster: set KUBECONFIG, or give --kubeconfig")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading kubeconfig: %w", err)
+	}
+	return config, nil
+}
