@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -65,6 +66,7 @@ func Main(ctx context.Context, version string, arguments []string, out, errOut i
 }
 
 func (c command) main(ctx context.Context, version string, arguments []string, out, errOut io.Writer) int {
+	errOut = &serialized{to: errOut}
 	set := flag.NewFlagSet("kubectl flatnet "+c.name, flag.ContinueOnError)
 	set.SetOutput(errOut)
 	set.Usage = func() {
@@ -86,6 +88,18 @@ func (c command) main(ctx context.Context, version string, arguments []string, o
 		return exitUnknown
 	}
 	return exit
+}
+
+// serialized lets one goroutine at a time write: several say how far they are.
+type serialized struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (s *serialized) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.to.Write(p)
 }
 
 // parse reads flags, which may come after other arguments, as with kubectl.

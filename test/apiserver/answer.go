@@ -35,9 +35,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.calls = append(s.calls, call)
 	refusal, version, server := s.refusal, s.version, s.server
 	var there []Object
-	for _, o := range s.objects[of] {
-		if err == nil && selected.has(o) && (namespace == "" || o.GetNamespace() == namespace) {
-			there = append(there, o)
+	if err == nil && name == "" {
+		for _, o := range s.objects[of] {
+			if selected.has(o) && (namespace == "" || o.GetNamespace() == namespace) {
+				there = append(there, o)
+			}
 		}
 	}
 	one := s.objects[of][types.NamespacedName{Namespace: namespace, Name: name}]
