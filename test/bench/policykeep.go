@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,7 @@ type kept struct {
 	api              sample // from the API server's event of a pod to the kernel
 	without, resting memory // of flatnetd, without --policies and with
 	most             memory
+	sent, sentForPod memory // by the API server: until all is known, and for a pod that changes elsewhere
 }
 
 func (b *bench) keepPolicies(ctx context.Context) (all []*kept, err error) {
@@ -147,7 +149,7 @@ func (k *kept) byFlatnetd(b *bench, times int) error {
 	c.OneSegment(cluster.IPv4, 1)
 	c.Start()
 	n := c.Nodes[0]
-	server, kubeconfig, err := k.serve(lab, n)
+	server, kubeconfig, sent, err := k.serve(lab, n)
 	if err != nil {
 		return err
 	}
@@ -191,13 +193,16 @@ func (k *kept) byFlatnetd(b *bench, times int) error {
 		if err != nil {
 			return err
 		}
-		if i > 0 {
+		if i == 0 {
+			k.sent = memory(sent.Load())
+		} else {
 			k.api = append(k.api, took)
 		}
 		const rest = 200 * time.Millisecond
 		time.Sleep(rest)
 		pause(dice)
 	}
+	k.sentForPod = (memory(sent.Load()) - k.sent) / memory(max(1, times))
 	time.Sleep(settle)
 	k.resting, k.most, err = memoryOf(n.Pid())
 	return err
@@ -219,8 +224,8 @@ func favour(pid int, is bool) (undo func()) {
 	return func() { favour(pid, false) }
 }
 
-// serve starts an API server on the node that knows the cluster.
-func (k *kept) serve(lab *netlab.Lab, n *cluster.Node) (*apiserver.Server, string, error) {
+// serve starts an API server on the node that knows the cluster. It counts what it sends.
+func (k *kept) serve(lab *netlab.Lab, n *cluster.Node) (*apiserver.Server, string, *atomic.Int64, error) {
 	server := apiserver.New()
 	server.Streams, server.Protobuf = true, true
 	for i := range k.crowd.Namespaces {
@@ -239,28 +244,29 @@ func (k *kept) serve(lab *netlab.Lab, n *cluster.Node) (*apiserver.Server, strin
 		return err
 	})
 	if err != nil {
-		return nil, "", fmt.Errorf("listening as an API server: %w", err)
+		return nil, "", nil, fmt.Errorf("listening as an API server: %w", err)
 	}
-	server.Serve(listener)
+	sent := &atomic.Int64{}
+	server.Serve(counting{listener, sent})
 	lab.OnClose(func() error { server.Stop(); return nil })
 	kubeconfig := filepath.Join(n.Directory, "kubeconfig")
-	return server, kubeconfig, writeKubeconfig(kubeconfig, listener.Addr())
+	return server, kubeconfig, sent, writeKubeconfig(kubeconfig, listener.Addr())
 }
 
 func keptTable(all []*kept) table {
 	t := table{head: []string{
 		"cluster", "first sync, ms", "a pod elsewhere, ms", "least", "p90", "its CPU, ms", "a policy changed, ms", "least", "p90", "its CPU, ms", "heap, MB", "rules",
-		"flatnetd: a pod elsewhere, ms", "MB without --policies", "with", "most",
+		"flatnetd: a pod elsewhere, ms", "MB without --policies", "with", "most", "sent to it at its start, MB", "for a pod elsewhere, kB",
 	}}
 	for _, k := range all {
 		row := []string{
 			k.crowd.String(), milliseconds(k.first.median()),
 			milliseconds(k.pod.median()), milliseconds(k.pod.quantile(0)), milliseconds(k.pod.quantile(0.9)), milliseconds(k.podCPU),
 			milliseconds(k.policy.median()), milliseconds(k.policy.quantile(0)), milliseconds(k.policy.quantile(0.9)), milliseconds(k.policyCPU),
-			k.heap.String(), thousands(k.rules), "", "", "", "",
+			k.heap.String(), thousands(k.rules), "", "", "", "", "", "",
 		}
 		if len(k.api) > 0 {
-			copy(row[12:], []string{milliseconds(k.api.median()), k.without.String(), k.resting.String(), k.most.String()})
+			copy(row[12:], []string{milliseconds(k.api.median()), k.without.String(), k.resting.String(), k.most.String(), k.sent.String(), fmt.Sprintf("%.2f", float64(k.sentForPod)/1000)})
 		}
 		t.rows = append(t.rows, row)
 	}
