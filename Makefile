@@ -36,7 +36,7 @@ test: build
 # one to three minutes where nothing is cached, and seconds afterwards. The go command
 # does not see that files outside of the module have changed, so nothing it remembers counts.
 chart:
-	@cd test/chart && $(GO) vet ./... && $(GO) test -count=1 ./...
+	@staticcheck=$$($(GO) tool -n staticcheck); cd test/chart && $(GO) vet ./... && $$staticcheck ./... && $(GO) test -count=1 ./...
 
 # The tests on other kernels than this machine's, each in an emulated machine:
 # make kernels K=6.1 RUN=pkg/fabric; docs/tested-kernels.md. Takes minutes.
