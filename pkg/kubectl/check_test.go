@@ -176,7 +176,7 @@ func TestCheckInterrupted(t *testing.T) {
 	l.answer = func(int, []string) string { cancel(); return "" }
 	t.Setenv("KUBECONFIG", l.kubeconfig(t))
 	var out, errOut strings.Builder
-	if exit := Main(ctx, "v1", []string{"check"}, &out, &errOut); exit != exitUnknown || !strings.Contains(errOut.String(), "ended before all was tried: context canceled") {
+	if exit := Main(ctx, "v1", []string{"check"}, &out, &errOut); exit != exitUnknown || !strings.Contains(errOut.String(), "ended before all was tried: interrupted") {
 		t.Error(exit, out.String(), errOut.String())
 	}
 	if left := l.left(t); len(left) > 0 || l.made.Load() != 2 {

@@ -19,6 +19,8 @@ const answerTimeout = 4 * time.Second
 var (
 	errNoAnswer = fmt.Errorf("no answer within %s", answerTimeout)
 	errNoTime   = errors.New("the time of --timeout was over")
+
+	errInterrupted = errors.New("interrupted")
 )
 
 // atOnce calls do for 0 to n-1, for no more than some at a time, and returns when all are
@@ -95,8 +97,8 @@ func unanswered(s site, err error) *fault {
 	switch {
 	case errors.Is(err, errNoTime), errors.Is(err, context.DeadlineExceeded):
 		return &fault{stateNotAsked, errNoTime.Error() + " before it was asked, or had answered", "give more --timeout, or more --parallel"}
-	case errors.Is(err, context.Canceled):
-		return &fault{stateNotAsked, "interrupted", ""}
+	case errors.Is(err, errInterrupted):
+		return &fault{stateNotAsked, errInterrupted.Error(), ""}
 	case apierrors.IsForbidden(err):
 		return &fault{stateNotAsked, err.Error(), "whoever gives rights in the cluster can allow it; docs/kubectl.md has what is needed"}
 	case errors.Is(err, errNoAnswer):

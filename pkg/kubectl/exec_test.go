@@ -69,7 +69,7 @@ func TestExecForbidden(t *testing.T) {
 func TestExecHangs(t *testing.T) {
 	l := newLab(t, 1)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	l.server.Execute = func(within context.Context, e *apiserver.Execution) {
+	l.server.Execute = func(context.Context, *apiserver.Execution) {
 		cancel(errNoAnswer)
 		<-t.Context().Done()
 	}

@@ -130,10 +130,13 @@ func (c command) run(ctx context.Context, o *options, run func(context.Context, 
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, errNoTime)
+	interruptible, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	defer context.AfterFunc(ctx, func() { stop(errInterrupted) })() // whatever the signal calls itself
+	ctx, cancel := context.WithTimeoutCause(interruptible, o.timeout, errNoTime)
 	defer cancel()
 	exit, err := run(ctx, api, out, errOut)
-	if err != nil && context.Cause(ctx) == errNoTime {
+	if err != nil && context.Cause(ctx) == errNoTime && !errors.Is(err, errNoTime) {
 		err = fmt.Errorf("%w (%s): %w", errNoTime, o.timeout, err)
 	}
 	return exit, err

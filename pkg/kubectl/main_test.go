@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -115,5 +116,28 @@ func TestRunsWhereKubectlDoes(t *testing.T) {
 		default:
 			t.Errorf("%s is in it", own)
 		}
+	}
+}
+
+// Whoever interrupts sees what is known by then, and that the rest is not.
+func TestStatusInterrupted(t *testing.T) {
+	l := newLab(t, 3)
+	ctx, interrupt := context.WithCancelCause(t.Context())
+	l.server.Execute = func(_ context.Context, e *apiserver.Execution) {
+		node := strings.TrimPrefix(e.Pod, "flatnetd-")
+		if node == "n2" {
+			interrupt(errors.New("interrupt signal received"))
+			<-t.Context().Done()
+		}
+		e.Out, _ = json.Marshal(fine(node))
+	}
+	t.Setenv("KUBECONFIG", l.kubeconfig(t))
+	var out, errOut strings.Builder
+	exit := Main(ctx, "v1", []string{"status", "--parallel", "1"}, &out, &errOut)
+	const want = `3 nodes: 2 not asked, 1 ready; 3 pods
+  - 2 nodes (n2 n3): not asked: interrupted
+`
+	if exit != exitUnknown || !strings.HasPrefix(out.String(), want) {
+		t.Errorf("exit status %d, got\n%s%s\nwant\n%s", exit, out.String(), errOut.String(), want)
 	}
 }
