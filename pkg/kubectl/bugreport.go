@@ -33,7 +33,7 @@ var bugreportCommand = command{
 			if err := s.restrict(*only); err != nil {
 				return 0, err
 			}
-			return exitFine, writeReport(ctx, c, c, s, o, *file, *lines, now, out, errOut)
+			return exitFine, writeReport(ctx, c, s, o, *file, *lines, now, out, errOut)
 		}
 	},
 }
@@ -66,7 +66,7 @@ nodes and pods are in it.
 `
 
 // writeReport writes the archive. A part that cannot be had is noted in it.
-func writeReport(ctx context.Context, c *client, e executor, s *survey, o *options, file string, lines int, now time.Time, out, errOut io.Writer) (err error) {
+func writeReport(ctx context.Context, c *client, s *survey, o *options, file string, lines int, now time.Time, out, errOut io.Writer) (err error) {
 	// Who else is on this machine is not to read it.
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -85,7 +85,7 @@ func writeReport(ctx context.Context, c *client, e executor, s *survey, o *optio
 	for _, u := range s.Unknown {
 		a.miss("nodes", errors.New(u))
 	}
-	collect := &collector{client: c, executor: e, archive: a, parallel: o.parallel, lines: lines}
+	collect := &collector{client: c, asker: asker{c, o.parallel, o.each}, archive: a, lines: lines}
 	collect.objects(ctx, s)
 	var done atomic.Int64
 	collect.nodes(ctx, s.Sites, func() {

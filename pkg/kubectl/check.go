@@ -31,7 +31,7 @@ var checkCommand = command{
 			if len(chosen) == 0 {
 				return 0, errors.New("no node has a flatnetd that runs: `kubectl flatnet status` says why")
 			}
-			t := &trial{client: c, asker: asker{c, o.parallel}, image: *image, wait: *wait, progress: errOut}
+			t := &trial{client: c, asker: asker{c, o.parallel, o.each}, image: *image, wait: *wait, progress: errOut}
 			result, err := t.run(ctx, chosen, len(s.Sites))
 			if err != nil {
 				return 0, err

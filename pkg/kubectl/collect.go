@@ -12,12 +12,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// answerTimeout is how long one node may take. An agent answers within milliseconds, and
-// the way to it, over API server, kubelet and runtime, takes a tenth of a second.
-const answerTimeout = 4 * time.Second
+// patience is how long one node may take, unless somebody says otherwise. An agent answers
+// within milliseconds, and the way to it, over API server, kubelet and runtime, takes a
+// tenth of a second.
+const patience = 4 * time.Second
 
 var (
-	errNoAnswer = fmt.Errorf("no answer within %s", answerTimeout)
+	errNoAnswer = errors.New("no answer in time")
 	errNoTime   = errors.New("the time of --timeout was over")
 
 	errInterrupted = errors.New("interrupted")
@@ -46,6 +47,12 @@ func atOnce(ctx context.Context, n, some int, do func(i int)) {
 type asker struct {
 	executor executor
 	parallel int
+	patience time.Duration // with one node
+}
+
+// limit is ctx, for one question to a node.
+func (a asker) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, a.patience, errNoAnswer)
 }
 
 // each asks every site that can be asked, and tells its answer. Where rights are missing
@@ -59,7 +66,7 @@ func (a asker) each(ctx context.Context, sites []site, ask func(ctx context.Cont
 		if sites[i].Fault != nil {
 			return
 		}
-		within, done := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+		within, done := a.limit(ctx)
 		raw, err := ask(within, sites[i])
 		done()
 		if apierrors.IsForbidden(err) {
@@ -102,7 +109,7 @@ func unanswered(s site, err error) *fault {
 	case apierrors.IsForbidden(err):
 		return &fault{stateNotAsked, err.Error(), "whoever gives rights in the cluster can allow it; docs/kubectl.md has what is needed"}
 	case errors.Is(err, errNoAnswer):
-		return &fault{stateNoAnswer, fmt.Sprintf("pod %s gives %s", s.Container.Pod, err), "see whether the node is well: `kubectl describe node " + s.Node + "`; " + logs}
+		return &fault{stateNoAnswer, fmt.Sprintf("pod %s gives %s (--each)", s.Container.Pod, errNoAnswer), "see whether the node is well: `kubectl describe node " + s.Node + "`; " + logs}
 	case errors.As(err, &exit):
 		return &fault{stateNoAnswer, fmt.Sprintf("flatnetd of pod %s: %s", s.Container.Pod, exit), logs}
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Of 5,000 nodes each is asked once, so many at a time as may be, and never more: the
@@ -36,7 +37,7 @@ func TestBoundedParallelism(t *testing.T) {
 			t.Errorf("%s is asked twice", node)
 		}
 		return json.Marshal(fine(node))
-	}), parallel})
+	}), parallel, time.Minute})
 	if got := most.Load(); got != parallel {
 		t.Errorf("%d are asked at a time, want %d", got, parallel)
 	}

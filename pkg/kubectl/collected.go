@@ -33,17 +33,16 @@ var perNode = []struct {
 
 // collector puts what it finds into an archive.
 type collector struct {
-	client   *client
-	executor executor
-	archive  *archive
-	parallel int
-	lines    int // of each log
+	client  *client
+	asker   asker
+	archive *archive
+	lines   int // of each log
 }
 
 // nodes asks all nodes, and calls done after each.
 func (c *collector) nodes(ctx context.Context, sites []site, done func()) {
 	asked := make([]bool, len(sites))
-	atOnce(ctx, len(sites), c.parallel, func(i int) {
+	atOnce(ctx, len(sites), c.asker.parallel, func(i int) {
 		asked[i] = true
 		c.node(ctx, sites[i])
 		done()
@@ -86,13 +85,13 @@ func (c *collector) node(ctx context.Context, s site) {
 
 // one executes a command, within its time.
 func (c *collector) one(ctx context.Context, s site, command []string) ([]byte, error) {
-	ctx, done := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	ctx, done := c.asker.limit(ctx)
 	defer done()
-	return c.executor.Exec(ctx, s.Container, command...)
+	return c.asker.executor.Exec(ctx, s.Container, command...)
 }
 
 func (c *collector) log(ctx context.Context, s site, file string, previous bool) {
-	ctx, done := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	ctx, done := c.asker.limit(ctx)
 	defer done()
 	text, err := raw(ctx, c.client.core.Get().Namespace(s.Container.Namespace).Resource("pods").Name(s.Container.Pod).SubResource("log").
 		Param("container", s.Container.Name).Param("tailLines", strconv.Itoa(c.lines)).

@@ -15,7 +15,7 @@ type options struct {
 	kubeconfig, context, namespace string
 	output                         string
 	parallel                       int
-	timeout                        time.Duration
+	timeout, each                  time.Duration
 	arguments                      []string // that are no flags
 	version                        string   // of this program
 }
@@ -27,6 +27,7 @@ func (o *options) flags(set *flag.FlagSet, timeout time.Duration) {
 	set.StringVar(&o.namespace, "namespace", "", "flatnetd's `namespace`; default: that of the DaemonSet with the label "+agentLabel+", or flatnet")
 	set.StringVar(&o.namespace, "n", "", "the same `namespace` as --namespace")
 	set.IntVar(&o.parallel, "parallel", 100, "how many nodes are asked at a time")
+	set.DurationVar(&o.each, "each", patience, "how long one node may take to answer a question")
 	set.DurationVar(&o.timeout, "timeout", timeout, "how long all of it may take")
 }
 
@@ -35,8 +36,8 @@ func (o *options) check() error {
 	switch {
 	case o.parallel < 1:
 		return fmt.Errorf("--parallel %d asks nobody", o.parallel)
-	case o.timeout <= 0:
-		return fmt.Errorf("--timeout %s is no time", o.timeout)
+	case o.timeout <= 0 || o.each <= 0:
+		return fmt.Errorf("--timeout %s or --each %s is no time", o.timeout, o.each)
 	case o.output != "" && o.output != "json":
 		return fmt.Errorf("-o %q is not json", o.output)
 	}

@@ -38,7 +38,7 @@ func TestAllIsWell(t *testing.T) {
 	l.server.Remove(nodeNamed("n6"))
 	l.server.Remove(nodeNamed("n7"))
 	l.server.Remove(nodeNamed("n8"))
-	o := takeOverview(t.Context(), l.look(t), asker{answers(func(string, map[string]any) error { return nil }), 2})
+	o := takeOverview(t.Context(), l.look(t), asker{answers(func(string, map[string]any) error { return nil }), 2, time.Minute})
 	expect(t, o, exitFine, `5 nodes: 5 ready; 15 pods; no problems
 
 NODE  STATE  VERSION  UP  FABRIC  PODS  PEERS     PROBLEMS
@@ -91,7 +91,7 @@ func TestEverythingThatMayBeWrong(t *testing.T) {
 			s["missing"] = map[string]any{"peers": 1, "names": []string{"n8"}}
 		}
 		return nil
-	}), 64})
+	}), 64, time.Minute})
 	expect(t, o, exitWrong, `12 nodes: 1 no flatnetd, 1 node down, 2 not running, 1 no answer, 1 not ready, 5 ready, 1 not selected; 18 pods; problems at 3 nodes
   - n2: no flatnetd: no flatnetd pod is on it, though DaemonSet flatnetd selects it
     `+"`kubectl -n net describe daemonset flatnetd`"+` has events that say why
@@ -138,7 +138,7 @@ func TestForbidden(t *testing.T) {
 	o := takeOverview(t.Context(), l.look(t), asker{executes(func(_ context.Context, in container, _ ...string) ([]byte, error) {
 		asked <- in.Pod
 		return nil, forbidden
-	}), 4})
+	}), 4, time.Minute})
 	if len(asked) > 4 {
 		t.Errorf("%d are asked", len(asked))
 	}
@@ -168,9 +168,9 @@ func TestTimeEnds(t *testing.T) {
 		}
 		<-within.Done()
 		return nil, context.Cause(within)
-	}), 2})
+	}), 2, time.Minute})
 	const want = `6 nodes: 1 no answer, 4 not asked, 1 ready; 3 pods
-  - n1: no answer: pod flatnetd-n1 gives no answer within 4s
+  - n1: no answer: pod flatnetd-n1 gives no answer in time (--each)
     see whether the node is well: ` + "`kubectl describe node n1`; `kubectl -n net logs flatnetd-n1`" + ` may say why
   - 4 nodes (n3 n4 n5 …): not asked: the time of --timeout was over before it was asked, or had answered
 `

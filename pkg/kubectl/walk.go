@@ -149,7 +149,7 @@ func (w *walk) gather(ctx context.Context, namespace string) error {
 
 // ask asks the flatnetd of a site, within an answer's time.
 func ask[T any](ctx context.Context, a asker, s site, words ...string) (all asked[T]) {
-	ctx, done := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	ctx, done := a.limit(ctx)
 	defer done()
 	raw, err := a.flatnetd(ctx, s, words...)
 	if err != nil {
