@@ -105,7 +105,7 @@ func (r *proving) passing(all []packet, expected func(i int) bool) []bool {
 func (r *proving) send(all []packet) {
 	r.t.Helper()
 	r.must(r.source.Do(func() error {
-		if err := onOneProcessor(); err != nil { // this thread, which ends with Do
+		if err := netlab.OnOneProcessor(); err != nil { // this thread, which ends with Do
 			return err
 		}
 		for _, p := range append(slices.Clone(all), herald) {
@@ -116,21 +116,6 @@ func (r *proving) send(all []packet) {
 		}
 		return nil
 	}))
-}
-
-// onOneProcessor keeps the calling thread where it is.
-func onOneProcessor() error {
-	var all, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		return err
-	}
-	for cpu := range len(all) * 64 {
-		if all.IsSet(cpu) {
-			one.Set(cpu)
-			break
-		}
-	}
-	return unix.SchedSetaffinity(0, &one)
 }
 
 // until returns the numbers that have come before a herald with this number or a later
