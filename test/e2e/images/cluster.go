@@ -59,8 +59,9 @@ func flatnet(s Sources) Image {
 		l.File("/usr/local/bin/"+name, filepath.Join(s.Flatnet, name))
 	}
 	l.Program("/usr/sbin/nft", programs.Find("nft"))
-	// Of Alpine's busybox, what `kubectl flatnet` executes.
-	l.Program("/bin/busybox", programs.Find("busybox")).Link("/bin/ip", "busybox").Link("/bin/wget", "busybox")
+	// Of Alpine's busybox, what `kubectl flatnet` executes. The wget of Debian's static one
+	// ends with a signal where libraries are beside it that it was not built with.
+	l.Program("/bin/busybox", programs.Find("busybox")).Link("/bin/ip", "busybox").Program("/bin/wget", programs.Find("wget"))
 	iptables(l)
 	return Image{Tags: []string{Flatnet}, Layers: []*Layer{l}, Entrypoint: []string{"/usr/local/bin/flatnetd"}}
 }

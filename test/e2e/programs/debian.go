@@ -26,7 +26,7 @@ var needed = []struct{ program, pkg, purpose string }{
 	{"nc.openbsd", "netcat-openbsd", "the tests' image"},
 	{"dig", "bind9-dnsutils", "the tests' image"},
 	{"curl", "curl", "the tests' image"},
-	{"wget", "wget", "the tests' image"},
+	{"wget", "wget", "flatnet's image, and the tests' one"},
 	{"ps", "procps", "the tests' image"},
 }
 
