@@ -64,7 +64,7 @@ var (
 			{Namespaces: 500, Policies: 1000, Pods: 100_000, Here: 30},
 		},
 		policyChanges: 21, opened: 60, forbidden: 7,
-		bandwidthRounds: 3, bandwidthWindow: 3 * time.Second,
+		bandwidthRounds: 2, bandwidthWindow: 3 * time.Second,
 		ports: []portsOfNode{{pods: 1, each: 1}, {pods: 10, each: 100}},
 	}
 	smoke = amount{
