@@ -41,7 +41,7 @@ func (t *Table) Rest() (refused map[string]uint64, err error) {
 		return nil, err
 	}
 	defer done()
-	err = nft.Steadily(func() error {
+	err = nft.Steadily(maxAttempts, func() error {
 		refused, err = t.rest(c)
 		return err
 	})

@@ -151,7 +151,7 @@ func (t *Table) Refused() (map[string]uint64, error) {
 	}
 	defer done()
 	var all map[string]uint64
-	err = nft.Steadily(func() error {
+	err = nft.Steadily(maxAttempts, func() error {
 		all, err = refusedIn(c)
 		return err
 	})

@@ -176,7 +176,7 @@ func (t *Table) Addresses() (all []netip.Addr, err error) {
 		return nil, err
 	}
 	defer done()
-	err = nft.Steadily(func() error {
+	err = nft.Steadily(maxAttempts, func() error {
 		all, err = closedIn(c)
 		return err
 	})

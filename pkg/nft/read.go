@@ -127,11 +127,10 @@ const chainReadings = 100
 // [ErrInterrupted] only where somebody writes without a pause.
 // Equivalent to: `nft list chain FAMILY TABLE NAME`.
 func (c *Conn) Chain(id ID, want Chain) (there, right bool, err error) {
-	for range chainReadings {
-		if there, right, err = c.readChain(id, want); !errors.Is(err, ErrInterrupted) {
-			break
-		}
-	}
+	err = Steadily(chainReadings, func() error {
+		there, right, err = c.readChain(id, want)
+		return err
+	})
 	return there, right, err
 }
 

@@ -23,10 +23,9 @@ type Conn struct {
 var ErrInterrupted = errors.New("nftables changed while it was read")
 
 // Steadily calls read, which begins anew each time, until nobody has written while it
-// read. Where pods come by the dozen somebody may always be writing: it gives up after a
-// thousand times, with [ErrInterrupted].
-func Steadily(read func() error) (err error) {
-	const times = 1000 // of some microseconds each
+// read. It gives up after so many times, of some microseconds each, with [ErrInterrupted]:
+// where pods come by the dozen somebody may always be writing.
+func Steadily(times int, read func() error) (err error) {
 	for range times {
 		if err = read(); !errors.Is(err, ErrInterrupted) {
 			break

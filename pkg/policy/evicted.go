@@ -9,12 +9,15 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 )
 
+// readings are how often a set is read that others write to meanwhile.
+const readings = 1000
+
 // evicted are the addresses that the plugin has given to somebody new: the rules take
 // them for nobody's until they are readmitted.
 func (c *Controller) evicted() (all []netip.Addr, err error) {
 	for _, f := range families {
 		var found []netip.Addr
-		err := nft.Steadily(func() error {
+		err := nft.Steadily(readings, func() error {
 			found = nil
 			return c.keeper.Elements(tableID, closed.Evicted(f == ipv6), func(e nft.Element) {
 				if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok {

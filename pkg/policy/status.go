@@ -202,7 +202,7 @@ func (r *Rule) text(d Direction) string {
 func (c *Controller) forgetCounters() error {
 	for _, s := range sides {
 		var gone []nft.Element
-		err := nft.Steadily(func() error {
+		err := nft.Steadily(readings, func() error {
 			gone = nil
 			return c.keeper.Elements(tableID, refusedSet(s), func(e nft.Element) {
 				a, _ := netip.AddrFromSlice([]byte(e.Key))
@@ -225,7 +225,7 @@ func (c *Controller) forgetCounters() error {
 func (c *Controller) refusals() (map[Direction]map[netip.Addr]uint64, error) {
 	all := map[Direction]map[netip.Addr]uint64{Ingress: {}, Egress: {}}
 	for _, s := range sides {
-		err := nft.Steadily(func() error {
+		err := nft.Steadily(readings, func() error {
 			return c.keeper.Elements(tableID, refusedSet(s), func(e nft.Element) {
 				if a, ok := netip.AddrFromSlice([]byte(e.Key)); ok {
 					all[s.direction][a] = e.Packets // an address is of one family, and so of one side

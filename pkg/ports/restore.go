@@ -19,11 +19,10 @@ func (t *Table) List() (all []Taken, err error) {
 		return nil, err
 	}
 	defer c.Close()
-	for range attempts {
-		if all, err = list(c); !errors.Is(err, nft.ErrInterrupted) {
-			break
-		}
-	}
+	err = nft.Steadily(attempts, func() error {
+		all, err = list(c)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading nftables table %s: %w", ID, err)
 	}
