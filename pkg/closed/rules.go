@@ -55,7 +55,7 @@ import (
 var id = nft.ID{Family: nft.INet, Name: "flatnet-closed"}
 
 // chains are all, each after those that it leads to.
-func chains() []nft.Chain { return []nft.Chain{newChain, forwardChain, outputChain} }
+func chains() []nft.Chain { return []nft.Chain{newChain, Forward, Output} }
 
 var newChain = nft.Chain{Name: "new", Rules: []string{
 	"ip daddr @ingress4 counter drop",
@@ -66,19 +66,6 @@ var newChain = nft.Chain{Name: "new", Rules: []string{
 
 // counted are the directions of what newChain's rules drop.
 var counted = []string{Ingress, Ingress, Egress, Egress}
-
-var forwardChain = nft.Chain{Name: "forward", Base: "type filter hook forward priority filter; policy accept;", Rules: []string{
-	"ct state established,related accept",
-	"goto new",
-}}
-
-// outputChain needs what not every kernel has that has the rest (nft_fib), and nor
-// does every node need it: see [Table.build].
-var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Rules: []string{
-	"ct state established,related accept",
-	"fib saddr type local accept",
-	"goto new",
-}}
 
 // set is the set of a direction's addresses of one family.
 func set(direction string, ipv6 bool) nft.Set {
@@ -95,7 +82,7 @@ func sets() []nft.Set {
 // build writes the table, whatever is left of it, and more in the same transaction.
 // Where the kernel refuses that it is without what is there for IPVS only.
 func (t *Table) build(c *nft.Conn, operation string, more func(*nft.Transaction)) (err error) {
-	for _, without := range []string{"", outputChain.Name} {
+	for _, without := range []string{"", Output.Name} {
 		build := &nft.Transaction{}
 		build.AddTable(id, "")
 		for _, s := range sets() {
@@ -127,17 +114,17 @@ func (t *Table) Mend() error {
 	if err != nil || !slices.Contains(there, id) {
 		return err
 	}
+	right := true
 	for _, chain := range chains() {
-		var right bool
-		if _, right, err = c.Chain(id, chain); err == nil && !right {
-			err = t.build(c, "mend closed", func(*nft.Transaction) {})
-			if err == nil {
-				return nil
-			}
+		if right && err == nil {
+			_, right, err = c.Chain(id, chain)
 		}
-		if err != nil {
-			return fmt.Errorf("mending nftables table %s: %w", id, err)
-		}
+	}
+	if err == nil && !right {
+		err = t.build(c, "mend closed", func(*nft.Transaction) {})
+	}
+	if err != nil {
+		return fmt.Errorf("mending nftables table %s: %w", id, err)
 	}
 	return nil
 }

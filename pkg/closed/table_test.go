@@ -252,7 +252,7 @@ func TestMend(t *testing.T) {
 		for _, s := range sets() {
 			old.AddSet(id, s)
 		}
-		old.RefillChain(id, nft.Chain{Name: "forward", Base: forwardChain.Base, Rules: []string{
+		old.RefillChain(id, nft.Chain{Name: "forward", Base: Forward.Base, Rules: []string{
 			"ct state established,related accept", "ip daddr @ingress4 drop", "ip6 daddr @ingress6 drop", "ip saddr @egress4 drop", "ip6 saddr @egress6 drop",
 		}})
 		if err := c.Run(old); err != nil {
@@ -296,7 +296,7 @@ func TestWithoutWhatIPVSNeeds(t *testing.T) {
 		}
 		defer c.Close()
 		for _, want := range chains() {
-			if _, right, err := c.Chain(id, want); err != nil || right != (want.Name != outputChain.Name) {
+			if _, right, err := c.Chain(id, want); err != nil || right != (want.Name != Output.Name) {
 				t.Errorf("chain %s is there: %v, %v", want.Name, right, err)
 			}
 		}

@@ -96,6 +96,13 @@ type Observation struct {
 	Err      error
 }
 
+// wrote adds what was written.
+func (o *Observation) wrote(r nft.Result) {
+	o.Result.Elements += r.Elements
+	o.Result.Objects += r.Objects
+	o.Result.Unused = r.Unused
+}
+
 // NewController returns a controller that is not running. Nothing is written before
 // the source knows everything and the node's pods are known.
 func NewController(source Source, log *slog.Logger) *Controller {
@@ -293,7 +300,7 @@ func (c *Controller) write(ctx context.Context, o *Observation, verify bool) err
 	}
 	deltas = append(deltas, c.ended.take()...)
 	r, compared, err := c.keeper.Sync(ctx, want, deltas...)
-	o.Result.Elements, o.Result.Objects, o.Result.Unused = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects, r.Unused
+	o.wrote(r)
 	if err == nil {
 		c.ended.left = false // or they are among ours now
 	}
@@ -305,7 +312,7 @@ func (c *Controller) write(ctx context.Context, o *Observation, verify bool) err
 		return err
 	}
 	r, err = c.keeper.Verify(ctx, want)
-	o.Result.Elements, o.Result.Objects, o.Result.Unused = o.Result.Elements+r.Elements, o.Result.Objects+r.Objects, r.Unused
+	o.wrote(r)
 	o.Result.Found, o.Repaired = r.Found, r.Count
 	c.lack()
 	c.tighter = c.tighter || r.Count > 0

@@ -166,7 +166,7 @@ func (p *plan) table(w *world, ended [len(families)]nft.Elements, ends bool) nft
 	for _, name := range slices.Sorted(maps.Keys(p.blocks)) {
 		t.Sets = append(t.Sets, p.blocks[name])
 	}
-	t.Chains = append(t.Chains, forwardChain, outputChain, newChain(ends))
+	t.Chains = append(t.Chains, closed.Forward, outputChain(), newChain(ends))
 	if w.logs {
 		for _, d := range Directions {
 			t.Chains = append(t.Chains, logChain(d))
@@ -222,21 +222,12 @@ func (k groupKey) compare(o groupKey) int {
 		cmp.Compare(k.port, o.port), cmp.Compare(k.protocol, o.protocol))
 }
 
-// forwardChain is what every packet meets that the node forwards; those that it sends
-// itself (kubelet's probes) and those that are for itself do not pass here. What belongs
-// to a connection is decided by the first rule.
-var forwardChain = nft.Chain{Name: "forward", Base: "type filter hook forward priority filter; policy accept;", Rules: []string{
-	"ct state established,related accept",
-	"goto new",
-}}
-
-// outputChain is for what passes a node without being forwarded: IPVS (kube-proxy's
-// mode) sends on what it has translated as if the node had sent it.
-var outputChain = nft.Chain{Name: "output", Base: "type filter hook output priority filter; policy accept;", Feature: besideIPVS, Rules: []string{
-	"ct state established,related accept",
-	"fib saddr type local accept",
-	"goto new",
-}}
+// outputChain is one that a table can do without: see [lacks].
+func outputChain() nft.Chain {
+	c := closed.Output
+	c.Feature = besideIPVS
+	return c
+}
 
 // newChain decides about new connections: the source's policies have their say, and then
 // the destination's; of who is evicted these are somebody else's. What is new may be every
