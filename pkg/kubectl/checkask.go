@@ -133,12 +133,7 @@ func questionsOf(i int, all []tried) (questions []question) {
 }
 
 func has(addresses []netip.Addr, is4 bool) bool {
-	for _, a := range addresses {
-		if a.Is4() == is4 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Is4() == is4 })
 }
 
 // questionsAtOnce bounds those of one command, which is a part of an address (URL).

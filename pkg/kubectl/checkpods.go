@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/gentype"
 )
 
 // Where the pods listen, and what they are found by.
@@ -35,8 +34,7 @@ type tried struct {
 }
 
 func (t *trial) makeNamespace(ctx context.Context, name string) error {
-	namespaces := gentype.NewClient("namespaces", t.client.core, t.client.parameters, "", func() *v1.Namespace { return &v1.Namespace{} })
-	_, err := namespaces.Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{
+	_, err := kind[v1.Namespace](t.client, "namespaces", "").Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: map[string]string{"app.kubernetes.io/name": trialName},
 	}}, metav1.CreateOptions{})
 	if err != nil {
@@ -47,8 +45,7 @@ func (t *trial) makeNamespace(ctx context.Context, name string) error {
 
 // removeNamespace removes it with all that is in it, and does not wait for that.
 func (c *client) removeNamespace(ctx context.Context, name string) error {
-	namespaces := gentype.NewClient("namespaces", c.core, c.parameters, "", func() *v1.Namespace { return &v1.Namespace{} })
-	err := namespaces.Delete(ctx, name, metav1.DeleteOptions{})
+	err := kind[v1.Namespace](c, "namespaces", "").Delete(ctx, name, metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -57,8 +54,7 @@ func (c *client) removeNamespace(ctx context.Context, name string) error {
 
 // makePods makes a pod on each node, and a Service over all of them.
 func (t *trial) makePods(ctx context.Context, namespace string, chosen []site) error {
-	services := gentype.NewClient("services", t.client.core, t.client.parameters, namespace, func() *v1.Service { return &v1.Service{} })
-	_, err := services.Create(ctx, &v1.Service{
+	_, err := kind[v1.Service](t.client, "services", namespace).Create(ctx, &v1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: serviceName},
 		Spec: v1.ServiceSpec{
 			Selector: map[string]string{"app.kubernetes.io/name": trialName},
@@ -68,7 +64,7 @@ func (t *trial) makePods(ctx context.Context, namespace string, chosen []site) e
 	if err != nil {
 		return fmt.Errorf("making a Service: %w", err)
 	}
-	pods := gentype.NewClient("pods", t.client.core, t.client.parameters, namespace, func() *v1.Pod { return &v1.Pod{} })
+	pods := kind[v1.Pod](t.client, "pods", namespace)
 	var mu sync.Mutex
 	var failure error
 	atOnce(ctx, len(chosen), t.asker.parallel, func(i int) {

@@ -56,6 +56,19 @@ func newClient(config *rest.Config, version string) (*client, error) {
 	return c, nil
 }
 
+// object is what is common to objects of all kinds.
+type object[T any] interface {
+	*T
+	runtime.Object
+	metav1.Object
+}
+
+// kind returns a client of one of core's kinds of objects; namespace is "" for what is in
+// none.
+func kind[T any, P object[T]](c *client, resource, namespace string) *gentype.Client[P] {
+	return gentype.NewClient(resource, c.core, c.parameters, namespace, func() P { return new(T) })
+}
+
 // pageSize is how many objects are asked for at a time: a Node may be 50 KB.
 const pageSize = 500
 

@@ -13,7 +13,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/gentype"
 )
 
 // walk is the way from one pod to another, with what is known of both ends.
@@ -163,8 +162,7 @@ func ask[T any](ctx context.Context, a asker, s site, words ...string) (all aske
 
 // find reads the pod.
 func (e *end) find(ctx context.Context, c *client) error {
-	pods := gentype.NewClient("pods", c.core, c.parameters, e.namespace, func() *v1.Pod { return &v1.Pod{} })
-	pod, err := pods.Get(ctx, e.name, metav1.GetOptions{})
+	pod, err := kind[v1.Pod](c, "pods", e.namespace).Get(ctx, e.name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		e.missing = err
