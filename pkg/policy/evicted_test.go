@@ -7,19 +7,24 @@ import (
 	"testing"
 )
 
+// knowing starts a process that knows a cluster, whose pods are attached then.
+func (s *crashSite) knowing(all *cluster) (*process, *siteGate) {
+	s.must(s.reset())
+	p, err := s.start(-1)
+	s.must(err)
+	s.must(p.learns(all.everything(), all.attached()))
+	s.must(s.replace(nil, all.attached()))
+	return p, p.Gate.(*siteGate)
+}
+
 // An address is evicted as long as somebody has it of whom the rules do not know, also where
 // that one has come just when it was to be readmitted; and no longer.
 func TestReadmission(t *testing.T) {
 	s := newCrashSite(newProving(t), t.TempDir())
 	s.node.Test(t, func() {
-		s.must(s.reset())
 		base := histories()[2].before
-		p, err := s.start(-1)
-		s.must(err)
+		p, g := s.knowing(base)
 		defer p.keeper.Close()
-		s.must(p.learns(base.everything(), base.attached()))
-		s.must(s.replace(nil, base.attached()))
-		g := p.Gate.(*siteGate)
 		check := func(when string, want ...netip.Addr) {
 			t.Helper()
 			got, err := p.evicted()
@@ -62,15 +67,11 @@ func TestReadmission(t *testing.T) {
 func TestOpeningOfAnother(t *testing.T) {
 	s := newCrashSite(newProving(t), t.TempDir())
 	s.node.Test(t, func() {
-		s.must(s.reset())
 		base := histories()[2].before
-		p, err := s.start(-1)
-		s.must(err)
+		p, g := s.knowing(base)
 		defer p.keeper.Close()
-		s.must(p.learns(base.everything(), base.attached()))
 		first := base.attached()
-		s.must(s.replace(nil, first))
-		shut, err := p.Gate.Closed()
+		shut, err := g.Closed()
 		s.must(err)
 		if len(shut) == 0 {
 			t.Fatal("nobody is closed: the test does not test anything")
@@ -80,13 +81,12 @@ func TestOpeningOfAnother(t *testing.T) {
 		for i := range second {
 			second[i].UID += " another"
 		}
-		g := p.Gate.(*siteGate)
 		g.asked = func() {
 			g.asked = nil
 			s.must(s.replace(first, second))
 		}
 		s.must(p.hears())
-		if still, err := p.Gate.Closed(); err != nil || !slices.Equal(still, shut) {
+		if still, err := g.Closed(); err != nil || !slices.Equal(still, shut) {
 			t.Errorf("closed are %v, %v, want %v", still, err, shut)
 		}
 		s.must(p.learns(Batch{}, second))

@@ -12,7 +12,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -53,11 +52,7 @@ func capabilities() []corev1.Capability {
 
 func path(t *testing.T, elements ...string) string {
 	t.Helper()
-	root, err := reference.Repository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(append([]string{root, "deploy"}, elements...)...)
+	return reference.Path(t, append([]string{"deploy"}, elements...)...)
 }
 
 func read(t *testing.T, elements ...string) []byte {

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 var (
@@ -16,7 +18,7 @@ var (
 
 // Tests that a page says how to run are there, and what a page says that `make` makes.
 func TestCommands(t *testing.T) {
-	makefile, err := os.ReadFile(filepath.Join(root(t), "Makefile"))
+	makefile, err := os.ReadFile(reference.Path(t, "Makefile"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,7 @@ func hasTest(t *testing.T, directory, expression string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(root(t), filepath.FromSlash(directory), "*_test.go"))
+	files, err := filepath.Glob(reference.Path(t, filepath.FromSlash(directory), "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,11 +6,13 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 // GitHub shows a form with a mistake as none at all, and without a word.
 func TestIssueForms(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(root(t), ".github", "ISSUE_TEMPLATE", "*.yml"))
+	files, err := filepath.Glob(reference.Path(t, ".github", "ISSUE_TEMPLATE", "*.yml"))
 	if err != nil || len(files) < 2 {
 		t.Fatalf("forms %v, %v", files, err)
 	}

@@ -15,20 +15,11 @@ import (
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
-func root(t *testing.T) string {
-	t.Helper()
-	directory, err := reference.Repository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return directory
-}
-
 // goFiles returns the files of each directory with Go in it, parsed as far as their package
 // clause.
 func goFiles(t *testing.T) map[string]map[string]*ast.File {
 	t.Helper()
-	top, all := root(t), map[string]map[string]*ast.File{}
+	top, all := reference.Path(t), map[string]map[string]*ast.File{}
 	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -101,7 +92,7 @@ func TestPackageComments(t *testing.T) {
 
 // The table in the design has every package.
 func TestDesignHasEveryPackage(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root(t), "docs", "design.md"))
+	text, err := os.ReadFile(reference.Path(t, "docs", "design.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

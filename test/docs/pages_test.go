@@ -8,12 +8,14 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 // pages returns all pages in Markdown with their text, by their path in the repository.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
-	top, all := root(t), map[string]string{}
+	top, all := reference.Path(t), map[string]string{}
 	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -79,7 +81,7 @@ func TestLinks(t *testing.T) {
 			path := page
 			if target != "" {
 				path = filepath.ToSlash(filepath.Join(filepath.Dir(page), target))
-				if _, err := os.Stat(filepath.Join(root(t), path)); err != nil {
+				if _, err := os.Stat(reference.Path(t, path)); err != nil {
 					t.Errorf("%s: the link %s leads nowhere: %v", page, m[1], err)
 					continue
 				}

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flatnet-cni/flatnet/pkg/agent"
+	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 var update = flag.Bool("update", false, "write what is made out of deploy/monitoring/rules.yaml anew")
@@ -199,7 +200,7 @@ func TestKustomize(t *testing.T) {
 		slices.Sort(all)
 		return all
 	}
-	plain, with := build(file(t, "deploy", "base")), build(file(t, "deploy", "overlays", "monitoring"))
+	plain, with := build(reference.Path(t, "deploy", "base")), build(reference.Path(t, "deploy", "overlays", "monitoring"))
 	want := append(kinds(plain), "ConfigMap", "PodMonitor", "PrometheusRule")
 	slices.Sort(want)
 	if !slices.Equal(kinds(with), want) {
@@ -213,7 +214,7 @@ func TestKustomize(t *testing.T) {
 	// The other component, as its first lines say.
 	directory := t.TempDir()
 	relative := func(elements ...string) string {
-		path, err := filepath.Rel(directory, file(t, elements...))
+		path, err := filepath.Rel(directory, reference.Path(t, elements...))
 		if err != nil {
 			t.Fatal(err)
 		}

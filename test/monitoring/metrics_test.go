@@ -18,18 +18,9 @@ import (
 // prometheus.yaml have it do.
 var ofTarget = []string{"job", "instance", "node", "namespace", "pod"}
 
-func file(t *testing.T, elements ...string) string {
-	t.Helper()
-	root, err := reference.Repository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(append([]string{root}, elements...)...)
-}
-
 func read(t *testing.T, elements ...string) string {
 	t.Helper()
-	text, err := os.ReadFile(file(t, elements...))
+	text, err := os.ReadFile(reference.Path(t, elements...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,12 +93,12 @@ func TestDocumentation(t *testing.T) {
 	known := known(t)
 	// flatnet_name, flatnet_name{label}, flatnet_name{label="value"}, and flatnet_part… of several.
 	mention := regexp.MustCompile(`\b(flatnet_[a-z_]+)(…?)(\{[^}]*\})?`)
-	pages, err := filepath.Glob(file(t, "docs", "*.md"))
+	pages, err := filepath.Glob(reference.Path(t, "docs", "*.md"))
 	if err != nil || len(pages) < 10 {
 		t.Fatalf("pages %v, %v", pages, err)
 	}
 	found := 0
-	for _, page := range append(pages, file(t, "README.md")) {
+	for _, page := range append(pages, reference.Path(t, "README.md")) {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)

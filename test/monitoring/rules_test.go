@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 type rule struct {
@@ -47,7 +49,7 @@ func rules(t *testing.T) (f ruleFile) {
 // promtool runs it. test/prepare.sh puts it into bin/, which `make test` calls.
 func promtool(t *testing.T, arguments ...string) {
 	t.Helper()
-	program := file(t, "bin", "promtool")
+	program := reference.Path(t, "bin", "promtool")
 	if _, err := os.Stat(program); err != nil {
 		if program, err = exec.LookPath("promtool"); err != nil {
 			t.Skip("promtool is missing, in bin/ and in PATH, so alerts and queries go untested: `test/prepare.sh test` on Debian puts it into bin/, elsewhere it is in the package prometheus")
@@ -110,7 +112,7 @@ func TestAlerts(t *testing.T) {
 	if page := read(t, "docs", "monitoring.md"); !strings.Contains(page, alertTable(rules(t))) {
 		t.Errorf("docs/monitoring.md has another table of the alerts than\n%s", alertTable(rules(t)))
 	}
-	promtool(t, "check", "rules", file(t, "deploy", "monitoring", "rules.yaml"))
+	promtool(t, "check", "rules", reference.Path(t, "deploy", "monitoring", "rules.yaml"))
 	directory := t.TempDir()
 	write(t, directory, "rules.yaml", all)
 	promtool(t, "test", "rules", write(t, directory, "alerts.yaml", []byte(cases)))
@@ -139,7 +141,7 @@ spec:
 	}
 	want := lines.String()
 	if *update {
-		if err := os.WriteFile(file(t, "deploy", "monitoring", "prometheusrule.yaml"), []byte(want), 0o644); err != nil {
+		if err := os.WriteFile(reference.Path(t, "deploy", "monitoring", "prometheusrule.yaml"), []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -106,22 +106,10 @@ func TestHostPorts(t *testing.T) {
 // sayWho tells who connects to a port of a namespace as whom it is seen.
 func sayWho(t *testing.T, at *netlab.Namespace, port uint16) {
 	t.Helper()
-	var l net.Listener
-	must(t, at.Do(func() (err error) {
-		l, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
-		return err
-	}))
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = fmt.Fprint(c, netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap())
-			c.Close()
-		}
-	}()
+	accept(t, at, port, func(c net.Conn) {
+		_, _ = fmt.Fprint(c, netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap())
+		c.Close()
+	})
 }
 
 // whoAmI connects, and returns as whom the other end sees that.

@@ -97,6 +97,22 @@ func policy(namespace, name, spec string) string {
 // serve answers lines with themselves at a port of a pod, over TCP, until the test ends.
 func serve(t *testing.T, at *netlab.Namespace, port uint16) {
 	t.Helper()
+	accept(t, at, port, func(c net.Conn) {
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			lines := bufio.NewScanner(c)
+			for lines.Scan() {
+				if _, err := fmt.Fprintln(c, lines.Text()); err != nil {
+					return
+				}
+			}
+		}()
+	})
+}
+
+// accept calls do with each connection to a port, until the test ends. It must not wait.
+func accept(t *testing.T, at *netlab.Namespace, port uint16, do func(net.Conn)) {
+	t.Helper()
 	var l net.Listener
 	must(t, at.Do(func() (err error) {
 		l, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
@@ -109,15 +125,7 @@ func serve(t *testing.T, at *netlab.Namespace, port uint16) {
 			if err != nil {
 				return
 			}
-			t.Cleanup(func() { c.Close() })
-			go func() {
-				lines := bufio.NewScanner(c)
-				for lines.Scan() {
-					if _, err := fmt.Fprintln(c, lines.Text()); err != nil {
-						return
-					}
-				}
-			}()
+			do(c)
 		}
 	}()
 }

@@ -88,6 +88,16 @@ func BuildFor(architecture, directory string) error {
 	return compile(filepath.Join(root, "test", "reference", "plugins"), directory, "GOARCH="+architecture)
 }
 
+// Path returns where something of the checkout is, for a test: the root without elements.
+func Path(t testing.TB, elements ...string) string {
+	t.Helper()
+	root, err := Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(append([]string{root}, elements...)...)
+}
+
 // Repository returns the root of the checkout that the working directory is in.
 func Repository() (string, error) {
 	directory, err := os.Getwd()

@@ -19,15 +19,6 @@ import (
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
-func root(t *testing.T) string {
-	t.Helper()
-	directory, err := reference.Repository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return directory
-}
-
 func TestTarballTellsNothing(t *testing.T) {
 	at := time.Unix(1_000_000_000, 0)
 	files := []file{{"d/b", 0o755, []byte("program")}, {"d/a", 0o644, []byte("text")}}
@@ -99,7 +90,7 @@ func TestNotes(t *testing.T) {
 			t.Errorf("notes of %s: %v, want %q", version, err, want)
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(root(t), "CHANGELOG.md"))
+	text, err := os.ReadFile(reference.Path(t, "CHANGELOG.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +101,7 @@ func TestNotes(t *testing.T) {
 
 // The one file and the archive have the version's image, and nothing else is different from deploy/.
 func TestManifests(t *testing.T) {
-	b := build{source: source{directory: root(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
+	b := build{source: source{directory: reference.Path(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
 	if err := b.manifests(); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +130,7 @@ func TestChart(t *testing.T) {
 			t.Errorf("the chart of %s has version %s, want %s", version, got, want)
 		}
 	}
-	b := build{source: source{directory: root(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
+	b := build{source: source{directory: reference.Path(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
 	if err := b.chart(); err != nil {
 		t.Fatal(err)
 	}
@@ -184,14 +175,14 @@ func TestVersions(t *testing.T) {
 			t.Errorf("version %q: %v", version, err)
 		}
 	}
-	if toolchain, err := toolchainOf(filepath.Join(root(t), "deploy", "image", "Dockerfile")); err != nil || !regexp.MustCompile(`^go1\.\d+\.\d+$`).MatchString(toolchain) {
+	if toolchain, err := toolchainOf(reference.Path(t, "deploy", "image", "Dockerfile")); err != nil || !regexp.MustCompile(`^go1\.\d+\.\d+$`).MatchString(toolchain) {
 		t.Errorf("the toolchain is %q, %v", toolchain, err)
 	}
 }
 
 // The binaries of the release are built by the words that the image's are.
 func TestImageIsBuiltLikewise(t *testing.T) {
-	dockerfile, err := os.ReadFile(filepath.Join(root(t), "deploy", "image", "Dockerfile"))
+	dockerfile, err := os.ReadFile(reference.Path(t, "deploy", "image", "Dockerfile"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +199,7 @@ func TestImageIsBuiltLikewise(t *testing.T) {
 // What others make runs in the workflow by its content alone, and nothing may more than
 // it needs.
 func TestWorkflow(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root(t), ".github", "workflows", "release.yml"))
+	text, err := os.ReadFile(reference.Path(t, ".github", "workflows", "release.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}
