@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/health"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
@@ -45,6 +46,8 @@ type Facts struct {
 	Plan *fabric.Plan
 	// Fabric knows what of the plan is in the kernel. Others than its writer only ask it.
 	Fabric *fabric.Engine
+	// Prober knows whether packets get through to others; nil where nobody is probed.
+	Prober *health.Prober
 	// Made says that the kernel had all that peers share, once: pods can be started.
 	Made bool
 	// LooseSources says that the kernel does not check by itself that a pod sends from

@@ -1,0 +1,190 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/health"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/problem"
+)
+
+const (
+	// settling is how long a node may take to answer for the first time, from when it
+	// came into the cluster, or into the list where that does not say.
+	settling, settlingUnknown = 2 * time.Minute, 30 * time.Second
+	// several lost peers of one sort of way are told as one.
+	several = 5
+)
+
+// probed is a way with what is known of it.
+type probed struct {
+	node node.Node
+	way  fabric.Way
+	health.Report
+}
+
+// judge returns the problems that probes show, and notes when there may be more
+// without anything new being known.
+func (f *probing) judge(now time.Time) (all []problem.Problem) {
+	var ways []probed
+	f.settled = time.Time{}
+	for _, peer := range f.Plan.Peers {
+		n, _ := f.Find(peer.Name)
+		for _, w := range peer.Ways {
+			r, known := f.prober.Report(fabric.Answering(w.PodCIDR))
+			if !known || w.Mode == "" || r.State == health.Unknown || n.Away != "" {
+				continue
+			}
+			p := probed{n, w, r}
+			if at := p.settles(); now.Before(at) {
+				if f.settled.IsZero() || at.Before(f.settled) {
+					f.settled = at
+				}
+				continue
+			}
+			ways = append(ways, p)
+		}
+	}
+	all = append(all, f.judgeSorts(ways)...)
+	for _, w := range ways {
+		if p, is := f.problemOf(w); is {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// settles is until when the way is none to be judged; zero for none.
+func (p probed) settles() time.Time {
+	switch {
+	case p.Answered:
+		return time.Time{}
+	case p.node.Created.IsZero():
+		return p.Known.Add(settlingUnknown)
+	}
+	return p.node.Created.Add(settling)
+}
+
+// sort names what ways have in common.
+func (p probed) sort() string {
+	switch {
+	case p.way.Mode == fabric.VXLAN:
+		return "nodes reached by vxlan"
+	case p.router():
+		return "nodes behind router " + p.way.Via.String()
+	}
+	return "nodes on link of interface " + p.way.Link
+}
+
+// router reports whether the next hop is not the node itself.
+func (p probed) router() bool {
+	for _, a := range p.node.Addresses {
+		if a == p.way.Via {
+			return false
+		}
+	}
+	return p.way.Mode == fabric.Direct
+}
+
+// judgeSorts tells of many lost peers as of one problem, which their own follow from.
+func (f *probing) judgeSorts(ways []probed) (all []problem.Problem) {
+	type count struct{ lost, all map[string]bool }
+	counts := map[string]count{}
+	var order []string
+	for _, w := range ways {
+		c, known := counts[w.sort()]
+		if !known {
+			c = count{map[string]bool{}, map[string]bool{}}
+			counts[w.sort()] = c
+			order = append(order, w.sort())
+		}
+		c.all[w.node.Name] = true
+		if w.State == health.Lost {
+			c.lost[w.node.Name] = true
+		}
+	}
+	for _, sort := range order {
+		c := counts[sort]
+		if len(c.lost) < several && (len(c.lost) < 2 || len(c.lost) < len(c.all)) {
+			continue
+		}
+		facts := problem.Facts{
+			Node: f.config.NodeName, Object: sort, Reason: "probes of several of them are lost, most likely for one reason",
+			Breaks: []problem.Thing{problem.Thing(sort)},
+		}
+		all = append(all, problem.PeersLost.Of(facts))
+	}
+	return all
+}
+
+// problemOf is what is wrong with one way.
+func (f *probing) problemOf(p probed) (problem.Problem, bool) {
+	facts := problem.Facts{Node: p.node.Name, Object: "podCIDR " + p.way.PodCIDR.String()}
+	switch {
+	case p.State == health.Lost:
+		// The other family's, by the same way, has the same cause.
+		same := problem.Thing(p.sort() + ": " + p.node.Name)
+		facts.Breaks, facts.Needs = []problem.Thing{same}, []problem.Thing{problem.Thing(p.sort()), same}
+		facts.Reason = fmt.Sprintf("probes from node %s are lost, by %s: packets do not get there, or nothing comes back", f.config.NodeName, wayText(p.way))
+		facts.Advice = f.adviceLost(p)
+		return problem.PeerLost.Of(facts), true
+	case p.State == health.Lossy:
+		facts.Reason = fmt.Sprintf("some of the probes from node %s are lost, by %s", f.config.NodeName, wayText(p.way))
+		return problem.PeerLossy.Of(facts), true
+	case p.FullSize == health.FullLost:
+		facts.Reason = fmt.Sprintf("packets of %d bytes from node %s are lost, by %s, and smaller ones are not; nobody says that they are too large", f.fullSize(p.way), f.config.NodeName, wayText(p.way))
+		facts.Advice = f.adviceMTU(p)
+		return problem.PeerMTU.Of(facts), true
+	}
+	return problem.Problem{}, false
+}
+
+// wayText is a way for people: "vxlan to 172.30.1.3", "direct via 172.30.0.254 dev eth0".
+func wayText(w fabric.Way) string {
+	if w.Mode == fabric.VXLAN {
+		return fmt.Sprintf("vxlan to %s", w.Via)
+	}
+	return fmt.Sprintf("%s via %s dev %s", w.Mode, w.Via, w.Link)
+}
+
+func (f *probing) adviceLost(p probed) string {
+	text := ""
+	switch {
+	case p.way.Mode == fabric.VXLAN:
+		text = fmt.Sprintf("see whether node %s runs (`ping %s`); if it does, let UDP port %d pass between %s and it, both ways: firewalls of both nodes, security groups, what lies between; `tcpdump -ni any udp port %[3]d` there shows what arrives",
+			p.node.Name, p.way.Via, f.config.Fabric.Port, f.outer())
+	case p.router():
+		text = fmt.Sprintf("router %s has to have a route to %s and let packets with pods' addresses pass (in clouds: routes of the network, no source/destination check); see whether node %s runs; or use --fabric auto or vxlan",
+			p.way.Via, p.way.PodCIDR, p.node.Name)
+	default:
+		text = fmt.Sprintf("see whether node %s runs (`ping %s`); if it does, the network between drops packets with pods' addresses (in clouds: source/destination check), or the node does (rp_filter, firewall); or use --fabric vxlan",
+			p.node.Name, p.way.Via)
+	}
+	if p.Complaint != "" {
+		text = p.Complaint + "; " + text
+	}
+	return text + fmt.Sprintf("; node %s has to answer echo requests to %s", p.node.Name, fabric.Answering(p.way.PodCIDR))
+}
+
+// outer is this node's address that the overlay uses.
+func (f *probing) outer() netip.Addr {
+	for _, e := range f.Plan.Shared {
+		if t, is := e.Object.(kernel.Tunnel); is {
+			return t.From
+		}
+	}
+	return netip.Addr{}
+}
+
+func (f *probing) adviceMTU(p probed) string {
+	size := f.fullSize(p.way)
+	if p.way.Mode == fabric.VXLAN {
+		overhead := fabric.Overhead(p.way.Via)
+		return fmt.Sprintf("let the network take packets of %d bytes between %s and %s (with vxlan's %d), or set --mtu on all nodes to what it takes, less %[4]d", size+overhead, f.outer(), p.way.Via, overhead)
+	}
+	return fmt.Sprintf("let the network take packets of %d bytes to %s, or say that they are too large (ICMP), or set --mtu on all nodes to what it takes", size, p.way.Via)
+}
