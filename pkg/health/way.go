@@ -34,7 +34,7 @@ type outcome struct {
 }
 
 func newWay(t Target, now time.Time) *way {
-	return &way{Target: t, known: now, state: Unknown, since: now, untilFull: fullEvery, outcomes: make([]outcome, 0, window)}
+	return &way{Target: t, known: now, state: Unknown, since: now, untilFull: 1, outcomes: make([]outcome, 0, window)}
 }
 
 func (w *way) become(s State, now time.Time) (changed bool) {
@@ -143,7 +143,8 @@ func (w *way) loseFull() (changed bool) {
 	return true
 }
 
-func (w *way) forgetFull() { w.fullLost, w.fullSize, w.untilFull = 0, "", fullEvery }
+// forgetFull has the next probe that can be followed by one of full size.
+func (w *way) forgetFull() { w.fullLost, w.fullSize, w.untilFull = 0, "", 1 }
 
 // hurried reports whether the way is to be asked again at once, as it is not known yet
 // whether a probe or the way is lost.
