@@ -15,6 +15,9 @@ const (
 	// rate is how many packets a second are sent at most, burst how many at once.
 	rate  = 50
 	burst = 10
+	// reserved of these are left to targets that are watched: when nobody answers, all
+	// are asked again and again.
+	reserved = 5
 	// mostWatched is how many targets are asked every interval; with those of full
 	// size they take two thirds of the packets.
 	mostWatched = 64

@@ -113,9 +113,14 @@ func (p *Prober) lose(w *way, complaint string, now time.Time) (changed bool) {
 }
 
 // hurry has a way that is in doubt asked again, a timeout after it was asked last: what
-// was refused at once is not asked again at once, since what is amiss may pass.
+// was refused at once is not asked again at once, since what is amiss may pass. One that is
+// lost by now is asked more often than if it were not.
 func (p *Prober) hurry(w *way) {
-	if at := w.asked.Add(Timeout); w.hurried() && w.due.After(at) {
+	at := w.asked.Add(p.pause(w))
+	if w.hurried() {
+		at = w.asked.Add(Timeout)
+	}
+	if w.due.After(at) {
 		w.due = at
 		p.queue.moved(w)
 	}
@@ -147,6 +152,11 @@ func (p *Prober) send(now time.Time) (changed bool) {
 		w := p.queue[0]
 		if w.due.After(now) {
 			break
+		}
+		if !w.watched && p.tokens < reserved {
+			w.due = now.Add(look)
+			p.queue.moved(w)
+			continue
 		}
 		// A tenth more or less, so that nodes that began together do not go on so.
 		pause := p.pause(w)

@@ -88,8 +88,8 @@ func (w *way) judge(now time.Time) (changed bool) {
 	case w.inARow >= lostInARow:
 		w.forgetFull()
 		return w.become(Lost, now)
-	case w.inARow > 0 && (w.state == Lost || w.state == Silent || w.state == Unknown):
-		return false
+	case w.inARow > 0:
+		return false // the next ones will tell
 	case lost >= lossyLosses && w.losses() > 1, w.state == Lossy && lost > lossyEnd:
 		return w.become(Lossy, now)
 	}
@@ -118,7 +118,7 @@ func (w *way) losses() (n int) {
 // asksFull reports whether a probe of full size is due together with one of the
 // usual size.
 func (w *way) asksFull() bool {
-	if w.Size == 0 || w.state != OK && w.state != Lossy {
+	if w.Size == 0 || w.inARow > 0 || w.state != OK && w.state != Lossy {
 		return false
 	}
 	w.untilFull--

@@ -171,8 +171,15 @@ func TestAnsweredByTwo(t *testing.T) {
 			}
 			change(Add)
 			answers(a, true)
+			var d *Difference
+			if err := n.Inspect(Answered{Address: a}); !errors.As(err, &d) {
+				t.Errorf("the fabric's is taken for that of attachments: %v", err)
+			}
 			attach()
 			attach()
+			if err := n.Inspect(Answered{Address: a}); err != nil {
+				t.Error(err)
+			}
 			leave()
 			leave()
 			answers(a, true)

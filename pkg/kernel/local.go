@@ -137,12 +137,16 @@ func (n *Netlink) answer(o Answered) error {
 	return err
 }
 
+// inspectAnswered asks for the best route: that of the fabric is the last.
 func (n *Netlink) inspectAnswered(o Answered) (string, error) {
-	local, err := n.sockets[Host].isLocal(o.Address)
-	if err == nil && !local {
+	route, err := n.sockets[Host].lookup(o.Address)
+	if err != nil && !isGone(err) && !isUnreachable(err) {
+		return "", err
+	}
+	if _, lasting := route.lasting(); err != nil || route.kind != unix.RTN_LOCAL || lasting {
 		return fmt.Sprintf("the host does not answer to %s", o.Address), nil
 	}
-	return "", err
+	return "", nil
 }
 
 // RemoveAnswered removes all [Answered] addresses of attachments from the node.
