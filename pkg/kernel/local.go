@@ -143,7 +143,9 @@ func (n *Netlink) inspectAnswered(o Answered) (string, error) {
 	if err != nil && !isGone(err) && !isUnreachable(err) {
 		return "", err
 	}
-	if _, lasting := route.lasting(); err != nil || route.kind != unix.RTN_LOCAL || lasting {
+	// The answer names no table.
+	lasting := route.protocol == Protocol && route.Metric == lastingMetric
+	if err != nil || route.kind != unix.RTN_LOCAL || lasting {
 		return fmt.Sprintf("the host does not answer to %s", o.Address), nil
 	}
 	return "", nil
