@@ -28,6 +28,7 @@ type probing struct {
 	*feature.Shared
 	config Config
 	prober *health.Prober
+	report func(netip.Addr) (health.Report, bool) // the prober's
 	task   *feature.Task
 	// sources are what probes of each family are sent from, as far as there is a socket.
 	sources [2]netip.Addr
@@ -52,6 +53,7 @@ func newProbing(c Config, s *feature.Shared) *probing {
 		Advice: "nobody tells what does not get through to other nodes until this works",
 	}
 	f.prober = health.NewProber(c.NodeName, f.task.Ask, func(d time.Duration) { f.trips.Observe(d.Seconds()) })
+	f.report = f.prober.Report
 	return f
 }
 
@@ -66,7 +68,7 @@ func (f *probing) feature() feature.Feature {
 		Problems:  f.problems,
 		Metrics:   []prometheus.Collector{f.trips, f},
 		Gauges: []feature.Gauge{
-			{Description: prometheus.NewDesc("flatnet_peer_health", "Other nodes by what probes say: ok, lossy, lost, silent (the node is reached and does not answer), unknown.", []string{"state"}, nil), Read: f.count},
+			{Description: prometheus.NewDesc("flatnet_peer_health", "Other nodes by what probes say: ok, lossy, lost, silent (the node is reached and does not answer), unknown; and away, whatever they say (the Node is not ready, or about to go).", []string{"state"}, nil), Read: f.count},
 			{Description: prometheus.NewDesc("flatnet_peers_full_size_lost", "Other nodes to which small packets get through, and those as large as the MTU of pods do not.", nil, nil), Read: f.countFull},
 		},
 	}
@@ -165,17 +167,29 @@ func (f *probing) Collect(all chan<- prometheus.Metric) {
 }
 
 func (f *probing) count(_ context.Context, tell func(float64, ...string)) {
-	counts := map[health.State]int{}
-	f.each(func(_ *fabric.Peer, s *HealthStatus) { counts[health.State(s.State)]++ })
+	counts := map[string]int{away: 0}
 	for _, s := range health.States {
-		tell(float64(counts[s]), string(s))
+		counts[string(s)] = 0
+	}
+	f.each(func(p *fabric.Peer, s *HealthStatus) {
+		if n, _ := f.Listed(p.Name); n.Away != "" {
+			counts[away]++
+		} else {
+			counts[s.State]++
+		}
+	})
+	for state, n := range counts {
+		tell(float64(n), state)
 	}
 }
 
+// away is what metrics have in the place of the state of a peer that need not answer.
+const away = "away"
+
 func (f *probing) countFull(_ context.Context, tell func(float64, ...string)) {
 	n := 0
-	f.each(func(_ *fabric.Peer, s *HealthStatus) {
-		if s.FullSize == health.FullLost {
+	f.each(func(p *fabric.Peer, s *HealthStatus) {
+		if l, _ := f.Listed(p.Name); l.Away == "" && s.FullSize == health.FullLost {
 			n++
 		}
 	})

@@ -34,9 +34,12 @@ func (f *probing) judge(now time.Time) (all []problem.Problem) {
 	f.settled = time.Time{}
 	for _, peer := range f.Plan.Peers {
 		n, _ := f.Find(peer.Name)
+		if listed, _ := f.Listed(peer.Name); listed.Away != "" {
+			continue
+		}
 		for _, w := range peer.Ways {
-			r, known := f.prober.Report(fabric.Answering(w.PodCIDR))
-			if !known || w.Mode == "" || r.State == health.Unknown || n.Away != "" {
+			r, known := f.report(fabric.Answering(w.PodCIDR))
+			if !known || w.Mode == "" || r.State == health.Unknown {
 				continue
 			}
 			p := probed{n, w, r}

@@ -32,7 +32,8 @@ type Node struct {
 	// where nodes come from Kubernetes.
 	Leaving string
 	// Away says why another node may not answer, and nobody need wonder: it is not
-	// ready, or about to go. It is known where nodes come from Kubernetes.
+	// ready, or about to go. It is known where nodes come from Kubernetes. What is
+	// joined does not depend on it.
 	Away string
 	// Malformed are entries that the source could not read. Each keeps its
 	// place in Addresses or PodCIDRs as a zero value, so that the index in a
