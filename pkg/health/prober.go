@@ -14,15 +14,15 @@ import (
 const (
 	// rate is how many packets a second are sent at most, burst how many at once.
 	rate  = 50
-	burst = 10
+	burst = 20
 	// reserved of these are left to targets that are watched: when nobody answers, all
 	// are asked again and again.
-	reserved = 5
+	reserved = burst / 4
 	// mostWatched is how many targets are asked every interval; with those of full
-	// size they take two thirds of the packets.
-	mostWatched = 64
+	// size they take three fifths of the packets.
+	mostWatched = 60
 	// restRate is how many of the others are asked in a second.
-	restRate = 8
+	restRate = 5
 	// mostSuspects of the others are asked every interval once they are lost.
 	mostSuspects = 32
 )
@@ -74,7 +74,8 @@ type Prober struct {
 	mu       sync.Mutex
 	networks [2]Network // of IPv4 and IPv6; nil where there is none
 	ways     map[netip.Addr]*way
-	queue    queue
+	watched  queue
+	others   queue
 	pending  []pending // by when they were sent
 	sequence uint16
 	tokens   float64
@@ -159,7 +160,6 @@ func (p *Prober) SetTargets(targets []Target, now time.Time) {
 		} else {
 			w = newWay(t, now)
 			p.ways[t.Address] = w
-			heap.Push(&p.queue, w)
 		}
 		if w.watched = chosen[t.Peer]; !w.watched {
 			p.rest++
@@ -171,13 +171,14 @@ func (p *Prober) SetTargets(targets []Target, now time.Time) {
 		}
 	}
 	p.recount()
-	for _, w := range p.queue {
+	p.watched, p.others = nil, nil
+	for _, w := range p.ways {
 		if limit := now.Add(p.pause(w)); w.due.IsZero() || w.due.After(limit) {
 			// New ones begin at any time within a round, and not all at once.
 			w.due = now.Add(time.Duration(rand.Int64N(int64(p.pause(w)))))
 		}
+		heap.Push(p.queue(w), w)
 	}
-	heap.Init(&p.queue)
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -186,12 +187,19 @@ func (p *Prober) SetTargets(targets []Target, now time.Time) {
 
 func (p *Prober) forget(w *way) {
 	delete(p.ways, w.Address)
-	heap.Remove(&p.queue, w.place)
 	for i := range p.pending {
 		if p.pending[i].way == w {
 			p.pending[i].done = true
 		}
 	}
+}
+
+// queue is where a way waits.
+func (p *Prober) queue(w *way) *queue {
+	if w.watched {
+		return &p.watched
+	}
+	return &p.others
 }
 
 func (p *Prober) recount() {

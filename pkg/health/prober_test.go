@@ -308,7 +308,7 @@ func TestPacketsAreBounded(t *testing.T) {
 // soon after it was asked once; and when all are cut off, none takes long.
 func TestLargeCluster(t *testing.T) {
 	l := newLab(t, 1000)
-	l.pass(200 * time.Second)
+	l.pass(300 * time.Second)
 	watched, other := -1, -1
 	for i := range 1000 {
 		if l.report(i).Watched {
@@ -327,7 +327,7 @@ func TestLargeCluster(t *testing.T) {
 	if r := l.report(watched); r.State != Lost {
 		t.Errorf("the one that is watched: %+v", r)
 	}
-	l.pass(140 * time.Second)
+	l.pass(220 * time.Second)
 	if r := l.report(other); r.State != Lost {
 		t.Errorf("the other: %+v", r)
 	}

@@ -7,7 +7,7 @@ import (
 
 const (
 	// look is how long it is between looks for answers while some are missing.
-	look = 100 * time.Millisecond
+	look = 200 * time.Millisecond
 	// idle is how long it is at most to the next look at what is due.
 	idle = time.Second
 )
@@ -29,8 +29,10 @@ func (p *Prober) Step(now time.Time) time.Duration {
 
 func (p *Prober) wait(now time.Time) time.Duration {
 	wait := idle
-	if len(p.queue) > 0 {
-		wait = min(wait, max(p.queue[0].due.Sub(now), look))
+	for _, q := range []queue{p.watched, p.others} {
+		if len(q) > 0 {
+			wait = min(wait, max(q[0].due.Sub(now), look))
+		}
 	}
 	if len(p.pending) > 0 {
 		wait = min(wait, look)
@@ -122,7 +124,7 @@ func (p *Prober) hurry(w *way) {
 	}
 	if w.due.After(at) {
 		w.due = at
-		p.queue.moved(w)
+		p.queue(w).moved(w)
 	}
 }
 
@@ -144,24 +146,25 @@ func (p *Prober) giveUp(now time.Time) (changed bool) {
 	return changed
 }
 
-// send sends what is due, as far as the rate allows.
+// send sends what is due, as far as the rate allows: first what is watched.
 func (p *Prober) send(now time.Time) (changed bool) {
 	p.tokens = min(burst, p.tokens+rate*now.Sub(p.filled).Seconds())
 	p.filled = now
-	for len(p.queue) > 0 && p.tokens >= 1 {
-		w := p.queue[0]
+	changed = p.sendOf(&p.watched, 1, now)
+	return p.sendOf(&p.others, reserved, now) || changed
+}
+
+// sendOf sends what is due of one queue while there are so many tokens.
+func (p *Prober) sendOf(q *queue, least float64, now time.Time) (changed bool) {
+	for len(*q) > 0 && p.tokens >= least {
+		w := (*q)[0]
 		if w.due.After(now) {
 			break
-		}
-		if !w.watched && p.tokens < reserved {
-			w.due = now.Add(look)
-			p.queue.moved(w)
-			continue
 		}
 		// A tenth more or less, so that nodes that began together do not go on so.
 		pause := p.pause(w)
 		w.due = now.Add(pause - pause/10 + time.Duration(rand.Int64N(int64(pause/5))))
-		p.queue.moved(w)
+		q.moved(w)
 		n := p.networks[index(w.Address.Is6())]
 		if n == nil {
 			continue
