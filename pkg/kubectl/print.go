@@ -57,8 +57,8 @@ func (n nodeStatus) peers() string {
 	return strings.Join(words, ", ")
 }
 
-// print writes the overview for people: what is wrong, and then every node.
-func (o *overview) print(w io.Writer, now time.Time) {
+// printFindings writes what is wrong, for people.
+func (o *overview) printFindings(w io.Writer) {
 	fmt.Fprintln(w, o.headline())
 	for _, u := range o.Unknown {
 		fmt.Fprintf(w, "  ? %s\n", u)
@@ -69,6 +69,11 @@ func (o *overview) print(w io.Writer, now time.Time) {
 	for _, note := range o.differences() {
 		fmt.Fprintf(w, "  note: %s\n", note)
 	}
+}
+
+// print writes the overview for people: what is wrong, and then every node.
+func (o *overview) print(w io.Writer, now time.Time) {
+	o.printFindings(w)
 	if len(o.Nodes) == 0 {
 		return
 	}
