@@ -28,7 +28,7 @@ var checkCommand = command{
 				return 0, err
 			}
 			a := asker{c, o.parallel, o.each}
-			agents := takeOverview(ctx, s, a)
+			agents := takeOverview(ctx, o.version, s, a)
 			chosen := spread(s.Sites, *nodes)
 			if len(chosen) == 0 {
 				return 0, errors.New("no node has a flatnetd that runs: `kubectl flatnet status` says why")

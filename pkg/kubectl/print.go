@@ -131,6 +131,17 @@ func counted(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// versions are those of flatnetd, with the nodes that have them.
+func (o *overview) versions() *gathered {
+	g := &gathered{}
+	for _, n := range o.Nodes {
+		if n.Version != "" {
+			g.add(n.Node, n.Version, "")
+		}
+	}
+	return g
+}
+
 // differences are what nodes do not have in common, which is no mistake by itself: an
 // update is under way, or somebody has forgotten to restart what has an older
 // configuration.
@@ -167,5 +178,5 @@ func (o *overview) differences() (notes []string) {
 		}
 		notes = append(notes, d.what+": "+strings.Join(words, ", "))
 	}
-	return notes
+	return append(notes, skew(o.Program, o.versions().sorted())...)
 }
