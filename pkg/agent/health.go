@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,8 +29,11 @@ type probing struct {
 	*feature.Shared
 	config Config
 	prober *health.Prober
-	report func(netip.Addr) (health.Report, bool) // the prober's
-	task   *feature.Task
+	// unwell and reached are the prober's.
+	unwell  func() []health.Finding
+	reached func() map[string]bool
+	task    *feature.Task
+	targets map[*fabric.Peer][]health.Target // of the last plan
 	// sources are what probes of each family are sent from, as far as there is a socket.
 	sources [2]netip.Addr
 	without error // why there is none of a family
@@ -53,7 +57,7 @@ func newProbing(c Config, s *feature.Shared) *probing {
 		Advice: "nobody tells what does not get through to other nodes until this works",
 	}
 	f.prober = health.NewProber(c.NodeName, f.task.Ask, func(d time.Duration) { f.trips.Observe(d.Seconds()) })
-	f.report = f.prober.Report
+	f.unwell, f.reached = f.prober.Unwell, f.prober.Reached
 	return f
 }
 
@@ -76,37 +80,52 @@ func (f *probing) feature() feature.Feature {
 
 func (f *probing) follow(n feature.News) error {
 	if n == feature.FabricJoined {
-		f.prober.SetTargets(f.targets(), time.Now())
+		f.prober.SetTargets(f.plan(), time.Now())
 		f.task.Soon()
 	}
 	return nil
 }
 
-// targets are the nodes behind all ways that there are.
-func (f *probing) targets() (all []health.Target) {
+// plan returns the nodes behind all ways that there are. Those of peers that have not
+// changed are taken from the plan before.
+func (f *probing) plan() (all []health.Target) {
+	before := f.targets
+	f.targets = make(map[*fabric.Peer][]health.Target, len(f.Plan.Peers))
 	for _, p := range f.Plan.Peers {
-		n, _ := f.Find(p.Name)
-		own := append([]netip.Prefix{}, n.PodCIDRs...)
-		for _, a := range n.Addresses {
-			own = append(own, netip.PrefixFrom(a, a.BitLen()))
+		targets, known := before[p]
+		if !known {
+			targets = f.targetsOf(p)
 		}
-		for _, w := range p.Ways {
-			if a := fabric.Answering(w.PodCIDR); w.Mode != "" && a.IsValid() {
-				all = append(all, health.Target{
-					Peer: p.Name, Address: a, Own: own, Size: f.fullSize(w),
-					Way: fmt.Sprint(w.Mode, " ", w.Via, " ", w.Link),
-				})
-			}
+		f.targets[p] = targets
+		all = append(all, targets...)
+	}
+	for i := range all {
+		all[i].Size = f.fullSize(all[i].Link)
+	}
+	return all
+}
+
+func (f *probing) targetsOf(p *fabric.Peer) (all []health.Target) {
+	n, _ := f.Find(p.Name)
+	own := slices.Clone(n.PodCIDRs)
+	for _, a := range n.Addresses {
+		own = append(own, netip.PrefixFrom(a, a.BitLen()))
+	}
+	for _, w := range p.Ways {
+		if a := fabric.Answering(w.PodCIDR); w.Mode != "" && a.IsValid() {
+			all = append(all, health.Target{
+				Peer: p.Name, Address: a, Own: own, Link: w.Link, Sort: sortOf(n, w), Way: fmt.Sprint(w.Mode, " ", w.Via, " ", w.Link),
+			})
 		}
 	}
 	return all
 }
 
-// fullSize is the length of pods' largest packets on a way, in bytes. Where a user wants
-// one that the interface does not take, pods are told by this node itself.
-func (f *probing) fullSize(w fabric.Way) int {
+// fullSize is the length of pods' largest packets by an interface, in bytes. Where a user
+// wants one that it does not take, pods are told by this node itself.
+func (f *probing) fullSize(link string) int {
 	size := f.Plan.PodMTU
-	if l, found := f.Underlay.Link(w.Link); found {
+	if l, found := f.Underlay.Link(link); found {
 		size = min(size, l.MTU)
 	}
 	return size
@@ -171,11 +190,11 @@ func (f *probing) count(_ context.Context, tell func(float64, ...string)) {
 	for _, s := range health.States {
 		counts[string(s)] = 0
 	}
-	f.each(func(p *fabric.Peer, s *HealthStatus) {
+	f.each(func(p *fabric.Peer, s health.State, _ bool) {
 		if n, _ := f.Listed(p.Name); n.Away != "" {
 			counts[away]++
 		} else {
-			counts[s.State]++
+			counts[string(s)]++
 		}
 	})
 	for state, n := range counts {
@@ -188,26 +207,28 @@ const away = "away"
 
 func (f *probing) countFull(_ context.Context, tell func(float64, ...string)) {
 	n := 0
-	f.each(func(p *fabric.Peer, s *HealthStatus) {
-		if l, _ := f.Listed(p.Name); l.Away == "" && s.FullSize == health.FullLost {
+	f.each(func(p *fabric.Peer, _ health.State, fullLost bool) {
+		if l, _ := f.Listed(p.Name); l.Away == "" && fullLost {
 			n++
 		}
 	})
 	tell(float64(n))
 }
 
-// each calls tell for each peer of which something is known.
-func (f *probing) each(tell func(*fabric.Peer, *HealthStatus)) {
-	if f.Plan == nil {
-		return
-	}
-	for _, p := range f.Plan.Peers {
-		var ways []WayStatus
-		for _, w := range p.Ways {
-			ways = append(ways, WayStatus{Health: wayHealth(f.Prober, w.PodCIDR)})
+// each calls tell for each peer of which something is known, with the worst state of its
+// ways.
+func (f *probing) each(tell func(p *fabric.Peer, worst health.State, fullLost bool)) {
+	for p, targets := range f.targets {
+		worst, lost := health.Unknown, false
+		for _, t := range targets {
+			s, full, _ := f.prober.State(t.Address)
+			if s.Worse(worst) {
+				worst = s
+			}
+			lost = lost || full == health.FullLost
 		}
-		if s := sumHealth(ways); s != nil {
-			tell(p, s)
+		if len(targets) > 0 {
+			tell(p, worst, lost)
 		}
 	}
 }

@@ -21,19 +21,19 @@ func reporting(t *testing.T, mode fabric.Mode, nodes []node.Node, reports ...hea
 	gateway := kernel.UnderlayRoute{Destination: netip.MustParsePrefix("0.0.0.0/0"), Link: "eth0", Gateway: netip.MustParseAddr("172.30.0.254")}
 	a := on(t, mode, refusing{}, nodes, gateway)
 	a.shared.Nodes = nodes
-	said := map[netip.Addr]health.Report{}
-	for _, p := range a.shared.Plan.Peers {
-		for _, w := range p.Ways {
-			said[fabric.Answering(w.PodCIDR)] = reports[0]
-			if len(reports) > 1 {
-				reports = reports[1:]
-			}
+	var found []health.Finding
+	reached := map[string]bool{}
+	for _, target := range a.probing.plan() {
+		if r := reports[0]; r.State == health.Lost || r.State == health.Lossy || r.FullSize == health.FullLost {
+			found = append(found, health.Finding{Target: target, Report: r})
+		} else {
+			reached[target.Sort] = true
+		}
+		if len(reports) > 1 {
+			reports = reports[1:]
 		}
 	}
-	a.probing.report = func(at netip.Addr) (health.Report, bool) {
-		r, known := said[at]
-		return r, known
-	}
+	a.probing.unwell, a.probing.reached = func() []health.Finding { return found }, func() map[string]bool { return reached }
 	return a
 }
 

@@ -3,6 +3,8 @@ package agent
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
@@ -20,11 +22,11 @@ const (
 	several = 5
 )
 
-// probed is a way with what is known of it.
+// probed is a way to which packets are lost, with what is known of it.
 type probed struct {
 	node node.Node
 	way  fabric.Way
-	health.Report
+	health.Finding
 }
 
 // judge returns the problems that probes show, and notes when there may be more
@@ -32,33 +34,42 @@ type probed struct {
 func (f *probing) judge(now time.Time) (all []problem.Problem) {
 	var ways []probed
 	f.settled = time.Time{}
-	for _, peer := range f.Plan.Peers {
-		n, _ := f.Find(peer.Name)
-		if listed, _ := f.Listed(peer.Name); listed.Away != "" {
+	for _, found := range f.unwell() {
+		if listed, _ := f.Listed(found.Peer); listed.Away != "" {
 			continue
 		}
-		for _, w := range peer.Ways {
-			r, known := f.report(fabric.Answering(w.PodCIDR))
-			if !known || w.Mode == "" || r.State == health.Unknown {
-				continue
-			}
-			p := probed{n, w, r}
-			if at := p.settles(); now.Before(at) {
-				if f.settled.IsZero() || at.Before(f.settled) {
-					f.settled = at
-				}
-				continue
-			}
-			ways = append(ways, p)
+		p, is := f.find(found)
+		if !is {
+			continue
 		}
+		if at := p.settles(); now.Before(at) {
+			if f.settled.IsZero() || at.Before(f.settled) {
+				f.settled = at
+			}
+			continue
+		}
+		ways = append(ways, p)
 	}
 	all = append(all, f.judgeSorts(ways)...)
 	for _, w := range ways {
-		if p, is := f.problemOf(w); is {
-			all = append(all, p)
-		}
+		all = append(all, f.problemOf(w))
 	}
 	return all
+}
+
+// find returns the way that was found to lose packets, if it is still planned.
+func (f *probing) find(found health.Finding) (p probed, is bool) {
+	n, _ := f.Find(found.Peer)
+	at, is := slices.BinarySearchFunc(f.Plan.Peers, found.Peer, func(p *fabric.Peer, name string) int { return strings.Compare(p.Name, name) })
+	if !is {
+		return p, false
+	}
+	ways := f.Plan.Peers[at].Ways
+	i := slices.IndexFunc(ways, func(w fabric.Way) bool { return w.PodCIDR.Contains(found.Address) && w.Mode != "" })
+	if i < 0 {
+		return p, false
+	}
+	return probed{n, ways[i], found}, true
 }
 
 // settles is until when the way is none to be judged; zero for none.
@@ -72,78 +83,66 @@ func (p probed) settles() time.Time {
 	return p.node.Created.Add(settling)
 }
 
-// sort names what ways have in common.
-func (p probed) sort() string {
+// sortOf names what a way to a node has in common with others.
+func sortOf(n node.Node, w fabric.Way) string {
 	switch {
-	case p.way.Mode == fabric.VXLAN:
+	case w.Mode == fabric.VXLAN:
 		return "nodes reached by vxlan"
-	case p.router():
-		return "nodes behind router " + p.way.Via.String()
+	case router(n, w):
+		return "nodes behind router " + w.Via.String()
 	}
-	return "nodes on link of interface " + p.way.Link
+	return "nodes on link of interface " + w.Link
 }
 
-// router reports whether the next hop is not the node itself.
-func (p probed) router() bool {
-	for _, a := range p.node.Addresses {
-		if a == p.way.Via {
-			return false
-		}
-	}
-	return p.way.Mode == fabric.Direct
+// router reports whether the next hop of a way is not the node itself.
+func router(n node.Node, w fabric.Way) bool {
+	return w.Mode == fabric.Direct && !slices.Contains(n.Addresses, w.Via)
 }
 
 // judgeSorts tells of many lost peers as of one problem, which their own follow from.
 func (f *probing) judgeSorts(ways []probed) (all []problem.Problem) {
-	type count struct{ lost, all map[string]bool }
-	counts := map[string]count{}
+	lost := map[string]map[string]bool{} // peers by sort
 	var order []string
 	for _, w := range ways {
-		c, known := counts[w.sort()]
-		if !known {
-			c = count{map[string]bool{}, map[string]bool{}}
-			counts[w.sort()] = c
-			order = append(order, w.sort())
-		}
-		c.all[w.node.Name] = true
-		if w.State == health.Lost {
-			c.lost[w.node.Name] = true
-		}
-	}
-	for _, sort := range order {
-		c := counts[sort]
-		if len(c.lost) < several && (len(c.lost) < 2 || len(c.lost) < len(c.all)) {
+		if w.State != health.Lost {
 			continue
 		}
-		facts := problem.Facts{
+		if lost[w.Sort] == nil {
+			lost[w.Sort] = map[string]bool{}
+			order = append(order, w.Sort)
+		}
+		lost[w.Sort][w.Peer] = true
+	}
+	for _, sort := range order {
+		if n := len(lost[sort]); n < 2 || n < several && f.reached()[sort] {
+			continue
+		}
+		all = append(all, problem.PeersLost.Of(problem.Facts{
 			Node: f.config.NodeName, Object: sort, Reason: "probes of several of them are lost, most likely for one reason",
 			Breaks: []problem.Thing{problem.Thing(sort)},
-		}
-		all = append(all, problem.PeersLost.Of(facts))
+		}))
 	}
 	return all
 }
 
 // problemOf is what is wrong with one way.
-func (f *probing) problemOf(p probed) (problem.Problem, bool) {
+func (f *probing) problemOf(p probed) problem.Problem {
 	facts := problem.Facts{Node: p.node.Name, Object: "podCIDR " + p.way.PodCIDR.String()}
 	switch {
 	case p.State == health.Lost:
 		// The other family's, by the same way, has the same cause.
-		same := problem.Thing(p.sort() + ": " + p.node.Name)
-		facts.Breaks, facts.Needs = []problem.Thing{same}, []problem.Thing{problem.Thing(p.sort()), same}
+		same := problem.Thing(p.Sort + ": " + p.Peer)
+		facts.Breaks, facts.Needs = []problem.Thing{same}, []problem.Thing{problem.Thing(p.Sort), same}
 		facts.Reason = fmt.Sprintf("probes from node %s are lost, by %s: packets do not get there, or nothing comes back", f.config.NodeName, wayText(p.way))
 		facts.Advice = f.adviceLost(p)
-		return problem.PeerLost.Of(facts), true
+		return problem.PeerLost.Of(facts)
 	case p.State == health.Lossy:
 		facts.Reason = fmt.Sprintf("some of the probes from node %s are lost, by %s", f.config.NodeName, wayText(p.way))
-		return problem.PeerLossy.Of(facts), true
-	case p.FullSize == health.FullLost:
-		facts.Reason = fmt.Sprintf("packets of %d bytes from node %s are lost, by %s, and smaller ones are not; nobody says that they are too large", f.fullSize(p.way), f.config.NodeName, wayText(p.way))
-		facts.Advice = f.adviceMTU(p)
-		return problem.PeerMTU.Of(facts), true
+		return problem.PeerLossy.Of(facts)
 	}
-	return problem.Problem{}, false
+	facts.Reason = fmt.Sprintf("packets of %d bytes from node %s are lost, by %s, and smaller ones are not; nobody says that they are too large", p.Size, f.config.NodeName, wayText(p.way))
+	facts.Advice = f.adviceMTU(p)
+	return problem.PeerMTU.Of(facts)
 }
 
 // wayText is a way for people: "vxlan to 172.30.1.3", "direct via 172.30.0.254 dev eth0".
@@ -160,7 +159,7 @@ func (f *probing) adviceLost(p probed) string {
 	case p.way.Mode == fabric.VXLAN:
 		text = fmt.Sprintf("see whether node %s runs (`ping %s`); if it does, let UDP port %d pass between %s and it, both ways: firewalls of both nodes, security groups, what lies between; `tcpdump -ni any udp port %[3]d` there shows what arrives",
 			p.node.Name, p.way.Via, f.config.Fabric.Port, f.outer())
-	case p.router():
+	case router(p.node, p.way):
 		text = fmt.Sprintf("router %s has to have a route to %s and let packets with pods' addresses pass (in clouds: routes of the network, no source/destination check); see whether node %s runs; or use --fabric auto or vxlan",
 			p.way.Via, p.way.PodCIDR, p.node.Name)
 	default:
@@ -184,10 +183,9 @@ func (f *probing) outer() netip.Addr {
 }
 
 func (f *probing) adviceMTU(p probed) string {
-	size := f.fullSize(p.way)
 	if p.way.Mode == fabric.VXLAN {
 		overhead := fabric.Overhead(p.way.Via)
-		return fmt.Sprintf("let the network take packets of %d bytes between %s and %s (with vxlan's %d), or set --mtu on all nodes to what it takes, less %[4]d", size+overhead, f.outer(), p.way.Via, overhead)
+		return fmt.Sprintf("let the network take packets of %d bytes between %s and %s (with vxlan's %d), or set --mtu on all nodes to what it takes, less %[4]d", p.Size+overhead, f.outer(), p.way.Via, overhead)
 	}
-	return fmt.Sprintf("let the network take packets of %d bytes to %s, or say that they are too large (ICMP), or set --mtu on all nodes to what it takes", size, p.way.Via)
+	return fmt.Sprintf("let the network take packets of %d bytes to %s, or say that they are too large (ICMP), or set --mtu on all nodes to what it takes", p.Size, p.way.Via)
 }

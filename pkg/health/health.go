@@ -78,11 +78,21 @@ type Target struct {
 	Address netip.Addr
 	// Way names how the peer is reached. Another way begins anew.
 	Way string
+	// Link is the interface that it is reached by.
+	Link string
+	// Sort names what it has in common with others.
+	Sort string
 	// Own are the networks that the peer has addresses in: an error from there is
 	// the peer's own word.
 	Own []netip.Prefix
 	// Size is the length in bytes of an IP packet of full size.
 	Size int
+}
+
+// Finding is a target to which packets are lost, all or some.
+type Finding struct {
+	Target
+	Report
 }
 
 // Report is what is known of a target.

@@ -1,11 +1,13 @@
 package health
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -81,6 +83,7 @@ type Prober struct {
 	tokens   float64
 	filled   time.Time // when tokens were counted
 	suspects int
+	unwell   []*way
 	rest     int // targets that are not watched
 	counts   Counts
 	wake     chan struct{}
@@ -202,13 +205,18 @@ func (p *Prober) queue(w *way) *queue {
 	return &p.others
 }
 
+// recount notes which targets are not well.
 func (p *Prober) recount() {
-	p.suspects = 0
+	p.suspects, p.unwell = 0, nil
 	for _, w := range p.ways {
 		if !w.watched && w.state == Lost {
 			p.suspects++
 		}
+		if w.unwell() {
+			p.unwell = append(p.unwell, w)
+		}
 	}
+	slices.SortFunc(p.unwell, func(a, b *way) int { return cmp.Or(cmp.Compare(a.Peer, b.Peer), a.Address.Compare(b.Address)) })
 }
 
 // pause is the time between two probes of a target.
@@ -217,22 +225,4 @@ func (p *Prober) pause(w *way) time.Duration {
 		return interval
 	}
 	return max(interval, time.Duration(p.rest)*time.Second/restRate)
-}
-
-// Report returns what is known of the target at an address.
-func (p *Prober) Report(address netip.Addr) (r Report, known bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	w, known := p.ways[address]
-	if known {
-		r = w.report()
-	}
-	return r, known
-}
-
-// Counts returns what probes came to.
-func (p *Prober) Counts() Counts {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.counts
 }

@@ -19,6 +19,9 @@ func (p *Prober) Step(now time.Time) time.Duration {
 	changed := p.receive(now)
 	changed = p.giveUp(now) || changed
 	changed = p.send(now) || changed
+	if changed {
+		p.recount()
+	}
 	wait := p.wait(now)
 	p.mu.Unlock()
 	if changed {
@@ -76,7 +79,7 @@ func (p *Prober) settle(w *way, full bool, m Message, now time.Time) (changed bo
 		if m.RoundTrip > 0 {
 			p.trip(m.RoundTrip)
 		}
-		changed = w.answer(m.RoundTrip, now)
+		return w.answer(m.RoundTrip, now)
 	case m.Kind == TooLarge && full:
 		return w.answerFull()
 	case m.Kind == TooLarge:
@@ -85,14 +88,9 @@ func (p *Prober) settle(w *way, full bool, m Message, now time.Time) (changed bo
 		return false // the one of the usual size is told the same
 	case w.own(m):
 		p.counts.Refused++
-		changed = w.refuse(now)
-	default:
-		return p.lose(w, m.From.String()+" says: "+m.Text, now)
+		return w.refuse(now)
 	}
-	if changed {
-		p.recount()
-	}
-	return changed
+	return p.lose(w, m.From.String()+" says: "+m.Text, now)
 }
 
 // own reports whether a message is the peer's own word.
@@ -107,9 +105,7 @@ func (w *way) own(m Message) bool {
 
 func (p *Prober) lose(w *way, complaint string, now time.Time) (changed bool) {
 	p.counts.Lost++
-	if changed = w.lose(complaint, now); changed {
-		p.recount()
-	}
+	changed = w.lose(complaint, now)
 	p.hurry(w)
 	return changed
 }

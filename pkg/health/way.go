@@ -18,7 +18,8 @@ type way struct {
 	answered  bool
 	complaint string
 
-	// outcomes are those of the last probes of the usual size, the oldest first.
+	// outcomes are those of the last probes of the usual size, the oldest first. There may
+	// be thousands of targets, so they are small.
 	outcomes []outcome
 	inARow   int // lost since the last answer
 
@@ -27,14 +28,14 @@ type way struct {
 	fullSize  string
 }
 
-// outcome is what became of a probe.
-type outcome struct {
-	lost      bool
-	roundTrip time.Duration // 0 where it is not known
-}
+// outcome is what became of a probe: the round trip in microseconds, 0 where it is not
+// known, or gone.
+type outcome int32
+
+const gone outcome = -1
 
 func newWay(t Target, now time.Time) *way {
-	return &way{Target: t, known: now, state: Unknown, since: now, untilFull: 1, outcomes: make([]outcome, 0, window)}
+	return &way{Target: t, known: now, state: Unknown, since: now, untilFull: 1}
 }
 
 func (w *way) become(s State, now time.Time) (changed bool) {
@@ -60,7 +61,7 @@ func (w *way) answer(roundTrip time.Duration, now time.Time) (changed bool) {
 		w.outcomes = w.outcomes[:0]
 	}
 	w.answered, w.inARow, w.complaint = true, 0, ""
-	w.note(outcome{roundTrip: roundTrip})
+	w.note(outcome(roundTrip.Microseconds()))
 	return w.judge(now)
 }
 
@@ -71,7 +72,7 @@ func (w *way) lose(complaint string, now time.Time) (changed bool) {
 	if complaint != "" {
 		w.complaint = complaint
 	}
-	w.note(outcome{lost: true})
+	w.note(gone)
 	return w.judge(now)
 }
 
@@ -98,7 +99,7 @@ func (w *way) judge(now time.Time) (changed bool) {
 
 func (w *way) lost() (n int) {
 	for _, o := range w.outcomes {
-		if o.lost {
+		if o == gone {
 			n++
 		}
 	}
@@ -108,7 +109,7 @@ func (w *way) lost() (n int) {
 // losses counts pieces of the window in which everything was lost.
 func (w *way) losses() (n int) {
 	for i, o := range w.outcomes {
-		if o.lost && (i == 0 || !w.outcomes[i-1].lost) {
+		if o == gone && (i == 0 || w.outcomes[i-1] != gone) {
 			n++
 		}
 	}
@@ -157,15 +158,18 @@ func (w *way) report() Report {
 		State: w.state, Since: w.since, Sent: len(w.outcomes), Lost: w.lost(), FullSize: w.fullSize,
 		Complaint: w.complaint, Watched: w.watched, Answered: w.answered, Known: w.known,
 	}
-	times := make([]time.Duration, 0, window)
+	times := make([]outcome, 0, window)
 	for _, o := range w.outcomes {
-		if o.roundTrip > 0 {
-			times = append(times, o.roundTrip)
+		if o > 0 {
+			times = append(times, o)
 		}
 	}
 	if len(times) > 0 {
 		slices.Sort(times)
-		r.RoundTrip = times[len(times)/2]
+		r.RoundTrip = time.Duration(times[len(times)/2]) * time.Microsecond
 	}
 	return r
 }
+
+// unwell reports whether packets are lost.
+func (w *way) unwell() bool { return w.state == Lost || w.state == Lossy || w.fullSize == FullLost }
