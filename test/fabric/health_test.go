@@ -174,6 +174,8 @@ func TestAnswersNeedNoAgent(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(policies, "all.yaml"), []byte(refuseAll), 0o644))
 	s.Start("--policies", "--policies-dir", policies, "--policies-file", filepath.Join(s.Directory, "policies.json"))
 	n1, n2 := s.Node("n1"), s.Node("n2")
+	must(t, n1.Prepare("test", "one").Add())
+	must(t, n2.Prepare("test", "two").Add())
 	for _, n := range s.Nodes {
 		await(t, "the policies to be in force", func() error {
 			table, err := n.Output("nft", "list table inet flatnet-policy")
