@@ -132,6 +132,12 @@ func TestWorkflow(t *testing.T) {
 	if w.Env["IMAGE"] != image || len(w.Permissions) != 1 || w.Permissions["contents"] != "read" {
 		t.Errorf("the image is %q and everybody has the permissions %v", w.Env["IMAGE"], w.Permissions)
 	}
+	// Whatever the build leaves, with the list of sums that is signed.
+	for _, words := range []string{" SHA256SUMS.sigstore.json SHA256SUMS\n", ` --repo "$GITHUB_REPOSITORY" bin/release/*` + "\n"} {
+		if !bytes.Contains(text, []byte(words)) {
+			t.Errorf("the workflow lacks %q", words)
+		}
+	}
 	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40}$`)
 	for name, job := range w.Jobs {
 		for _, s := range job.Steps {
