@@ -39,7 +39,7 @@ func TestReadsTodaysAgent(t *testing.T) {
 	}
 	want := answer{
 		Node: "n1", Version: "v1", Since: time.Unix(1000, 0).UTC(), NotReady: "why", Fabric: "auto", PodMTU: 1450,
-		Pods: []usage{{"IPv4", 12, 2}, {"IPv6", 13, 0}}, Objects: objects{9, 8},
+		Pods: []usage{{Family: "IPv4", Used: 12, Outside: 2}, {Family: "IPv6", Used: 13}}, Objects: objects{9, 8},
 		Joined:  []group{{"direct", 2, nil}, {"vxlan", 1, []string{"n2"}}},
 		Missing: &group{"", 1, []string{"n3"}},
 		Problems: []trouble{
