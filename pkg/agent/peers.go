@@ -168,6 +168,8 @@ type PeerStatus struct {
 	Mode    string      `json:"mode"` // direct, vxlan, mixed, none, waiting
 	Ways    []WayStatus `json:"ways"`
 	Changed time.Time   `json:"changed"` // when the way was last another
+	// Health sums up that of the ways: the worst of their states.
+	Health *HealthStatus `json:"health,omitempty"`
 }
 
 // WayStatus is how the pods of one podCIDR are reached.
@@ -177,6 +179,8 @@ type WayStatus struct {
 	Via     netip.Addr   `json:"via,omitzero"`
 	Link    string       `json:"link,omitempty"`
 	Present bool         `json:"present"` // the route is in the kernel
+	// Health is that of this way alone.
+	Health *HealthStatus `json:"health,omitempty"`
 }
 
 func (f *peers) status() PeersStatus {
@@ -188,7 +192,7 @@ func (f *peers) status() PeersStatus {
 	for _, p := range f.Plan.Peers {
 		peer := PeerStatus{Name: p.Name, Mode: modeOf(p.Ways), Ways: []WayStatus{}, Changed: f.changed[p.Name].at}
 		for _, w := range p.Ways {
-			peer.Ways = append(peer.Ways, WayStatus{w.PodCIDR, w.Mode, w.Via, w.Link, w.Mode != "" && f.Fabric.HasRoute(w.PodCIDR)})
+			peer.Ways = append(peer.Ways, WayStatus{PodCIDR: w.PodCIDR, Mode: w.Mode, Via: w.Via, Link: w.Link, Present: w.Mode != "" && f.Fabric.HasRoute(w.PodCIDR)})
 		}
 		s.Peers = append(s.Peers, peer)
 	}

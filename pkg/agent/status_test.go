@@ -21,10 +21,10 @@ func TestStatusForPeople(t *testing.T) {
 	peers := PeersStatus{
 		Objects: Objects{9, 8},
 		Peers: []PeerStatus{
-			{"n2", "direct", []WayStatus{{netip.MustParsePrefix("10.244.2.0/24"), fabric.Direct, netip.MustParseAddr("172.30.0.2"), "eth0", true}}, now.Add(-90 * time.Second)},
-			{"n3", "vxlan", []WayStatus{{netip.MustParsePrefix("10.244.3.0/24"), fabric.VXLAN, netip.MustParseAddr("172.31.0.3"), "flatnet.vx", false}}, now.Add(-50 * time.Hour)},
-			{"n4", "none", []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.4.0/24")}}, now},
-			{"n5", "waiting", nil, now},
+			{Name: "n2", Mode: "direct", Ways: []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.2.0/24"), Mode: fabric.Direct, Via: netip.MustParseAddr("172.30.0.2"), Link: "eth0", Present: true}}, Changed: now.Add(-90 * time.Second)},
+			{Name: "n3", Mode: "vxlan", Ways: []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.3.0/24"), Mode: fabric.VXLAN, Via: netip.MustParseAddr("172.31.0.3"), Link: "flatnet.vx", Present: false}}, Changed: now.Add(-50 * time.Hour)},
+			{Name: "n4", Mode: "none", Ways: []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.4.0/24")}}, Changed: now},
+			{Name: "n5", Mode: "waiting", Changed: now},
 		},
 	}
 	d := document{
