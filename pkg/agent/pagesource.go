@@ -108,6 +108,9 @@ func (t Trouble) finding(node string) page.Finding {
 // forPage is a peer as this node sees it.
 func (p PeerStatus) forPage() page.Node {
 	n := page.Node{Name: p.Name, State: statePeer, Fabric: p.Mode, PodCIDRs: []string{}}
+	if h := p.Health; h != nil && h.State == "lost" {
+		n.State, n.Wrong, n.Reason = stateCutOff, true, "no probe is answered"
+	}
 	for _, w := range p.Ways {
 		n.PodCIDRs = append(n.PodCIDRs, w.PodCIDR.String())
 		if w.Mode == "" || !w.Present {

@@ -25,7 +25,7 @@ type peerRow struct {
 	States string  `json:"states"` // a letter each
 	Modes  string  `json:"modes"`  // d, v, m for mixed, - for none
 	Trips  []int32 `json:"trips"`  // in microseconds; 0: not known
-	// Losses are of those of which something was lost.
+	// Losses are of those of which something was lost, and of those that are not well.
 	Losses map[int]loss `json:"losses,omitempty"`
 	// Ways are not there where many nodes with many peers are asked.
 	Ways []peerWays `json:"ways,omitempty"`
@@ -45,11 +45,12 @@ type peerWays struct {
 }
 
 type way struct {
-	PodCIDR string `json:"podCIDR"`
-	Mode    string `json:"mode"`
-	Via     string `json:"via,omitempty"`
-	Link    string `json:"link,omitempty"`
-	Present bool   `json:"present"`
+	PodCIDR string  `json:"podCIDR"`
+	Mode    string  `json:"mode"`
+	Via     string  `json:"via,omitempty"`
+	Link    string  `json:"link,omitempty"`
+	Present bool    `json:"present"`
+	Health  *health `json:"health,omitempty"`
 }
 
 // health is what an agent says of how its probes fare.
@@ -58,17 +59,16 @@ type health struct {
 	Sent                  int    `json:"sent"`
 	Lost                  int    `json:"lost"`
 	RoundTripMicroseconds int32  `json:"roundTripMicroseconds"`
-	Since                 string `json:"since"`
-	FullSize              string `json:"fullSize"`
+	Since                 string `json:"since,omitempty"`
+	FullSize              string `json:"fullSize,omitempty"`
 }
 
-// saidOfPeer is what is read of one entry of the status's peers. The health may be one
-// for all families or one of each.
+// saidOfPeer is what is read of one entry of the status's peers.
 type saidOfPeer struct {
-	Name   string          `json:"name"`
-	Mode   string          `json:"mode"`
-	Ways   []way           `json:"ways"`
-	Health json.RawMessage `json:"health"`
+	Name   string `json:"name"`
+	Mode   string `json:"mode"`
+	Ways   []way  `json:"ways"`
+	Health health `json:"health"` // the worst of its ways
 }
 
 // mostWays is how many peers may have their ways in the rows of all nodes.
@@ -90,20 +90,13 @@ func condensePeers(raw []byte, n *names, single bool) (any, error) {
 	}
 	states, modes, trips := slices.Repeat([]byte{nobody}, most), slices.Repeat([]byte{'-'}, most), make([]int32, most)
 	for i, p := range said.Peers {
-		healths := p.healths()
-		states[at[i]], modes[at[i]] = p.state(healths), letterOf(p.Mode)
-		var l loss
-		for _, h := range healths {
-			trips[at[i]] = max(trips[at[i]], h.RoundTripMicroseconds)
-			if h.Lost > l.Lost {
-				l = loss{h.Sent, h.Lost, h.Since}
-			}
-		}
-		if l.Lost > 0 {
+		h := p.Health
+		states[at[i]], modes[at[i]], trips[at[i]] = p.letter(), letterOf(p.Mode), h.RoundTripMicroseconds
+		if h.Lost > 0 || h.State != "" && h.State != "ok" {
 			if r.Losses == nil {
 				r.Losses = map[int]loss{}
 			}
-			r.Losses[at[i]] = l
+			r.Losses[at[i]] = loss{h.Sent, h.Lost, h.Since}
 		}
 		if single || len(said.Peers) <= mostWays {
 			r.Ways = append(r.Ways, peerWays{at[i], p.Ways})
@@ -113,26 +106,8 @@ func condensePeers(raw []byte, n *names, single bool) (any, error) {
 	return r, nil
 }
 
-// healths are those of the families. What cannot be read is not known.
-func (p saidOfPeer) healths() (all []health) {
-	if json.Unmarshal(p.Health, &all) == nil {
-		return all
-	}
-	var one health
-	if json.Unmarshal(p.Health, &one) == nil && one.State != "" {
-		return []health{one}
-	}
-	var byFamily map[string]health
-	if json.Unmarshal(p.Health, &byFamily) == nil {
-		for _, h := range byFamily {
-			all = append(all, h)
-		}
-	}
-	return all
-}
-
-// state is the worst that is known of the way.
-func (p saidOfPeer) state(healths []health) byte {
+// letter is the worst that is known of the way.
+func (p saidOfPeer) letter() byte {
 	switch {
 	case p.Mode == "none":
 		return noWay
@@ -144,15 +119,7 @@ func (p saidOfPeer) state(healths []health) byte {
 			return missing
 		}
 	}
-	order := []byte{lost, fullSize, lossy, silent, unprobed, well}
-	worst := len(order)
-	for _, h := range healths {
-		worst = min(worst, slices.Index(order, h.letter()))
-	}
-	if worst == len(order) {
-		return unprobed
-	}
-	return order[worst]
+	return p.Health.letter()
 }
 
 func (h health) letter() byte {
