@@ -21,7 +21,7 @@ func TestReadsTodaysAgent(t *testing.T) {
 	said := agent.Status{
 		Head:         agent.Head{Node: "n1", Version: "v1", Since: time.Unix(1000, 0).UTC(), NotReady: "why"},
 		FabricStatus: agent.FabricStatus{Fabric: fabric.Auto, PodMTU: 1450, Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.1")}},
-		PodsStatus:   agent.PodsStatus{Pods: []agent.Usage{{Family: "IPv4", Total: 253, Used: 12, Total: 253, Outside: 2}, {Family: "IPv6", Used: 13}}},
+		PodsStatus:   agent.PodsStatus{Pods: []agent.Usage{{Family: "IPv4", Total: 253, Used: 12, Outside: 2}, {Family: "IPv6", Used: 13}}},
 		PeersStatus: agent.PeersStatus{Objects: agent.Objects{Desired: 9, Present: 8}, Peers: []agent.PeerStatus{
 			{Name: "n2", Mode: "vxlan", Ways: []agent.WayStatus{way}}, {Name: "n3", Mode: "direct", Ways: []agent.WayStatus{way, gone}}, {Name: "n4", Mode: "direct"},
 		}},
@@ -38,7 +38,7 @@ func TestReadsTodaysAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := answer{
-		Node: "n1", Version: "v1", Since: time.Unix(1000, 0).UTC(), NotReady: "why", Fabric: "auto", PodMTU: 1450, Addresses: []string{"172.30.0.1"}, PodCIDRs: []string{},
+		Node: "n1", Version: "v1", Since: time.Unix(1000, 0).UTC(), NotReady: "why", Fabric: "auto", PodMTU: 1450, Addresses: []string{"172.30.0.1"}, PodCIDRs: nil,
 		Pods: []usage{{Family: "IPv4", Used: 12, Total: 253, Outside: 2}, {Family: "IPv6", Used: 13}}, Objects: objects{9, 8},
 		Joined:  []group{{"direct", 2, nil}, {"vxlan", 1, []string{"n2"}}},
 		Missing: &group{"", 1, []string{"n3"}},

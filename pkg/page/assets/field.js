@@ -1,0 +1,168 @@
+// The matrix of many nodes: a picture with a dot for each way, or for several, of which
+// the worst is shown. What is not well is large and has a shape, too.
+
+import { h, show } from "./dom.js";
+import { words } from "./health.js";
+import { isBad, stateOf } from "./states.js";
+import { count } from "./words.js";
+
+const smallest = 2; // pixels of a cell
+const mark = 3; // pixels from the middle of a cross to its ends
+
+export class Field {
+  constructor(page, pick) {
+    Object.assign(this, { pick, at: null });
+    this.canvas = h("canvas", {
+      tabindex: 0, role: "application", "aria-roledescription": "matrix", "aria-label": "Matrix of health: arrow keys go from way to way, with Shift to the next that is not well, Enter shows details",
+      keydown: (event) => this.key(event), mousemove: (event) => this.point(event), mouseleave: () => this.leave(), click: () => this.at && this.pick(this.matrix.cell(this.matrix.from[this.at[0]], this.at[1])), focus: () => this.focus(),
+    });
+    this.says = h("p", { class: "cell-says", role: "status", "aria-live": "polite" }, "Point at a dot, or use the arrow keys.");
+    this.element = h("div", { class: "field" }, this.says, this.canvas);
+    this.resized = new ResizeObserver(() => this.draw());
+    this.resized.observe(this.element);
+    this.scheme = matchMedia("(prefers-color-scheme: dark)");
+    this.redraw = () => this.draw();
+    this.scheme.addEventListener("change", this.redraw);
+  }
+
+  close() {
+    this.resized.disconnect();
+    this.scheme.removeEventListener("change", this.redraw);
+  }
+
+  set(matrix, sum) {
+    this.matrix = matrix;
+    this.bad = sum.bad;
+    this.picture = null;
+    this.draw();
+  }
+
+  // draw paints the picture once for what is known, and what is pointed at over it.
+  draw() {
+    if (!this.matrix) return;
+    const room = Math.max(200, Math.min(this.element.clientWidth, 1100));
+    const scale = devicePixelRatio || 1;
+    const n = this.matrix.names.length;
+    this.per = Math.max(1, Math.ceil((n * smallest) / room)); // nodes to a dot
+    const across = Math.ceil(n / this.per), down = Math.ceil(this.matrix.from.length / this.per);
+    this.size = Math.max(smallest, Math.floor(room / across));
+    const width = this.size * across, height = Math.max(this.size * down, 12);
+    const key = `${width} ${height} ${scale} ${this.scheme.matches}`;
+    if (!this.picture || this.paintedAs !== key) {
+      this.paintedAs = key;
+      this.picture = this.paint(across, down, width, height, scale);
+    }
+    const { canvas } = this;
+    [canvas.width, canvas.height] = [width * scale, height * scale];
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+    const c = canvas.getContext("2d");
+    c.drawImage(this.picture, 0, 0);
+    if (this.at) this.cross(c, scale, width, height);
+  }
+
+  paint(across, down, width, height, scale) {
+    const picture = document.createElement("canvas");
+    [picture.width, picture.height] = [width * scale, height * scale];
+    const c = picture.getContext("2d");
+    c.scale(scale, scale);
+    const style = getComputedStyle(this.element);
+    const color = (name) => style.getPropertyValue(`--${name}`).trim();
+    const fills = { ok: color("dot-ok"), tunnel: color("dot-tunnel"), joined: color("dot-joined"), self: color("dot-self"), idle: color("dot-idle"), unknown: color("dot-unknown"), warn: color("warn"), bad: color("bad") };
+    const gap = this.size > 4 ? 1 : 0;
+    const bad = [];
+    for (let i = 0; i < down; i++) {
+      for (let j = 0; j < across; j++) {
+        const worst = this.worst(i, j);
+        const tunnel = worst.kind === "ok" && this.matrix.mode(this.matrix.from[i * this.per], j * this.per) === "v";
+        c.fillStyle = fills[tunnel ? "tunnel" : worst.kind];
+        c.fillRect(j * this.size, i * this.size, this.size - gap, this.size - gap);
+        if (isBad(worst)) bad.push([i, j, worst]);
+      }
+    }
+    c.lineWidth = 1.5;
+    for (const [i, j, state] of bad) this.sign(c, (j + 0.5) * this.size, (i + 0.5) * this.size, state, fills, color("surface"));
+    return picture;
+  }
+
+  // worst is the worst state of the ways of a dot.
+  worst(i, j) {
+    let worst = null;
+    for (let a = i * this.per; a < Math.min((i + 1) * this.per, this.matrix.from.length); a++) {
+      for (let b = j * this.per; b < Math.min((j + 1) * this.per, this.matrix.names.length); b++) {
+        const state = stateOf(this.matrix.letter(this.matrix.from[a], b));
+        if (!worst || state.rank < worst.rank) worst = state;
+      }
+    }
+    return worst;
+  }
+
+  sign(c, x, y, state, fills, ground) {
+    if (this.bad.length > 4000 || this.size < 3 && this.bad.length > 500) return; // more signs than picture
+    const r = Math.max(mark, this.size / 2 - 1);
+    c.fillStyle = ground;
+    c.fillRect(x - r - 1, y - r - 1, 2 * r + 2, 2 * r + 2);
+    c.strokeStyle = fills[state.kind];
+    c.beginPath();
+    if (state.kind === "bad") {
+      c.moveTo(x - r, y - r); c.lineTo(x + r, y + r); c.moveTo(x + r, y - r); c.lineTo(x - r, y + r);
+    } else {
+      c.moveTo(x, y - r); c.lineTo(x + r, y + r); c.lineTo(x - r, y + r); c.closePath();
+    }
+    c.stroke();
+  }
+
+  // cross marks the row and the column that are pointed at.
+  cross(c, scale, width, height) {
+    const [i, j] = [Math.floor(this.at[0] / this.per), Math.floor(this.at[1] / this.per)];
+    c.save();
+    c.scale(scale, scale);
+    c.strokeStyle = getComputedStyle(this.element).getPropertyValue("--focus").trim();
+    c.lineWidth = 1;
+    c.strokeRect(0.5, i * this.size - 0.5, width - 1, this.size + 1);
+    c.strokeRect(j * this.size - 0.5, 0.5, this.size + 1, height - 1);
+    c.restore();
+  }
+
+  point(event) {
+    if (!this.matrix) return;
+    const box = this.canvas.getBoundingClientRect();
+    this.go(Math.floor((event.clientY - box.top) / this.size) * this.per, Math.floor((event.clientX - box.left) / this.size) * this.per);
+  }
+
+  leave() {
+    if (document.activeElement !== this.canvas) this.at = null;
+    this.draw();
+  }
+
+  focus() {
+    if (!this.at && this.matrix) this.go(0, 1);
+  }
+
+  go(i, j) {
+    const m = this.matrix;
+    const to = [Math.max(0, Math.min(m.from.length - 1, i)), Math.max(0, Math.min(m.names.length - 1, j))];
+    if (this.at && to[0] === this.at[0] && to[1] === this.at[1]) return;
+    this.at = to;
+    const more = this.per > 1 ? ` (the first of ${count(this.per * this.per, "way")} of this dot)` : "";
+    show(this.says, words(m.cell(m.from[to[0]], to[1])) + more);
+    requestAnimationFrame(() => this.draw());
+  }
+
+  key(event) {
+    const [i, j] = this.at ?? [0, 0];
+    const step = this.per;
+    const to = { ArrowRight: [i, j + step], ArrowLeft: [i, j - step], ArrowDown: [i + step, j], ArrowUp: [i - step, j], Home: [i, 0], End: [i, Infinity] }[event.key];
+    if (event.key === "Enter" && this.at) this.pick(this.matrix.cell(this.matrix.from[i], j));
+    if (!to) return;
+    event.preventDefault();
+    if (event.shiftKey && this.bad.length) {
+      // Those that are not well, in the order of the table.
+      this.badAt = ((this.badAt ?? -1) + (event.key === "ArrowLeft" || event.key === "ArrowUp" ? -1 : 1) + this.bad.length) % this.bad.length;
+      const b = this.bad[this.badAt];
+      this.go(this.matrix.from.indexOf(b.from), this.matrix.names.indexOf(b.to));
+      return;
+    }
+    this.go(...to);
+  }
+}
