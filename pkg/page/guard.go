@@ -39,7 +39,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 
 // welcome sends the browser on, as a page and not as a redirect: a cookie that is for
 // the same site only is not sent where somebody else's page or a file has led here.
-const welcome = `<!doctype html><html lang="en"><meta charset="utf-8"><title>flatnet</title><meta http-equiv="refresh" content="0;url=./"><p><a href="./">flatnet</a></p></html>`
+const welcome = `<!doctype html><html lang="en"><meta charset="utf-8"><title>flatnet</title><link rel="icon" href="icon.svg"><meta http-equiv="refresh" content="0;url=./"><p><a href="./">flatnet</a></p></html>`
 
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()

@@ -165,7 +165,7 @@ func named(nodes []Node) string {
 		if n.Problems > 0 && n.Answers {
 			why = cmp.Or(n.short(), count(n.Problems, "problem"))
 		}
-		words = append(words, n.Name+" "+why)
+		words = append(words, n.Name+" ("+why+")")
 	}
 	more := ""
 	if len(nodes) > mostNamed {

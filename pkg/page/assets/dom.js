@@ -48,4 +48,4 @@ export function badge(kind, text) {
   return h("span", { class: `badge ${kind}` }, h("span", { class: "sign", "aria-hidden": "true" }, signs[kind]), text);
 }
 
-export const signs = { ok: "✓", bad: "✕", warn: "!", unknown: "?", idle: "–", info: "i", joined: "·", self: "" };
+export const signs = { ok: "✓", bad: "✕", warn: "!", unknown: "?", idle: "–", info: "i", closed: "▪", joined: "·", self: "" };

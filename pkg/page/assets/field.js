@@ -7,6 +7,7 @@ import { isBad, stateOf } from "./states.js";
 import { count } from "./words.js";
 
 const smallest = 2; // pixels of a cell
+const axis = { left: 46, top: 18 }; // room for the names of some nodes
 const mark = 3; // pixels from the middle of a cross to its ends
 
 export class Field {
@@ -17,7 +18,8 @@ export class Field {
       keydown: (event) => this.key(event), mousemove: (event) => this.point(event), mouseleave: () => this.leave(), click: () => this.at && this.pick(this.matrix.cell(this.matrix.from[this.at[0]], this.at[1])), focus: () => this.focus(),
     });
     this.says = h("p", { class: "cell-says", role: "status", "aria-live": "polite" }, "Point at a dot, or use the arrow keys.");
-    this.element = h("div", { class: "field" }, this.says, this.canvas);
+    const legend = h("ul", { class: "legend" }, [["field-ok", "", "ok, by plain routes"], ["field-tunnel", "", "ok, through the tunnel"], ["unknown", "", "not known"], ["bad", "✕", "bad"], ["warn", "△", "lossy"]].map(([kind, sign, text]) => h("li", null, h("span", { class: `swatch ${kind}`, "aria-hidden": "true" }, sign), text)));
+    this.element = h("div", { class: "field" }, this.says, legend, this.canvas);
     this.resized = new ResizeObserver(() => this.draw());
     this.resized.observe(this.element);
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
@@ -40,13 +42,14 @@ export class Field {
   // draw paints the picture once for what is known, and what is pointed at over it.
   draw() {
     if (!this.matrix) return;
-    const room = Math.max(200, Math.min(this.element.clientWidth, 1100));
+    const room = Math.max(300, Math.min(this.element.clientWidth, innerHeight - this.canvas.getBoundingClientRect().top - 20, 1000) - axis.left);
     const scale = devicePixelRatio || 1;
     const n = this.matrix.names.length;
     this.per = Math.max(1, Math.ceil((n * smallest) / room)); // nodes to a dot
     const across = Math.ceil(n / this.per), down = Math.ceil(this.matrix.from.length / this.per);
-    this.size = Math.max(smallest, Math.floor(room / across));
-    const width = this.size * across, height = Math.max(this.size * down, 12);
+    this.size = Math.max(smallest, Math.min(28, room / across));
+    if (this.size > 4) this.size = Math.floor(this.size);
+    const width = Math.ceil(this.size * across) + axis.left, height = Math.ceil(Math.max(this.size * down, 12)) + axis.top;
     const key = `${width} ${height} ${scale} ${this.scheme.matches}`;
     if (!this.picture || this.paintedAs !== key) {
       this.paintedAs = key;
@@ -68,21 +71,44 @@ export class Field {
     c.scale(scale, scale);
     const style = getComputedStyle(this.element);
     const color = (name) => style.getPropertyValue(`--${name}`).trim();
-    const fills = { ok: color("dot-ok"), tunnel: color("dot-tunnel"), joined: color("dot-joined"), self: color("dot-self"), idle: color("dot-idle"), unknown: color("dot-unknown"), warn: color("warn"), bad: color("bad") };
+    const fills = { ok: color("field-ok"), tunnel: color("field-tunnel"), joined: color("dot-joined"), self: color("dot-self"), idle: color("dot-idle"), unknown: color("dot-unknown"), warn: color("warn"), bad: color("bad") };
+    c.fillStyle = color("muted");
+    c.font = `11px ${getComputedStyle(document.body).fontFamily}`;
+    this.names(c, across, down);
+    c.translate(axis.left, axis.top);
     const gap = this.size > 4 ? 1 : 0;
     const bad = [];
+    const edge = (k) => Math.round(k * this.size);
     for (let i = 0; i < down; i++) {
+      const row = [];
       for (let j = 0; j < across; j++) {
         const worst = this.worst(i, j);
         const tunnel = worst.kind === "ok" && this.matrix.mode(this.matrix.from[i * this.per], j * this.per) === "v";
-        c.fillStyle = fills[tunnel ? "tunnel" : worst.kind];
-        c.fillRect(j * this.size, i * this.size, this.size - gap, this.size - gap);
+        row.push(fills[tunnel ? "tunnel" : worst.kind]);
         if (isBad(worst)) bad.push([i, j, worst]);
       }
+      // What is of one colour and has no gap is painted at once.
+      for (let j = 0, end; j < across; j = end) {
+        for (end = j + 1; gap === 0 && end < across && row[end] === row[j]; end++);
+        c.fillStyle = row[j];
+        c.fillRect(edge(j), edge(i), edge(end) - edge(j) - gap, edge(i + 1) - edge(i) - gap);
+      }
     }
-    c.lineWidth = 1.5;
+    c.lineWidth = 1.6;
     for (const [i, j, state] of bad) this.sign(c, (j + 0.5) * this.size, (i + 0.5) * this.size, state, fills, color("surface"));
     return picture;
+  }
+
+  // names are those of some nodes along the edges.
+  names(c, across, down) {
+    const every = Math.max(1, Math.ceil(52 / this.size));
+    const short = (name) => (name.length > 7 ? `…${name.slice(-6)}` : name);
+    c.textBaseline = "middle";
+    for (let j = 0; j < across; j += every) c.fillText(short(this.matrix.names[j * this.per]), axis.left + j * this.size, axis.top / 2);
+    const rows = Math.max(1, Math.ceil(26 / this.size));
+    c.textAlign = "right";
+    for (let i = 0; i < down; i += rows) c.fillText(short(this.matrix.from[i * this.per]), axis.left - 5, axis.top + Math.max((i + 0.5) * this.size, i * this.size + 5));
+    c.textAlign = "left";
   }
 
   // worst is the worst state of the ways of a dot.
@@ -119,15 +145,15 @@ export class Field {
     c.scale(scale, scale);
     c.strokeStyle = getComputedStyle(this.element).getPropertyValue("--focus").trim();
     c.lineWidth = 1;
-    c.strokeRect(0.5, i * this.size - 0.5, width - 1, this.size + 1);
-    c.strokeRect(j * this.size - 0.5, 0.5, this.size + 1, height - 1);
+    c.strokeRect(axis.left + 0.5, axis.top + i * this.size - 0.5, width - axis.left - 1, this.size + 1);
+    c.strokeRect(axis.left + j * this.size - 0.5, axis.top + 0.5, this.size + 1, height - axis.top - 1);
     c.restore();
   }
 
   point(event) {
     if (!this.matrix) return;
     const box = this.canvas.getBoundingClientRect();
-    this.go(Math.floor((event.clientY - box.top) / this.size) * this.per, Math.floor((event.clientX - box.left) / this.size) * this.per);
+    this.go(Math.floor((event.clientY - box.top - axis.top) / this.size) * this.per, Math.floor((event.clientX - box.left - axis.left) / this.size) * this.per);
   }
 
   leave() {

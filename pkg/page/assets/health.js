@@ -72,7 +72,7 @@ export const health = {
 function sentence({ counts, bad, median }) {
   const all = [...counts.values()].reduce((a, b) => a + b, 0);
   if (!all) return "There are no two nodes.";
-  const words = [bad.length ? `${number(bad.length)} of ${count(all, "way")} ${bad.length === 1 ? "is" : "are"} not well` : `${count(all, "way")}, none that is known not to be well`];
+  const words = [bad.length ? `${number(bad.length)} of ${count(all, "way")} ${bad.length === 1 ? "is" : "are"} not well` : counts.get("o") === all ? `All ${count(all, "way")} are well` : `${count(all, "way")}, of which none is known to be bad`];
   if (median) words.push(`median round trip ${trip(median)}`);
   if (counts.get("u")) words.push(`${number(counts.get("u"))} not probed`);
   return words.join("; ");
@@ -84,8 +84,12 @@ export function words(c) {
   return [`${c.from} to ${c.to}: ${c.state.word}`, c.mode, c.trip ? trip(c.trip) : "", lossWords(c.loss)].filter(Boolean).join(", ");
 }
 
-function pairDrawer(page, picked, current) {
-  if (picked.from === picked.to) return nodeDrawer(page, picked.from);
+// pairDrawer shows details of the way of a cell.
+export function pairDrawer(page, picked, current) {
+  if (picked.from === picked.to) {
+    nodeDrawer(page, picked.from);
+    return;
+  }
   const at = () => current()?.cell(picked.from, current().names.indexOf(picked.to)) ?? picked;
   page.drawer.open(`way ${picked.from} ${picked.to}`, `${picked.from} → ${picked.to}`, () => {
     const c = at();
@@ -101,5 +105,4 @@ function pairDrawer(page, picked, current) {
       h("p", { class: "links" }, [picked.from, picked.to].map((n) => h("button", { type: "button", class: "chip", "data-keep": n, click: () => nodeDrawer(page, n) }, n))),
     ];
   });
-  return undefined;
 }

@@ -103,8 +103,9 @@ const feed = new Feed("data", {
 function tick() {
   const live = by("live");
   live.className = `live${failure ? " failed" : ""}`;
-  const age = taken ? `${duration((Date.now() - taken) / 1000)} ago` : "";
-  show(by("age"), failure ? `${failure}${age ? `; shown is what was so ${age}` : ""}` : age ? `as of ${age}` : "connecting");
+  const seconds = Math.round((Date.now() - taken) / 1000);
+  const age = !taken ? "" : seconds < 2 ? "now" : `${duration(seconds)} ago`;
+  show(by("age"), failure ? `${failure}${age ? `; what is shown is as of ${age}` : ""}` : age ? `as of ${age}` : "connecting");
 }
 
 // Nobody is asked while nobody looks.

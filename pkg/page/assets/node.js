@@ -5,7 +5,7 @@ import { badge, h } from "./dom.js";
 import { facts } from "./drawer.js";
 import { coded } from "./overview.js";
 import { stateOf } from "./states.js";
-import { ago, kindOf, natural, number, trip } from "./words.js";
+import { ago, kindOf, natural, number, stateWords, trip } from "./words.js";
 
 // nodeDrawer shows a node, and how it is joined to the others.
 export function nodeDrawer(page, name, closed) {
@@ -34,7 +34,7 @@ function details(page, n, state) {
   if (!n) return h("p", null, "The node is not there any more.");
   const own = page.overview.findings.filter((f) => f.nodes.includes(n.name));
   return [
-    h("p", { class: "drawer-state" }, badge(kindOf(n), n.state), n.reason && h("span", null, " ", n.reason)),
+    h("p", { class: "drawer-state" }, badge(kindOf(n), stateWords(n)), n.reason && h("span", null, " ", n.reason)),
     n.advice && h("p", { class: "advice" }, ...coded(n.advice)),
     own.length > 0 && h("section", null, h("h3", null, "Problems"), own.map((f) => h("div", { class: "finding small" }, h("p", { class: "text" }, f.text), f.advice && h("p", { class: "advice" }, ...coded(f.advice))))),
     facts([

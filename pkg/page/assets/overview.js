@@ -1,10 +1,16 @@
 // What is wrong, what to do about it, and the cluster in a few numbers.
 
 import { badge, h, signs } from "./dom.js";
-import { count, kindOf, number } from "./words.js";
+import { count, kindOf, number, stateWords } from "./words.js";
+import { Grid } from "./grid.js";
+import { pairDrawer } from "./health.js";
+import { Joined } from "./joined.js";
 import { nodeDrawer } from "./node.js";
 
 const mostNames = 8;
+// Nodes with which the overview has the picture, and the matrix, too.
+const mostDrawn = 60;
+const mostInGrid = 8;
 
 export const overview = {
   name: "overview",
@@ -13,9 +19,22 @@ export const overview = {
   open(panel, page) {
     const problems = h("section", { class: "findings", "aria-labelledby": "problems" });
     const side = h("section", { class: "numbers", "aria-label": "In numbers" });
-    panel.append(problems, side);
+    const joined = new Joined(page, mostDrawn);
+    const grid = new Grid(page, (cell) => pairDrawer(page, cell, () => matrix), (name) => nodeDrawer(page, name));
+    const health = h("div", { hidden: true }, h("h2", { class: "apart" }, "Health, from each node to each other one"), grid.element);
+    let matrix = null;
+    joined.drawn = (m) => {
+      matrix = m;
+      health.hidden = m.names.length > mostInGrid;
+      if (!health.hidden) grid.set(m);
+    };
+    panel.append(h("div", null, problems, h("h2", { class: "apart" }, "How the nodes are joined"), joined.element, health), side);
     return {
+      rest: (hidden) => joined.rest(hidden),
+      close: () => joined.close(),
       update(o) {
+        joined.update(o);
+        joined.element.previousSibling.hidden = !joined.feed;
         keepFocus(panel, () => {
           problems.replaceChildren(...findings(o, page));
           side.replaceChildren(...numbers(o, page));
@@ -74,10 +93,9 @@ function numbers(o, page) {
   const states = new Map();
   let used = 0, total = 0, pods = 0;
   for (const n of o.nodes) {
-    const known = states.get(n.state) ?? { kind: kindOf(n), nodes: 0 };
-    if (known.kind === "ok") known.kind = kindOf(n);
+    const known = states.get(stateWords(n)) ?? { kind: kindOf(n), nodes: 0 };
     known.nodes++;
-    states.set(n.state, known);
+    states.set(stateWords(n), known);
     pods += n.pods;
     const v4 = n.usage?.find((u) => u.total > 0 && u.total < 1e9) ?? null;
     if (v4) [used, total] = [used + v4.used, total + v4.total];
@@ -90,12 +108,17 @@ function numbers(o, page) {
     h("ul", { class: "legend" }, [...states].map(([state, s]) => h("li", null, badge(s.kind, state), h("b", null, number(s.nodes))))),
     h("div", { class: "tiles" },
       tile("Pods", number(pods), o.of === "node" ? "attached here" : "with an address"),
-      total > 0 && tile("IPv4 addresses", `${number(used)} of ${number(total)}`, "in use by pods", used / total),
-      [...ways].sort((a, b) => b[1] - a[1]).map(([mode, n]) => tile(`Ways: ${mode}`, number(n), modeWords[mode] ?? "from node to node"))),
+      total > 0 && tile("IPv4 in use", `${Math.round((used / total) * 100)} %`, `${number(used)} of ${number(total)}`, used / total),
+      ways.size > 0 && tile("Ways", number([...ways.values()].reduce((a, b) => a + b, 0)), [...ways].sort((a, b) => b[1] - a[1]).map(([mode, n]) => `${number(n)} ${mode}`).join(", ")),
+      tile("Version", same(o.nodes.map((n) => n.version)), [same(o.nodes.filter((n) => n.version).map((n) => n.fabric)), same(o.nodes.map((n) => n.podMTU && `MTU ${n.podMTU}`))].filter(Boolean).join(", "))),
   ];
 }
 
-const modeWords = { direct: "by plain routes", vxlan: "through the tunnel", mixed: "another way for each family", none: "no way by the configuration", waiting: "for a podCIDR" };
+// same is what all say that say something, or that there are several.
+function same(values) {
+  const all = [...new Set(values.filter(Boolean))];
+  return all.length > 1 ? "several" : all[0] ?? "";
+}
 
 const mostSquares = 2000;
 
@@ -103,7 +126,7 @@ function squares(nodes, page) {
   const small = nodes.length > 60;
   return nodes.slice(0, mostSquares).map((n, i) => h("button", {
     type: "button", class: `square ${kindOf(n)}${small ? " small" : ""}`, tabindex: i === 0 ? 0 : -1, "data-keep": `square ${n.name}`,
-    "aria-label": `${n.name}: ${n.state}${n.problems ? `, ${count(n.problems, "problem")}` : ""}`, title: `${n.name}: ${n.state}`,
+    "aria-label": `${n.name}: ${stateWords(n)}${n.problems ? `, ${count(n.problems, "problem")}` : ""}`, title: `${n.name}: ${n.state}`,
     click: () => nodeDrawer(page, n.name), keydown: rove,
   }, h("span", { class: "sign", "aria-hidden": "true" }, kindOf(n) === "ok" ? "" : signs[kindOf(n)]), small ? null : n.name));
 }

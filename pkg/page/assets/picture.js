@@ -6,7 +6,8 @@ import { h, svg } from "./dom.js";
 import { isBad, stateOf } from "./states.js";
 import { count, kindOf, number } from "./words.js";
 
-const width = 1120;
+const width = 1180; // at most
+const largest = 1.15; // times, where there is room
 const pad = 14, titleHeight = 26, gapX = 24, gapY = 26;
 const mostNamed = 40; // nodes with which each has its name
 const mostLines = 24; // ways that are not well and are drawn one by one
@@ -26,10 +27,11 @@ export function draw(matrix, overview, open) {
   const tunnel = groups.some((g) => g.tunnel);
   const height = bottom + (tunnel ? 44 : 4);
   const drawn = boxes.map((b) => box(b, kinds, places, open));
+  const right = Math.max(260, ...boxes.map((b) => b.x + b.w)) + 2;
   const says = groups.map((g) => `${count(g.names.length, "node")} ${g.alone ? "through the tunnel only" : "joined by plain routes"}`).join("; ");
   const lines = bad.length <= mostLines ? bad.map((w) => line(w, places)) : [];
-  const parts = [svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${says}${tunnel ? "; between the groups the tunnel" : ""}`, class: "joined-picture", style: { "max-height": `${height}px` } },
-    tunnel && bus(boxes, bottom), drawn, lines)];
+  const parts = [svg("svg", { viewBox: `0 0 ${right} ${height}`, role: "img", "aria-label": `${says}${tunnel ? "; between the groups the tunnel" : ""}`, class: "joined-picture", style: { "max-width": `${Math.round(right * largest)}px` } },
+    tunnel && bus(boxes, bottom, right), drawn, lines)];
   if (bad.length > 0) parts.push(h("p", { class: "fault" }, bad.length <= mostLines ? `${count(bad.length, "way")} ${bad.length === 1 ? "is" : "are"} not well: drawn as a dashed line.` : `${number(bad.length)} ways are not well: the Health view shows them.`));
   return parts;
 }
@@ -73,7 +75,7 @@ function arranged(groups, named) {
   for (const g of groups) {
     const n = g.names.length;
     const most = Math.max(1, Math.floor((width - 2 * pad - 4) / cell.w));
-    const columns = Math.min(most, n, Math.max(named ? Math.min(n, 4) : 10, Math.ceil(Math.sqrt(n * (named ? 1.6 : 2.6)))));
+    const columns = Math.min(most, n, Math.max(named ? Math.min(n, 4) : 10, Math.ceil(Math.sqrt(n * (named ? 1.6 : 4.6)))));
     const rows = Math.ceil(n / columns);
     const w = Math.max(columns * cell.w + 2 * pad, 190), h = rows * cell.h + titleHeight + pad;
     if (x > 2 && x + w > width) [x, y, tallest] = [2, y + tallest + gapY, 0];
@@ -101,14 +103,15 @@ function box(b, kinds, places, open) {
 }
 
 // bus is the tunnel, with a line to each box that uses it.
-function bus(boxes, bottom) {
+function bus(boxes, bottom, right) {
   const y = bottom + 20;
   const users = boxes.filter((b) => b.tunnel);
   const middles = users.map((b) => b.x + b.w / 2);
-  const [left, right] = [Math.min(...middles) - 40, Math.max(...middles, Math.min(...middles) + 130) + 40];
+  const from = Math.max(2, Math.min(...middles) - 60);
+  const to = Math.min(right - 2, Math.max(...middles) + 60);
   return svg("g", { class: "tunnel" }, users.map((b, i) => svg("line", { x1: middles[i], y1: b.y + b.h, x2: middles[i], y2: y })),
-    svg("rect", { x: Math.max(2, left), y: y - 5, width: Math.min(right, width - 2) - Math.max(2, left), height: 10, rx: 5 }),
-    svg("text", { x: (Math.max(2, left) + Math.min(right, width - 2)) / 2, y: y + 20, "text-anchor": "middle" }, "VXLAN tunnel"));
+    svg("rect", { x: from, y: y - 5, width: to - from, height: 10, rx: 5 }),
+    svg("text", { x: (from + to) / 2, y: y + 20, "text-anchor": "middle" }, "VXLAN tunnel"));
 }
 
 function line({ from, to, state }, places) {

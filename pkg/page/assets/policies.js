@@ -91,12 +91,12 @@ function rowsOf(nodes) {
 
 function sideText(d) {
   if (!d || (!d.isolated && d.policies.length === 0)) return "open";
-  return `${d.isolated ? "closed" : "open"} but ${count(d.allows.length, "rule")}`;
+  return `${d.isolated ? "only by" : "open, and"} ${count(d.allows.length, "rule")}`;
 }
 
 function sideBadge(d) {
   if (!d || (!d.isolated && d.policies.length === 0)) return h("span", { class: "muted" }, "open");
-  return badge(d.isolated ? "info" : "idle", sideText(d));
+  return badge(d.isolated ? "closed" : "idle", sideText(d));
 }
 
 function policyDrawer(page, r, closed) {

@@ -24,7 +24,7 @@ export class Table {
     });
     this.shown = h("span", { class: "shown", id: `shown-${label}`, role: "status", "aria-live": "polite" });
     this.tools = h("div", { class: "tools" }, h("label", { for: `filter-${label}` }, "Filter"), this.filter, this.shown);
-    this.head = columns.map((c) => h("th", { scope: "col", class: c.class }, h("button", { type: "button", title: c.hint, click: () => this.sortBy(c.key) }, c.title, h("span", { class: "arrow", "aria-hidden": "true" }))));
+    this.head = columns.map((c) => h("th", { scope: "col", class: c.class }, h("button", { type: "button", title: c.hint, click: () => this.sortBy(c.key) }, h("span", null, c.title), h("span", { class: "arrow", "aria-hidden": "true" }))));
     this.body = h("tbody");
     this.table = h("table", { "aria-label": label }, h("thead", null, h("tr", { "aria-rowindex": 1 }, this.head)), this.body);
     this.scroll = h("div", { class: "scroll", tabindex: -1, scroll: () => this.later() }, this.table);

@@ -51,3 +51,8 @@ export function kindOf(node) {
   if (node.unknown) return "unknown";
   return node.state === "ready" || node.state === "peer" ? "ok" : "idle";
 }
+
+// stateWords is a node's state, and that it has problems where it is ready all the same.
+export function stateWords(node) {
+  return kindOf(node) === "warn" ? `${node.state}, problems` : node.state;
+}
