@@ -161,3 +161,9 @@ func (b *browser) scheme(name string) {
 		b.t.Fatalf("choosing colours: %v", err)
 	}
 }
+
+// run runs a statement in the page.
+func (b *browser) run(statement string) {
+	b.t.Helper()
+	eval[bool](b, "(() => { "+statement+"; return true; })()")
+}

@@ -42,21 +42,34 @@ func newAPI(t *testing.T, nodes int, execute func(context.Context, *apiserver.Ex
 		})
 	}
 	server.Execute = execute
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener := listen(t)
+	server.Serve(listener)
+	t.Cleanup(server.Stop)
+	return server, writeKubeconfig(t, listener.Addr().String())
+}
+
+// listen listens at a free port here.
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.Serve(listener)
-	t.Cleanup(server.Stop)
+	return l
+}
+
+// writeKubeconfig writes one that names an API server.
+func writeKubeconfig(t *testing.T, address string) (kubeconfig string) {
+	t.Helper()
 	config := clientcmdapi.NewConfig()
-	config.Clusters["here"] = &clientcmdapi.Cluster{Server: "http://" + listener.Addr().String()}
+	config.Clusters["here"] = &clientcmdapi.Cluster{Server: "http://" + address}
 	config.Contexts["production"] = &clientcmdapi.Context{Cluster: "here"}
 	config.CurrentContext = "production"
 	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*config, kubeconfig); err != nil {
 		t.Fatal(err)
 	}
-	return server, kubeconfig
+	return kubeconfig
 }
 
 // said is what a program prints, for who waits for a part of it.

@@ -9,7 +9,11 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/flatnet-cni/flatnet/test/cluster"
 )
+
+func TestMain(m *testing.M) { cluster.Main(m) }
 
 var pictures = flag.String("pictures", "", "write pictures of the page into this `directory`")
 
