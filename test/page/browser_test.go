@@ -59,7 +59,17 @@ func open(t *testing.T, address string, width, height int64) *browser {
 		t.Fatalf("starting Chromium: %v", err)
 	}
 	b.do(chromedp.Navigate(address))
-	b.await("the page", "document.querySelector('#panel.overview') && document.querySelector('#of').textContent")
+	// The first document leads to the second.
+	_, err := pace.Await(pace.Far(), func() error {
+		there, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean(document.querySelector('#panel.overview') && document.querySelector('#of').textContent)"))
+		if err == nil && !there {
+			err = fmt.Errorf("the page does not show what it is of")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 
@@ -141,7 +151,7 @@ func (b *browser) await(what, expression string) {
 // reads waits until an element says something.
 func (b *browser) reads(selector, words string) {
 	b.t.Helper()
-	b.await(fmt.Sprintf("%s says %q", selector, words), fmt.Sprintf("document.querySelector(%s)?.innerText.includes(%s)", quoted(selector), quoted(words)))
+	b.await(fmt.Sprintf("%s says %q", selector, words), fmt.Sprintf("document.querySelector(%s)?.textContent.includes(%s)", quoted(selector), quoted(words)))
 }
 
 // view opens a view by its tab.

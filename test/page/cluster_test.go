@@ -108,13 +108,16 @@ func (s *said) address(t *testing.T) string {
 	return found
 }
 
+// quickly has the page ask all the time: a test waits for what changes.
+var quickly = []string{"--interval", "500ms"}
+
 // ui runs `kubectl flatnet ui` until the test ends, and returns the page's address.
-func ui(t *testing.T, kubeconfig string) string {
+func ui(t *testing.T, kubeconfig string, more ...string) string {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	out, ended := &said{}, make(chan int, 1)
 	go func() {
-		ended <- kubectl.Main(ctx, "v0.9.0", strings.Fields("ui --interval 500ms --timeout 5m --each 1m --kubeconfig "+kubeconfig), out, out)
+		ended <- kubectl.Main(ctx, "v0.9.0", append(strings.Fields("ui --timeout 5m --each 1m --kubeconfig "+kubeconfig), more...), out, out)
 	}()
 	t.Cleanup(func() {
 		stop()

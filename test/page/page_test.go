@@ -35,7 +35,7 @@ func (b *browser) picture(name string) {
 func TestPictures(t *testing.T) {
 	s := newSimulated(3, 20)
 	_, kubeconfig := newAPI(t, 3, s.execute)
-	b := open(t, ui(t, kubeconfig), 1280, 800)
+	b := open(t, ui(t, kubeconfig, quickly...), 1280, 800)
 	for _, scheme := range []string{"light", "dark"} {
 		b.scheme(scheme)
 		for _, v := range []string{"overview", "nodes", "health", "pods", "services", "policies"} {
@@ -51,7 +51,7 @@ func TestPictures300(t *testing.T) {
 	s.silent["n41"] = true
 	s.ways["n7 n200"], s.ways["n200 n7"], s.ways["n90 n100"] = "lost", "lost", "lossy"
 	_, kubeconfig := newAPI(t, 300, s.execute)
-	b := open(t, ui(t, kubeconfig), 1280, 800)
+	b := open(t, ui(t, kubeconfig, quickly...), 1280, 800)
 	for _, scheme := range []string{"light", "dark"} {
 		b.scheme(scheme)
 		for _, v := range []string{"overview", "nodes", "health", "pods", "services", "policies"} {

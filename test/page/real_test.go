@@ -35,7 +35,7 @@ func (b *browser) awaitRows(view string, wanted ...string) {
 // What the page of a cluster shows is what the cluster is, and it changes with it.
 func TestShowsTheCluster(t *testing.T) {
 	s := newSite(t)
-	b := open(t, ui(t, s.kubeconfig), 1280, 800)
+	b := open(t, ui(t, s.kubeconfig, quickly...), 1280, 800)
 	b.reads("#headline", "3 nodes, all well")
 	b.reads("#of", "cluster production")
 

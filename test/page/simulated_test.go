@@ -17,6 +17,7 @@ import (
 type simulated struct {
 	nodes, pods int // of each node
 	began       time.Time
+	evil        string // the name of a pod of each node, and in a problem
 
 	mu     sync.Mutex
 	silent map[string]bool   // nodes that do not answer
@@ -103,6 +104,9 @@ func (s *simulated) status(i int, brief bool) object {
 	if i == 3 && s.nodes > 10 {
 		problems = append(problems, object{"kind": "sysctl", "node": name(i), "object": "sysctl net.ipv4.ip_forward", "reason": "is 0, and cannot be set: read-only file system", "advice": "set it on this node: `sysctl -w net.ipv4.ip_forward=1`"})
 	}
+	if s.evil != "" {
+		problems = append(problems, object{"kind": "policy-fault", "object": s.evil, "reason": s.evil, "advice": s.evil})
+	}
 	status["problems"] = problems
 	if !brief {
 		status["peers"] = peers
@@ -162,6 +166,9 @@ func (s *simulated) attached(i int) object {
 			p["faults"] = []object{{"word": "route missing", "reason": "host has no route to 10.64.2.3/32"}}
 		}
 		pods = append(pods, p)
+	}
+	if s.evil != "" {
+		pods[0]["pod"] = s.evil
 	}
 	return object{"pods": pods}
 }

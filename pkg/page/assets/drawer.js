@@ -15,7 +15,7 @@ export class Drawer {
   // open shows details of what key names; render returns them, again when there is news.
   open(key, title, render, closed) {
     this.closed?.();
-    if (this.element.hidden) this.from = document.activeElement;
+    if (this.element.hidden) this.from = { element: document.activeElement, name: document.activeElement.dataset.keep };
     const fresh = this.about !== key;
     Object.assign(this, { about: key, render, closed, title });
     this.element.hidden = false;
@@ -50,8 +50,14 @@ export class Drawer {
     this.element.replaceChildren();
     document.body.classList.remove("with-drawer");
     closed?.();
-    if (back) from?.focus?.();
+    if (back && from) goBack(from);
   }
+}
+
+// goBack gives the focus to what had it, or what has been drawn in its place since.
+function goBack({ element, name }) {
+  const to = element.isConnected ? element : [...document.querySelectorAll("[data-keep]")].find((e) => e.dataset.keep === name);
+  (to ?? document.getElementById("panel")).focus();
 }
 
 // facts is a list of names and values; what is empty is left out.

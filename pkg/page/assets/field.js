@@ -80,13 +80,9 @@ export class Field {
     const bad = [];
     const edge = (k) => Math.round(k * this.size);
     for (let i = 0; i < down; i++) {
-      const row = [];
-      for (let j = 0; j < across; j++) {
-        const worst = this.worst(i, j);
-        const tunnel = worst.kind === "ok" && this.matrix.mode(this.matrix.from[i * this.per], j * this.per) === "v";
-        row.push(fills[tunnel ? "tunnel" : worst.kind]);
-        if (isBad(worst)) bad.push([i, j, worst]);
-      }
+      const states = this.worst(i, across);
+      const row = states.map((s) => fills[s.tunnel ? "tunnel" : s.state.kind]);
+      states.forEach((s, j) => isBad(s.state) && bad.push([i, j, s.state]));
       // What is of one colour and has no gap is painted at once.
       for (let j = 0, end; j < across; j = end) {
         for (end = j + 1; gap === 0 && end < across && row[end] === row[j]; end++);
@@ -111,13 +107,16 @@ export class Field {
     c.textAlign = "left";
   }
 
-  // worst is the worst state of the ways of a dot.
-  worst(i, j) {
-    let worst = null;
-    for (let a = i * this.per; a < Math.min((i + 1) * this.per, this.matrix.from.length); a++) {
-      for (let b = j * this.per; b < Math.min((j + 1) * this.per, this.matrix.names.length); b++) {
-        const state = stateOf(this.matrix.letter(this.matrix.from[a], b));
-        if (!worst || state.rank < worst.rank) worst = state;
+  // worst are the worst states of the ways of a row of dots.
+  worst(i, across) {
+    const { matrix: m, per } = this;
+    const worst = new Array(across);
+    for (let a = i * per; a < Math.min((i + 1) * per, m.from.length); a++) {
+      const row = m.row(m.from[a]);
+      for (let b = 0; b < m.names.length; b++) {
+        const at = Math.floor(b / per);
+        const state = stateOf(row.state(b));
+        if (!worst[at] || state.rank < worst[at].state.rank) worst[at] = { state, tunnel: state.kind === "ok" && row.mode(b) === "v" };
       }
     }
     return worst;

@@ -54,10 +54,15 @@ export const health = {
       shown.set(matrix, sum);
       if (page.drawer.about.startsWith("way ")) page.drawer.refresh();
     };
+    let listed = ""; // the nodes that there are, and how
     const feed = new Feed(ask("peers"), { changed: (found) => { told = found; draw(); }, failed: (why) => show(summary, why) });
     feed.start();
     return {
-      update: draw,
+      update(o) {
+        const now = o.nodes.map((n) => `${n.name} ${n.state}`).join("\n");
+        if (now !== listed) draw();
+        listed = now;
+      },
       placed: () => table.placed(),
       rest: (hidden) => (hidden ? feed.stop() : feed.start()),
       close() {

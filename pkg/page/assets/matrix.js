@@ -18,10 +18,17 @@ export class Matrix {
 
   // letter is the state of the way from a node to the one at a place in the names.
   letter(from, to) {
-    if (from === this.names[to]) return "-";
+    return this.row(from).state(to);
+  }
+
+  // row is what a node says of all others, by their places in the names: letters of
+  // states, and of modes.
+  row(from) {
     const says = this.rowOf.get(from)?.says;
-    if (!says) return "?";
-    return says.states[this.number[to]] ?? "-";
+    return {
+      state: (to) => (from === this.names[to] ? "-" : says ? says.states[this.number[to]] ?? "-" : "?"),
+      mode: (to) => says?.modes[this.number[to]] ?? "-",
+    };
   }
 
   // cell is all that is known of it.
@@ -35,28 +42,25 @@ export class Matrix {
     };
   }
 
-  mode(from, to) {
-    return this.rowOf.get(from)?.says?.modes[this.number[to]] ?? "-";
-  }
-
   // sumUp counts the ways by state, and lists those that are not well.
   sumUp() {
     const counts = new Map();
     const bad = [];
-    const trips = [];
+    const trips = new Int32Array(this.from.length * this.names.length);
+    let known = 0;
     for (const from of this.from) {
       const says = this.rowOf.get(from)?.says;
+      const row = this.row(from);
       for (let to = 0; to < this.names.length; to++) {
-        const letter = this.letter(from, to);
+        const letter = row.state(to);
         if (letter === "-") continue;
         counts.set(letter, (counts.get(letter) ?? 0) + 1);
         const trip = says?.trips[this.number[to]];
-        if (trip) trips.push(trip);
+        if (trip) trips[known++] = trip;
         if (isBad(stateOf(letter))) bad.push(this.cell(from, to));
       }
     }
-    trips.sort((a, b) => a - b);
     bad.sort((a, b) => a.state.rank - b.state.rank);
-    return { counts, bad, median: trips[trips.length >> 1] ?? 0 };
+    return { counts, bad, median: trips.subarray(0, known).sort()[known >> 1] ?? 0 };
   }
 }

@@ -16,8 +16,9 @@ export function draw(matrix, overview, open) {
   const groups = grouped(matrix);
   const bad = [];
   for (const from of matrix.from) {
+    const row = matrix.row(from);
     for (let to = 0; to < matrix.names.length; to++) {
-      const state = stateOf(matrix.letter(from, to));
+      const state = stateOf(row.state(to));
       if (isBad(state)) bad.push({ from, to: matrix.names[to], state });
     }
   }
@@ -47,8 +48,9 @@ function grouped(m) {
   const tunnel = new Set();
   for (const from of m.from) {
     const i = place.get(from);
+    const row = m.row(from);
     for (let j = 0; j < m.names.length; j++) {
-      const mode = m.mode(from, j);
+      const mode = row.mode(j);
       if (mode === "d") up[find(i)] = find(j);
       else if (mode === "v" || mode === "m") tunnel.add(i).add(j);
     }

@@ -17,19 +17,19 @@ export const pods = {
     const notAnswered = h("div");
     const chooser = new Chooser({ all: "all", changed: () => fill() });
     const table = new Table({
-      label: "Pods", noun: (n) => (n === 1 ? "pod" : "pods"), filterHint: "namespace/name, address, port …", key: (p) => p.key,
+      label: "Pods", noun: (n) => (n === 1 ? "pod" : "pods"), filterHint: "namespace/name, address, port …", key: keyOf,
       open(p) {
         podDrawer(page, p, () => table.choose(""));
-        table.choose(p.key);
+        table.choose(keyOf(p));
       },
       columns: [
         { key: "pod", title: "Pod", text: (p) => p.pod },
         { key: "node", title: "Node", text: (p) => p.node },
         { key: "addresses", title: "Addresses", class: "mono", text: (p) => p.addresses.join("  ") },
         { key: "ports", title: "Host ports", class: "mono", text: (p) => p.ports?.join(", ") ?? "–" },
-        { key: "rates", title: "Rates in/out", hint: "bits per second that it may receive and send", text: rates, order: (p) => p.ingress ?? 0 },
+        { key: "rates", found: false, title: "Rates in/out", hint: "bits per second that it may receive and send", text: rates, order: (p) => p.ingress ?? 0 },
         { key: "interface", title: "Interface", class: "mono", text: (p) => p.interface },
-        { key: "since", title: "Since", class: "number", text: (p) => ago(p.since), order: (p) => -Date.parse(p.since) },
+        { key: "since", title: "Since", found: false, class: "number", text: (p) => ago(p.since), order: (p) => -Date.parse(p.since) },
         { key: "wrong", title: "Wrong", text: (p) => p.wrong?.map((w) => w.split(":")[0]).join(", ") ?? "–", order: (p) => -(p.wrong?.length ?? 0), cell: (p) => (p.wrong ? badge("bad", p.wrong.map((w) => w.split(":")[0]).join(", ")) : "–") },
       ],
     });
@@ -40,7 +40,11 @@ export const pods = {
       if (!told) return;
       all = [];
       for (const n of told.nodes) {
-        if (n.says && (!chooser.node || chooser.node === n.node)) for (const p of n.says) all.push({ ...p, node: n.node, key: `${n.node} ${p.pod} ${p.interface}` });
+        if (!n.says || (chooser.node && chooser.node !== n.node)) continue;
+        for (const p of n.says) {
+          p.node = n.node;
+          all.push(p);
+        }
       }
       waiting.hidden = true;
       notAnswered.replaceChildren(...faults(told.nodes));
@@ -51,12 +55,13 @@ export const pods = {
     let asked = "";
     return {
       update(o) {
+        const before = chooser.node;
         chooser.set(o);
+        if (chooser.node !== before) fill();
         // Who answers is another one now: ask at once.
         const who = o.nodes.filter((n) => n.answers).map((n) => n.name).sort().join();
         if (asked !== who && asked) feed.ask();
         asked = who;
-        fill();
       },
       placed() {
         table.placed();
@@ -71,10 +76,12 @@ export const pods = {
   },
 };
 
+const keyOf = (p) => `${p.node} ${p.pod} ${p.interface}`;
+
 const rates = (p) => (p.ingress || p.egress ? `${rate(p.ingress)} / ${rate(p.egress)}` : "–");
 
 function podDrawer(page, p, closed) {
-  page.drawer.open(`pod ${p.key}`, p.pod, () => [
+  page.drawer.open(`pod ${keyOf(p)}`, p.pod, () => [
     p.wrong?.map((w) => h("p", { class: "fault" }, w)),
     facts([
       ["node", h("button", { type: "button", class: "chip", "data-keep": "node", click: () => nodeDrawer(page, p.node) }, p.node)],

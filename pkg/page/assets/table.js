@@ -10,7 +10,7 @@ const rowHeight = 30; // as the style sheet has it
 const margin = 8; // rows above and below what is seen
 
 // Table shows rows of columns. A column is {key, title, text(row), order(row)?, cell(row)?,
-// class?}; the first one is the row's name. open(row) is called for one that is chosen, which
+// class?, found?}, and the filter does not look where found is false; the first one is the row's name. open(row) is called for one that is chosen, which
 // key(row) names.
 export class Table {
   constructor({ label, noun, columns, key, open, filterHint, sort }) {
@@ -51,6 +51,7 @@ export class Table {
   }
 
   close() {
+    clearTimeout(this.rows.later);
     this.resized.disconnect();
   }
 
@@ -138,7 +139,7 @@ export class Table {
     };
     const chosen = this.chosen !== "" && this.key?.(row) === this.chosen;
     return h("tr", { "aria-rowindex": at + 2, "data-at": at, class: chosen ? "chosen" : null, click: (event) => event.target.closest("button") || choose() },
-      h("th", { scope: "row", class: name.class }, h("button", { type: "button", class: "name", title: name.text(row), tabindex: at === this.focused ? 0 : -1, "aria-expanded": this.open ? String(Boolean(chosen)) : null, click: choose }, name.cell ? name.cell(row) : name.text(row))),
+      h("th", { scope: "row", class: name.class }, h("button", { type: "button", class: "name", title: name.text(row), "data-keep": `row ${this.key?.(row) ?? at}`, tabindex: at === this.focused ? 0 : -1, "aria-expanded": this.open ? String(Boolean(chosen)) : null, click: choose }, name.cell ? name.cell(row) : name.text(row))),
       others.map((c) => {
         const text = c.text(row);
         return h("td", { class: c.class, title: text.length > 12 ? text : null }, c.cell ? c.cell(row) : text);
