@@ -65,10 +65,18 @@ func TestLargeCluster(t *testing.T) {
 	step("filter nodes", click("#panel input"), chromedp.KeyEvent("n1"))
 	step("to the health", click("#tab-health"))
 	b.await("the matrix", `document.querySelector(".field canvas")?.width > 300 && document.querySelector(".summary").innerText.includes("1 of 89,700 ways is not well")`)
-	step("point at the matrix", chromedp.MouseClickXY(900, 500))
-	step("move in the matrix", chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.ArrowRight))
+	step("choose a way", chromedp.MouseClickXY(900, 500))
+	b.await("details of the way", `document.activeElement.matches("#drawer h2")`)
 	b.reads(".cell-says", " to n")
-	step("close the way", chromedp.KeyEvent(kb.Escape))
+	step("close it", chromedp.KeyEvent(kb.Escape))
+	b.await("the matrix has the focus", `document.activeElement.matches("canvas")`)
+	before := b.text(".cell-says")
+	step("move in the matrix", chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.ArrowRight))
+	if after := b.text(".cell-says"); after == before {
+		t.Errorf("the arrow keys lead from %q to %q", before, after)
+	}
+	b.run(`document.querySelector("canvas").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", shiftKey: true }))`)
+	b.reads(".cell-says", "n7 to n200: lost")
 	step("to the pods", click("#tab-pods"))
 	b.await("all pods", fmt.Sprintf(`document.querySelector(".shown").innerText.replace(",", "") === "%d pods"`, pods))
 	if n := eval[int](b, `document.querySelectorAll(".scroll tbody tr").length`); n > 100 {

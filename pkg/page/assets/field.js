@@ -20,7 +20,8 @@ export class Field {
     this.says = h("p", { class: "cell-says", role: "status", "aria-live": "polite" }, "Point at a dot, or use the arrow keys.");
     const legend = h("ul", { class: "legend" }, [["field-ok", "", "ok, by plain routes"], ["field-tunnel", "", "ok, through the tunnel"], ["unknown", "", "not known"], ["bad", "✕", "bad"], ["warn", "△", "lossy"]].map(([kind, sign, text]) => h("li", null, h("span", { class: `swatch ${kind}`, "aria-hidden": "true" }, sign), text)));
     this.element = h("div", { class: "field" }, this.says, legend, this.canvas);
-    this.resized = new ResizeObserver(() => this.draw());
+    // In the next frame: whoever closes what was beside it sees that at once.
+    this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.draw()));
     this.resized.observe(this.element);
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
     this.redraw = () => this.draw();
