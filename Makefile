@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd kubectl-flatnet
 
-.PHONY: all build test race chart page lint bench demo fuzz clean kernels managers s390x cluster cluster-down e2e e2e-full bench-cluster release
+.PHONY: all build test race chart page lint bench demo fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
 
 all: build
 
@@ -57,15 +57,17 @@ kernels:
 	@test/prepare.sh kernels $(ARCH)
 	@$(GO) run ./test/kernels $(if $(K),-k '$(K)') $(if $(RUN),-run '$(RUN)') $(if $(ARCH),-arch $(ARCH)) $(KERNELS)
 
-# A big-endian machine: everything is vetted, and what needs no kernel of its own
-# is tested, with the programs alone emulated. Left out are random histories and
-# crashes at every step, which take hours so.
+# Another architecture than this machine's: everything is vetted, and what needs no kernel
+# of its own is tested, with the programs alone emulated. s390x is big-endian; arm64 is what
+# releases have. Left out are random histories and crashes at every step, which take hours so.
 PURE = ./ipam ./pkg/attachment ./pkg/cni ./pkg/ipamplugin ./pkg/netconf ./pkg/node
 LONG = TestFaults|TestKilled|TestProcesses|TestModel|TestDisturbed|TestGoroutines
-s390x:
-	@test/prepare.sh s390x
-	@GOARCH=s390x CGO_ENABLED=0 $(GO) vet ./...
-	@GOARCH=s390x CGO_ENABLED=0 $(GO) test -exec qemu-s390x-static -short -skip '$(LONG)' -timeout 10m $(PURE)
+arm64: EMULATOR = qemu-aarch64-static
+s390x: EMULATOR = qemu-s390x-static
+arm64 s390x:
+	@test/prepare.sh emulator $(EMULATOR)
+	@GOARCH=$@ CGO_ENABLED=0 $(GO) vet ./...
+	@GOARCH=$@ CGO_ENABLED=0 $(GO) test -exec $(EMULATOR) -short -skip '$(LONG)' -timeout 10m $(PURE)
 
 # gofmt, vet and staticcheck over everything.
 lint:

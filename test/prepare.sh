@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: test/prepare.sh test|bench|page|lint|race|managers|s390x|kernels [ARCHITECTURE]
+# Usage: test/prepare.sh test|bench|page|lint|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM
 #
 # Looks for the programs besides Go that a make target uses. As root on Debian
 # or its descendants it installs the missing ones, and says so; anybody else is
@@ -87,8 +87,8 @@ kernels)
 	need ping iputils-ping "a guest's programs"
 	need ethtool ethtool "a guest's programs"
 	;;
-s390x)
-	need qemu-s390x-static qemu-user-static "programs for s390x"
+emulator)
+	need "$2" qemu-user-static "programs of another architecture"
 	;;
 managers)
 	need debootstrap debootstrap "a Debian for the emulated machine"
@@ -97,7 +97,7 @@ managers)
 	;;
 lint) ;;
 *)
-	echo "usage: $0 test|bench|page|lint|race|managers|s390x|kernels [ARCHITECTURE]" >&2
+	echo "usage: $0 test|bench|page|lint|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM" >&2
 	exit 2
 	;;
 esac

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -97,6 +98,13 @@ func readAnswer(raw []byte) (a answer, err error) {
 		a.Joined, a.Missing = sumUp(peers)
 	}
 	return a, nil
+}
+
+const misreadAdvice = "use the kubectl-flatnet of the same version"
+
+// misread says which fields of the answer this program does not understand.
+func (a answer) misread(fields ...string) string {
+	return fmt.Sprintf("flatnetd %s says in another way than this program knows: %s", a.Version, strings.Join(fields, ", "))
 }
 
 // mostNamed is how many peers of a group an agent names in its brief answer.

@@ -56,6 +56,7 @@ func (s *survey) restrict(names string) error {
 const reportReadme = `What kubectl flatnet bugreport has collected.
 
 daemonset.json, configmaps.json, pods.json, nodes.json   objects of the cluster; lists have one a line
+versions.txt                   this program's, and flatnetd's on the nodes
 nodes/NODE/*.json              what flatnetd says there: docs/flatnetd.md
 nodes/NODE/*.txt               its log, and what the kernel has
 not-collected.txt              what could not be collected, and why
@@ -85,7 +86,7 @@ func writeReport(ctx context.Context, c *client, s *survey, o *options, file str
 	for _, u := range s.Unknown {
 		a.miss("nodes", errors.New(u))
 	}
-	collect := &collector{client: c, asker: asker{c, o.parallel, o.each}, archive: a, lines: lines}
+	collect := &collector{program: o.version, client: c, asker: asker{c, o.parallel, o.each}, archive: a, lines: lines}
 	collect.objects(ctx, s)
 	var done atomic.Int64
 	collect.nodes(ctx, s.Sites, func() {
@@ -93,6 +94,7 @@ func writeReport(ctx context.Context, c *client, s *survey, o *options, file str
 			fmt.Fprintf(errOut, "%d of %d nodes\n", n, len(s.Sites))
 		}
 	})
+	apart := collect.writeVersions()
 	missing := len(a.missing)
 	if err := a.close(); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
@@ -100,6 +102,9 @@ func writeReport(ctx context.Context, c *client, s *survey, o *options, file str
 	fmt.Fprintf(out, "%s: %s asked", file, counted(int(done.Load()), "node"))
 	if missing > 0 {
 		fmt.Fprintf(out, "; %s not collected, %s in it says why", counted(missing, "thing"), notCollected)
+	}
+	for _, sentence := range apart {
+		fmt.Fprintf(out, "\nnote: %s", sentence)
 	}
 	fmt.Fprintln(out, "\nIt has names and addresses of nodes and pods: look through it before you hand it on.")
 	return nil

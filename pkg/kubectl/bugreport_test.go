@@ -97,7 +97,7 @@ func TestBugreport(t *testing.T) {
 		t.Fatalf("exit status %d, %s%s", exit, out, errOut)
 	}
 	files := unpack(t, file)
-	want := []string{"README.txt", "configmaps.json", "daemonset.json", "nodes.json", "not-collected.txt", "pods.json"}
+	want := []string{"README.txt", "configmaps.json", "daemonset.json", "nodes.json", "not-collected.txt", "pods.json", "versions.txt"}
 	for _, node := range []string{"n1", "n2", "n4"} {
 		for _, name := range []string{"addresses", "log", "metrics", "neighbours", "routes", "routes6", "rules", "rules6", "version"} {
 			want = append(want, "nodes/"+node+"/"+name+".txt")

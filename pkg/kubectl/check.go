@@ -16,7 +16,7 @@ import (
 const checkImage = "registry.k8s.io/e2e-test-images/agnhost:2.59"
 
 var checkCommand = command{
-	name: "check", does: "whether pods of all nodes reach each other, tried with pods that are removed at the end", timeout: 5 * time.Minute,
+	name: "check", does: "whether pods of all nodes reach each other, tried with pods that are removed at the end, and what flatnetd says", timeout: 5 * time.Minute,
 	prepare: func(set *flag.FlagSet, o *options) func(context.Context, *client, io.Writer, io.Writer) (int, error) {
 		image := set.String("image", checkImage, "`image` of the pods: it must have /agnhost netexec, sh and curl")
 		nodes := set.Int("nodes", 20, "try so many nodes, spread over the cluster; 0: all. Every pair of them is tried")
@@ -27,15 +27,18 @@ var checkCommand = command{
 			if err != nil {
 				return 0, err
 			}
+			a := asker{c, o.parallel, o.each}
+			agents := takeOverview(ctx, o.version, s, a)
 			chosen := spread(s.Sites, *nodes)
 			if len(chosen) == 0 {
 				return 0, errors.New("no node has a flatnetd that runs: `kubectl flatnet status` says why")
 			}
-			t := &trial{client: c, asker: asker{c, o.parallel, o.each}, image: *image, wait: *wait, progress: errOut}
+			t := &trial{client: c, asker: a, image: *image, wait: *wait, progress: errOut}
 			result, err := t.run(ctx, chosen, len(s.Sites))
 			if err != nil {
 				return 0, err
 			}
+			result.Agents = agents
 			if o.output == "json" {
 				return result.exit(), printJSON(out, result)
 			}
@@ -93,11 +96,12 @@ func (t *trial) run(ctx context.Context, chosen []site, of int) (_ *trialResult,
 	if failure != nil {
 		return nil, failure
 	}
-	fmt.Fprintf(t.progress, "namespace %s: a pod on each of %d of %s\n", namespace, len(chosen), counted(of, "node"))
-	if err := t.makePods(ctx, namespace, chosen); err != nil {
+	fmt.Fprintf(t.progress, "namespace %s: two pods on each of %d of %s\n", namespace, len(chosen), counted(of, "node"))
+	places := twoOn(chosen)
+	if err := t.makePods(ctx, namespace, places); err != nil {
 		return nil, err
 	}
-	tried, err := t.await(ctx, namespace, chosen)
+	tried, err := t.await(ctx, namespace, places)
 	if err != nil {
 		return nil, err
 	}

@@ -20,19 +20,21 @@ import (
 )
 
 // trialLab is one in which pods can be made. They have the addresses 10.N.0.2 and
-// fd00:N::2 of node N.
+// fd00:N::2 of node N, and a second pod there has 10.N.0.3 and fd00:N::3.
 type trialLab struct {
 	*lab
 	// answer is what a pod's server says of one question, or the node's wget; "" is what
 	// is as it should be.
 	answer func(from int, q []string) string
-	made   atomic.Int64 // pods
+	made   atomic.Int64 // pods that are the first of their node
+	// says is what the node's flatnetd says, of what is fine.
+	says func(node string, status map[string]any) error
 	// refuse is how many pods are refused at first, as the service account is missing.
 	refuse atomic.Int64
 }
 
 func newTrialLab(t *testing.T, nodes int) *trialLab {
-	l := &trialLab{lab: newLab(t, nodes), answer: func(int, []string) string { return "" }}
+	l := &trialLab{lab: newLab(t, nodes), answer: func(int, []string) string { return "" }, says: func(string, map[string]any) error { return nil }}
 	l.server.Admit = func(o apiserver.Object) *metav1.Status {
 		p, is := o.(*v1.Pod)
 		if !is {
@@ -41,9 +43,12 @@ func newTrialLab(t *testing.T, nodes int) *trialLab {
 		if l.refuse.Add(-1) >= 0 {
 			return &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: "error looking up service account x/default: not found"}
 		}
-		l.made.Add(1)
-		n := strings.TrimPrefix(p.Spec.NodeName, "n")
-		p.Status = podOn("", "", "10."+n+".0.2", "fd00:"+n+"::2").Status
+		n, last := strings.TrimPrefix(p.Spec.NodeName, "n"), "3"
+		if p.Labels[componentLabel] == firstComponent {
+			l.made.Add(1)
+			last = "2"
+		}
+		p.Status = podOn("", "", "10."+n+".0."+last, "fd00:"+n+"::"+last).Status
 		return nil
 	}
 	l.server.Execute = l.execute
@@ -52,6 +57,13 @@ func newTrialLab(t *testing.T, nodes int) *trialLab {
 
 // execute does as the pod's shell and its server would, and as wget on the node.
 func (l *trialLab) execute(_ context.Context, e *apiserver.Execution) {
+	if e.Command[0] == agentName {
+		out, err := answers(l.says)(context.Background(), container{e.Namespace, e.Pod, e.Container}, e.Command...)
+		if e.Out = out; err != nil {
+			e.ErrOut, e.Exit = []byte(err.Error()), 1
+		}
+		return
+	}
 	if e.Command[0] == "wget" {
 		var n int
 		fmt.Sscanf(e.Pod, "flatnetd-n%d", &n)
@@ -103,17 +115,19 @@ func TestCheckAllIsWell(t *testing.T) {
 	l := newTrialLab(t, 3)
 	l.refuse.Store(1)
 	exit, out, errOut := l.run(t, "check")
-	const want = `FROM  TCP IPV4  TCP IPV6  FULL SIZE IPV4  FULL SIZE IPV6  SERVICE  FROM NODE IPV4  FROM NODE IPV6
-n1    2 of 2    2 of 2    2 of 2          2 of 2          1 of 1   3 of 3          3 of 3
-n2    2 of 2    2 of 2    2 of 2          2 of 2          1 of 1   3 of 3          3 of 3
-n3    2 of 2    2 of 2    2 of 2          2 of 2          1 of 1   3 of 3          3 of 3
+	const want = `3 nodes: 3 ready; 9 pods; no problems
 
-all is well: 3 nodes, 45 paths
+FROM  TCP IPV4  TCP IPV6  SAME NODE IPV4  SAME NODE IPV6  FULL SIZE IPV4  FULL SIZE IPV6  SERVICE  FROM NODE IPV4  FROM NODE IPV6
+n1    2 of 2    2 of 2    1 of 1          1 of 1          2 of 2          2 of 2          1 of 1   3 of 3          3 of 3
+n2    2 of 2    2 of 2    1 of 1          1 of 1          2 of 2          2 of 2          1 of 1   3 of 3          3 of 3
+n3    2 of 2    2 of 2    1 of 1          1 of 1          2 of 2          2 of 2          1 of 1   3 of 3          3 of 3
+
+all is well: 3 nodes, 51 paths
 `
 	if exit != exitFine || out != want {
 		t.Errorf("exit status %d, got\n%s\nwant\n%s", exit, out, want)
 	}
-	for _, part := range []string{"a pod on each of 3 of 3 nodes", "3 of 3 pods ready", "3 of 3 nodes tried"} {
+	for _, part := range []string{"two pods on each of 3 of 3 nodes", "6 of 6 pods ready", "3 of 3 nodes tried"} {
 		if !strings.Contains(errOut, part) {
 			t.Errorf("progress lacks %q:\n%s", part, errOut)
 		}
@@ -135,16 +149,21 @@ func TestCheckFindsFaults(t *testing.T) {
 			return `{"errors":["i/o timeout"]}`
 		case q[0] == "http" && q[1] == "10.1.0.2" && from == 3:
 			return "curl: (7) refused"
+		case q[1] == "fd00:1::3" || q[1] == "fd00:3::3":
+			return "curl: (28) timed out"
 		}
 		return ""
 	}
 	exit, out, _ := l.run(t, "check")
-	const want = `FROM  TCP IPV4  TCP IPV6  FULL SIZE IPV4  FULL SIZE IPV6  SERVICE  FROM NODE IPV4  FROM NODE IPV6
-n1    1 of 2    2 of 2    2 of 2          1 of 2          1 of 1   3 of 3          3 of 3
-n2    1 of 2    2 of 2    2 of 2          2 of 2          1 of 1   2 of 3          3 of 3
-n3    1 of 2    2 of 2    2 of 2          2 of 2          1 of 1   3 of 3          3 of 3
+	const want = `3 nodes: 3 ready; 9 pods; no problems
+
+FROM  TCP IPV4  TCP IPV6  SAME NODE IPV4  SAME NODE IPV6  FULL SIZE IPV4  FULL SIZE IPV6  SERVICE  FROM NODE IPV4  FROM NODE IPV6
+n1    1 of 2    2 of 2    1 of 1          0 of 1          2 of 2          1 of 2          1 of 1   3 of 3          3 of 3
+n2    1 of 2    2 of 2    1 of 1          1 of 1          2 of 2          2 of 2          1 of 1   2 of 3          3 of 3
+n3    1 of 2    2 of 2    1 of 1          0 of 1          2 of 2          2 of 2          1 of 1   3 of 3          3 of 3
 
   - from 2 nodes (n1 n2) to n3, TCP IPv4: is seen as 172.30.0.1: its address was translated
+  - from 2 nodes (n1 n3) to its second pod, same node IPv6: curl: (28) timed out
   - from n1 to n2, full size IPv6: i/o timeout
   - from n2 to n3, from node IPv4: wget: download timed out
   - from n3 to n1, TCP IPv4: curl: (7) refused
@@ -152,6 +171,30 @@ n3    1 of 2    2 of 2    2 of 2          2 of 2          1 of 1   3 of 3       
 Where only packets`
 	if exit != exitWrong || !strings.HasPrefix(out, want) {
 		t.Errorf("exit status %d, got\n%s\nwant\n%s", exit, out, want)
+	}
+}
+
+// Where every path works flatnetd may know of something that is wrong all the same, and a
+// node without one is not tried.
+func TestCheckSaysWhatAgentsSay(t *testing.T) {
+	l := newTrialLab(t, 3)
+	l.server.Remove(agentOn("n3"))
+	l.says = func(node string, status map[string]any) error {
+		if node == "n2" {
+			status["problems"] = []any{map[string]any{"kind": "sysctl", "node": node, "object": "sysctl x", "reason": "is 0", "advice": "set it"}}
+		}
+		return nil
+	}
+	exit, out, _ := l.run(t, "check")
+	const begin = `3 nodes: 1 no flatnetd, 2 ready; 6 pods; problems at 1 node
+  - n3: no flatnetd: no flatnetd pod is on it, though DaemonSet flatnetd selects it
+    ` + "`kubectl -n net describe daemonset flatnetd`" + ` has events that say why
+  - n2: sysctl x: is 0 [sysctl]
+    set it
+
+FROM`
+	if exit != exitWrong || !strings.HasPrefix(out, begin) || !strings.HasSuffix(out, "\nall paths work, but flatnetd is not well everywhere (above): 2 nodes, 22 paths\n") {
+		t.Errorf("exit status %d, got\n%s\nwant\n%s", exit, out, begin)
 	}
 }
 

@@ -16,13 +16,14 @@ import (
 // Kinds of questions, as the table has them.
 const (
 	byTCP     = "TCP"
+	nearby    = "same node"
 	fullSize  = "full size"
 	byService = "Service"
 	fromNode  = "from node"
 )
 
 // kinds are all of them. Nobody writes to it.
-var kinds = []string{byTCP, fullSize, byService, fromNode}
+var kinds = []string{byTCP, nearby, fullSize, byService, fromNode}
 
 // question is one that a pod, or the node itself, asks another.
 type question struct {
@@ -92,22 +93,25 @@ const askTimeout = 30 * time.Second
 // ask asks from every pod and every node, and says how far it is.
 func (t *trial) ask(ctx context.Context, namespace string, all []tried) *trialResult {
 	r := &trialResult{Namespace: namespace}
-	perNode := make([][]question, len(all))
 	var done atomic.Int64
 	for _, x := range all {
-		r.Nodes = append(r.Nodes, x.Node)
-		if x.Failure != "" {
+		if !x.second {
+			r.Nodes = append(r.Nodes, x.Node)
+		}
+		// A node is named once, even where both its pods fail.
+		if x.Failure != "" && !slices.ContainsFunc(r.NotTried, func(f failedNode) bool { return f.Node == x.Node }) {
 			r.NotTried = append(r.NotTried, failedNode{x.Node, x.Failure})
 		}
 	}
-	atOnce(ctx, len(all), t.asker.parallel, func(i int) {
+	perNode := make([][]question, len(r.Nodes))
+	atOnce(ctx, len(perNode), t.asker.parallel, func(i int) {
 		if all[i].Failure == "" {
 			perNode[i] = questionsOf(i, all)
-			t.askPod(ctx, namespace, all[i], perNode[i], someRounds, byTCP, fullSize)
+			t.askPod(ctx, namespace, all[i], perNode[i], someRounds, byTCP, nearby, fullSize)
 			t.askPod(ctx, namespace, all[i], perNode[i], serviceRounds, byService)
 			t.askNode(ctx, all[i], perNode[i])
 		}
-		fmt.Fprintf(t.progress, "%d of %s tried\n", done.Add(1), counted(len(all), "node"))
+		fmt.Fprintf(t.progress, "%d of %s tried\n", done.Add(1), counted(len(perNode), "node"))
 	})
 	for _, some := range perNode {
 		r.Questions = append(r.Questions, some...)
@@ -115,14 +119,20 @@ func (t *trial) ask(ctx context.Context, namespace string, all []tried) *trialRe
 	return r
 }
 
-// questionsOf are all that one node has.
+// questionsOf are all that one node's first pod has, and the node itself.
 func questionsOf(i int, all []tried) (questions []question) {
 	own := all[i]
 	for j, other := range all {
-		if other.Failure != "" {
+		if other.Failure != "" || other.second && other.Node != own.Node {
 			continue
 		}
 		for _, a := range other.Addresses {
+			if other.second {
+				if has(own.Addresses, a.Is4()) {
+					questions = append(questions, question{Kind: nearby, From: own.Node, To: other.Node, Target: a})
+				}
+				continue
+			}
 			if i != j && has(own.Addresses, a.Is4()) {
 				questions = append(questions, question{Kind: byTCP, From: own.Node, To: other.Node, Target: a}, question{Kind: fullSize, From: own.Node, To: other.Node, Target: a})
 			}

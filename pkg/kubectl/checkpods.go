@@ -24,9 +24,42 @@ const (
 	trialLabel  = "app.kubernetes.io/name=" + trialName
 )
 
-// tried is a node, with the pod that is tried there.
-type tried struct {
+// Which of a node's two pods one is, by its label.
+const (
+	componentLabel  = "app.kubernetes.io/component"
+	firstComponent  = "first"
+	secondComponent = "second"
+)
+
+// place is where a pod is made. The first pod of a node asks all others' and is asked by
+// them; the second is asked by the first alone, since the way between two pods of one node
+// leads over no other.
+type place struct {
 	site
+	second bool
+}
+
+// words name the pod by its node.
+func (p place) words() string {
+	if p.second {
+		return "its second pod"
+	}
+	return "its pod"
+}
+
+// twoOn are the places on some nodes: the first of each, and then the second of each.
+func twoOn(chosen []site) (all []place) {
+	for _, second := range []bool{false, true} {
+		for _, s := range chosen {
+			all = append(all, place{s, second})
+		}
+	}
+	return all
+}
+
+// tried is a place, with the pod that is tried there.
+type tried struct {
+	place
 	Pod       string
 	Addresses []netip.Addr
 	// Failure is why there is no pod to try.
@@ -52,12 +85,12 @@ func (c *client) removeNamespace(ctx context.Context, name string) error {
 	return err
 }
 
-// makePods makes a pod on each node, and a Service over all of them.
-func (t *trial) makePods(ctx context.Context, namespace string, chosen []site) error {
+// makePods makes a pod in each place, and a Service over the first of each node.
+func (t *trial) makePods(ctx context.Context, namespace string, places []place) error {
 	_, err := kind[v1.Service](t.client, "services", namespace).Create(ctx, &v1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: serviceName},
 		Spec: v1.ServiceSpec{
-			Selector: map[string]string{"app.kubernetes.io/name": trialName},
+			Selector: map[string]string{"app.kubernetes.io/name": trialName, componentLabel: firstComponent},
 			Ports:    []v1.ServicePort{{Port: tcpPort, TargetPort: intstr.FromInt32(tcpPort)}},
 		},
 	}, metav1.CreateOptions{})
@@ -67,8 +100,8 @@ func (t *trial) makePods(ctx context.Context, namespace string, chosen []site) e
 	pods := kind[v1.Pod](t.client, "pods", namespace)
 	var mu sync.Mutex
 	var failure error
-	atOnce(ctx, len(chosen), t.asker.parallel, func(i int) {
-		p := t.pod(podOf(i), chosen[i].Node)
+	atOnce(ctx, len(places), t.asker.parallel, func(i int) {
+		p := t.pod(podOf(i), places[i])
 		for {
 			_, err := pods.Create(ctx, p, metav1.CreateOptions{})
 			if err == nil {
@@ -79,7 +112,7 @@ func (t *trial) makePods(ctx context.Context, namespace string, chosen []site) e
 			if !apierrors.IsForbidden(err) || !accountMissing(err) || !pause(ctx, time.Second) {
 				mu.Lock()
 				defer mu.Unlock()
-				failure = fmt.Errorf("making a pod for node %s: %w", chosen[i].Node, err)
+				failure = fmt.Errorf("making a pod for node %s: %w", places[i].Node, err)
 				return
 			}
 		}
@@ -93,12 +126,16 @@ func (t *trial) makePods(ctx context.Context, namespace string, chosen []site) e
 func podOf(i int) string { return fmt.Sprintf("pod-%d", i) }
 
 // pod is one that every Pod Security Standard allows.
-func (t *trial) pod(name, node string) *v1.Pod {
+func (t *trial) pod(name string, at place) *v1.Pod {
+	component := firstComponent
+	if at.second {
+		component = secondComponent
+	}
 	yes, no, user, grace := true, false, int64(1000), int64(0)
 	return &v1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/name": trialName}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/name": trialName, componentLabel: component}},
 		Spec: v1.PodSpec{
-			NodeName: node, TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
+			NodeName: at.Node, TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
 			Tolerations: []v1.Toleration{{Operator: v1.TolerationOpExists}},
 			SecurityContext: &v1.PodSecurityContext{
 				RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeRuntimeDefault},
@@ -117,13 +154,13 @@ func (t *trial) pod(name, node string) *v1.Pod {
 
 // await waits until all pods are ready, or have had the time for it. A pod that is not is
 // a failure of its node; that none is, is one of all.
-func (t *trial) await(ctx context.Context, namespace string, chosen []site) ([]tried, error) {
-	all := make([]tried, len(chosen))
+func (t *trial) await(ctx context.Context, namespace string, places []place) ([]tried, error) {
+	all := make([]tried, len(places))
 	end := time.Now().Add(t.wait)
 	for said := -1; ; {
 		ready := 0
-		for i, s := range chosen {
-			all[i] = tried{site: s, Pod: podOf(i), Failure: "its pod is gone"}
+		for i, at := range places {
+			all[i] = tried{place: at, Pod: podOf(i), Failure: at.words() + " is gone"}
 		}
 		err := t.client.pods(ctx, namespace, trialLabel, func(p *v1.Pod) {
 			i := slices.IndexFunc(all, func(x tried) bool { return x.Pod == p.Name })
@@ -131,19 +168,21 @@ func (t *trial) await(ctx context.Context, namespace string, chosen []site) ([]t
 				return
 			}
 			all[i].Addresses = podAddresses(p)
-			all[i].Failure = unreadyWords(p)
-			if all[i].Failure == "" {
-				ready++
+			if why := unreadyWords(p); why != "" {
+				all[i].Failure = all[i].words() + " is not ready: " + why
+				return
 			}
+			all[i].Failure = ""
+			ready++
 		})
 		if err != nil {
 			return nil, err
 		}
 		if ready != said {
 			said = ready
-			fmt.Fprintf(t.progress, "%d of %s ready\n", ready, counted(len(chosen), "pod"))
+			fmt.Fprintf(t.progress, "%d of %s ready\n", ready, counted(len(places), "pod"))
 		}
-		if ready == len(chosen) || time.Now().After(end) {
+		if ready == len(places) || time.Now().After(end) {
 			return all, nil
 		}
 		if !pause(ctx, time.Second) {
@@ -159,10 +198,10 @@ func unreadyWords(p *v1.Pod) string {
 	}
 	for _, c := range p.Status.ContainerStatuses {
 		if c.State.Waiting != nil {
-			return "its pod is not ready: " + sentence(c.State.Waiting.Reason, c.State.Waiting.Message)
+			return sentence(c.State.Waiting.Reason, c.State.Waiting.Message)
 		}
 	}
-	return "its pod is not ready: " + sentence(string(p.Status.Phase), p.Status.Message)
+	return sentence(string(p.Status.Phase), p.Status.Message)
 }
 
 // pause waits; false where ctx ended before.

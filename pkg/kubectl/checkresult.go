@@ -11,6 +11,7 @@ import (
 
 // trialResult is what `kubectl flatnet check` prints.
 type trialResult struct {
+	Agents    *overview    `json:"agents"`    // what flatnetd says of all nodes
 	Namespace string       `json:"namespace"` // of the pods, which are removed
 	Nodes     []string     `json:"nodes"`
 	NotTried  []failedNode `json:"notTried,omitempty"`
@@ -24,6 +25,15 @@ type failedNode struct {
 }
 
 func (r *trialResult) exit() int {
+	paths, agents := r.exitOfPaths(), r.Agents.exit()
+	if paths == exitWrong || agents == exitWrong {
+		return exitWrong
+	}
+	return max(paths, agents)
+}
+
+// exitOfPaths is what was tried alone.
+func (r *trialResult) exitOfPaths() int {
 	unknown := false
 	for _, q := range r.Questions {
 		if q.Failure != "" && !q.unknown {
@@ -66,8 +76,11 @@ func (r *trialResult) unserved() (pods []string) {
 // column is a kind of questions, of one family.
 type column struct{ kind, family string }
 
-// print writes it for people: a table of who reaches how many, and what is wrong.
+// print writes it for people: what flatnetd says, a table of who reaches how many, and what
+// is wrong.
 func (r *trialResult) print(w io.Writer) {
+	r.Agents.printFindings(w)
+	fmt.Fprintln(w)
 	var columns []column
 	for _, kind := range kinds {
 		for _, family := range []string{"IPv4", "IPv6", ""} {
@@ -120,7 +133,11 @@ func (r *trialResult) cell(node string, c column) string {
 func (r *trialResult) printFailures(w io.Writer) {
 	failures := r.failures()
 	if len(failures) == 0 {
-		fmt.Fprintf(w, "\nall is well: %d nodes, %d paths\n", len(r.Nodes), len(r.Questions))
+		result := "all is well"
+		if r.Agents.exit() != exitFine {
+			result = "all paths work, but flatnetd is not well everywhere (above)"
+		}
+		fmt.Fprintf(w, "\n%s: %d nodes, %d paths\n", result, len(r.Nodes), len(r.Questions))
 		return
 	}
 	fmt.Fprintln(w)
@@ -146,6 +163,9 @@ func (r *trialResult) failures() (lines []string) {
 			continue
 		}
 		key := group{q.Kind, q.family(), q.To, q.Failure}
+		if q.Kind == nearby {
+			key.to = "its second pod"
+		}
 		if g[key] == nil {
 			seen = append(seen, key)
 		}

@@ -19,7 +19,7 @@ func TestBoundedParallelism(t *testing.T) {
 	var asked sync.Map
 	full := make(chan struct{})
 	var fill sync.Once
-	o := takeOverview(t.Context(), l.look(t), asker{executes(func(ctx context.Context, in container, _ ...string) ([]byte, error) {
+	o := takeOverview(t.Context(), "test", l.look(t), asker{executes(func(ctx context.Context, in container, _ ...string) ([]byte, error) {
 		defer now.Add(-1)
 		n := now.Add(1)
 		for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {

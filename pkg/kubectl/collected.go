@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
+
+const versionFile = "version.txt"
 
 // perNode is what is asked of each node, by the name of its file. Whatever its image
 // lacks is noted: what the kernel has is also in what flatnetd says. Nobody writes to it.
@@ -16,7 +21,7 @@ var perNode = []struct {
 	file    string
 	command []string
 }{
-	{"version.txt", []string{agentName, "version"}},
+	{versionFile, []string{agentName, "version"}},
 	{"status.json", []string{agentName, "status", "-o", "json"}},
 	{"pods.json", []string{agentName, "status", "pods", "-o", "json"}},
 	{"policies.json", []string{agentName, "status", "policies", "-o", "json"}},
@@ -33,10 +38,14 @@ var perNode = []struct {
 
 // collector puts what it finds into an archive.
 type collector struct {
+	program string // the version of this program
 	client  *client
 	asker   asker
 	archive *archive
 	lines   int // of each log
+
+	mu       sync.Mutex
+	versions gathered // of flatnetd
 }
 
 // nodes asks all nodes, and calls done after each.
@@ -70,6 +79,9 @@ func (c *collector) node(ctx context.Context, s site) {
 	}
 	for _, q := range perNode {
 		out, err := c.one(ctx, s, q.command)
+		if err == nil && q.file == versionFile {
+			c.note(s.Node, strings.TrimSpace(string(out)))
+		}
 		if len(out) > 0 {
 			c.archive.add(in(q.file), out)
 		}
@@ -81,6 +93,30 @@ func (c *collector) node(ctx context.Context, s site) {
 			return
 		}
 	}
+}
+
+// note notes a node's version.
+func (c *collector) note(node, version string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.versions.add(node, version, "")
+}
+
+// writeVersions writes which versions were asked, and returns which of them are too far
+// from this program's.
+func (c *collector) writeVersions() (apart []string) {
+	text := fmt.Sprintf("kubectl-flatnet %s\n", c.program)
+	all := c.versions.sorted()
+	for _, v := range all {
+		slices.SortFunc(v.nodes, natural)
+		text += fmt.Sprintf("flatnetd %s at %s\n", v.text, someOf(v.nodes, len(v.nodes)))
+	}
+	apart = skew(c.program, all)
+	for _, sentence := range apart {
+		text += sentence + "\n"
+	}
+	c.archive.add("versions.txt", []byte(text))
+	return apart
 }
 
 // one executes a command, within its time.

@@ -33,7 +33,7 @@ func (o *overview) findings() []finding {
 			faults.add(n.Node, "routes to peers are missing in the kernel", fmt.Sprintf("`kubectl -n %s exec POD -- flatnetd status` lists them", o.Namespace))
 		}
 		if len(n.Unread) > 0 {
-			faults.add(n.Node, fmt.Sprintf("flatnetd %s says in another way than this program knows: %s", n.Version, strings.Join(n.Unread, ", ")), "use the kubectl-flatnet of the same version")
+			faults.add(n.Node, answer{Version: n.Version}.misread(n.Unread...), misreadAdvice)
 		}
 		for _, t := range n.Problems {
 			problems.add(n.Node, t.sentence(n.Node), t.advice(n.Node))

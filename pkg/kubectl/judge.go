@@ -32,6 +32,7 @@ func (w *walk) judge() *wayFound {
 			w.ends[i].judgeNode(f)
 		}
 	}
+	w.judgeVersions(f)
 	return f
 }
 
@@ -125,6 +126,19 @@ func addresses(all []netip.Addr) string {
 	return strings.Trim(fmt.Sprint(all), "[]")
 }
 
+// judgeVersions notes where an agent is too far from this program.
+func (w *walk) judgeVersions(f *wayFound) {
+	g := &gathered{}
+	for _, e := range w.ends {
+		if v := e.status.said.Version; v != "" {
+			g.add(e.site.Node, v, "")
+		}
+	}
+	for _, sentence := range skew(w.program, g.all) {
+		f.add(stepNote, "versions", sentence, "")
+	}
+}
+
 // judgeNode says what else is wrong on the node: not all of it has to do with the way.
 func (e *end) judgeNode(f *wayFound) {
 	if e.pod == nil || e.noSite || e.site.Fault != nil || e.site.Node == "" {
@@ -136,6 +150,8 @@ func (e *end) judgeNode(f *wayFound) {
 		why := unanswered(e.site, e.status.err)
 		f.add(stepUnknown, about, why.Reason, why.Advice)
 		return
+	case len(s.unread) > 0:
+		f.add(stepUnknown, about, s.misread(s.unread...), misreadAdvice)
 	case !s.Ready:
 		f.add(stepWrong, about, "not ready: "+s.NotReady, "")
 	case len(s.Problems) == 0:

@@ -23,6 +23,10 @@ func (w *walk) judgeRoutes(f *wayFound, from, to int) {
 		return // the node's own addresses are not flatnet's matter
 	}
 	about := fmt.Sprintf("route from %s to %s", here.site.Node, there)
+	if slices.Contains(here.status.said.unread, "peers") {
+		f.add(stepUnknown, about, here.status.said.misread("peers"), misreadAdvice)
+		return
+	}
 	at := slices.IndexFunc(here.status.said.Peers, func(p peerWays) bool { return p.Name == there.pod.Spec.NodeName })
 	if at < 0 {
 		f.add(stepWrong, about, fmt.Sprintf("flatnetd on %s does not know node %s", here.site.Node, there.pod.Spec.NodeName), "look at its problems; has the node podCIDRs and an address?")

@@ -24,6 +24,7 @@ var order = []string{stateNoAgent, stateNodeDown, stateNotRunning, stateNoAnswer
 
 // overview is what `kubectl flatnet status` prints.
 type overview struct {
+	Program   string       `json:"kubectlFlatnet"` // the version of this program
 	Namespace string       `json:"namespace"`
 	Nodes     []nodeStatus `json:"nodes"` // what is wrong first
 	// Unknown is what could not be found out, beside what nodes have in their reasons.
@@ -84,9 +85,9 @@ func (o *overview) exit() int {
 	return exitFine
 }
 
-// takeOverview asks every flatnetd that there is.
-func takeOverview(ctx context.Context, s *survey, a asker) *overview {
-	o := &overview{Namespace: s.Namespace, Nodes: make([]nodeStatus, len(s.Sites)), Unknown: s.Unknown}
+// takeOverview asks every flatnetd that there is. program is the version of this program.
+func takeOverview(ctx context.Context, program string, s *survey, a asker) *overview {
+	o := &overview{Program: program, Namespace: s.Namespace, Nodes: make([]nodeStatus, len(s.Sites)), Unknown: s.Unknown}
 	for i, at := range s.Sites {
 		o.Nodes[i] = nodeStatus{Node: at.Node, Pod: at.Container.Pod}
 		if at.Fault != nil {

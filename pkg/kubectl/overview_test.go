@@ -38,7 +38,7 @@ func TestAllIsWell(t *testing.T) {
 	l.server.Remove(nodeNamed("n6"))
 	l.server.Remove(nodeNamed("n7"))
 	l.server.Remove(nodeNamed("n8"))
-	o := takeOverview(t.Context(), l.look(t), asker{answers(func(string, map[string]any) error { return nil }), 2, time.Minute})
+	o := takeOverview(t.Context(), "test", l.look(t), asker{answers(func(string, map[string]any) error { return nil }), 2, time.Minute})
 	expect(t, o, exitFine, `5 nodes: 5 ready; 15 pods; no problems
 
 NODE  STATE  VERSION  UP  FABRIC  PODS  PEERS     PROBLEMS
@@ -70,7 +70,7 @@ func TestEverythingThatMayBeWrong(t *testing.T) {
 		{MatchFields: []v1.NodeSelectorRequirement{{Key: "metadata.name", Operator: v1.NodeSelectorOpIn, Values: []string{"n12"}}}},
 	}}}}
 	l.server.Put(waiting)
-	o := takeOverview(t.Context(), l.look(t), asker{answers(func(node string, s map[string]any) error {
+	o := takeOverview(t.Context(), "test", l.look(t), asker{answers(func(node string, s map[string]any) error {
 		sysctl := map[string]any{"kind": "sysctl", "node": node, "object": "sysctl net.ipv4.ip_forward", "reason": "cannot be set on node " + node + ": read-only", "advice": "set it on node " + node}
 		switch node {
 		case "n5":
@@ -135,7 +135,7 @@ func TestForbidden(t *testing.T) {
 	l := newLab(t, 200)
 	asked := make(chan string, 200)
 	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "pods/exec"}, "flatnetd-n1", errors.New(`User "eve" cannot create resource "pods/exec" in API group "" in the namespace "net"`))
-	o := takeOverview(t.Context(), l.look(t), asker{executes(func(_ context.Context, in container, _ ...string) ([]byte, error) {
+	o := takeOverview(t.Context(), "test", l.look(t), asker{executes(func(_ context.Context, in container, _ ...string) ([]byte, error) {
 		asked <- in.Pod
 		return nil, forbidden
 	}), 4, time.Minute})
@@ -157,7 +157,7 @@ func TestForbidden(t *testing.T) {
 func TestTimeEnds(t *testing.T) {
 	l := newLab(t, 6)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	o := takeOverview(ctx, l.look(t), asker{executes(func(within context.Context, in container, _ ...string) ([]byte, error) {
+	o := takeOverview(ctx, "test", l.look(t), asker{executes(func(within context.Context, in container, _ ...string) ([]byte, error) {
 		switch in.Pod {
 		case "flatnetd-n1":
 			return nil, errNoAnswer // what becomes of its own time

@@ -57,8 +57,8 @@ func (n nodeStatus) peers() string {
 	return strings.Join(words, ", ")
 }
 
-// print writes the overview for people: what is wrong, and then every node.
-func (o *overview) print(w io.Writer, now time.Time) {
+// printFindings writes what is wrong, for people.
+func (o *overview) printFindings(w io.Writer) {
 	fmt.Fprintln(w, o.headline())
 	for _, u := range o.Unknown {
 		fmt.Fprintf(w, "  ? %s\n", u)
@@ -69,6 +69,11 @@ func (o *overview) print(w io.Writer, now time.Time) {
 	for _, note := range o.differences() {
 		fmt.Fprintf(w, "  note: %s\n", note)
 	}
+}
+
+// print writes the overview for people: what is wrong, and then every node.
+func (o *overview) print(w io.Writer, now time.Time) {
+	o.printFindings(w)
 	if len(o.Nodes) == 0 {
 		return
 	}
@@ -126,6 +131,17 @@ func counted(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// versions are those of flatnetd, with the nodes that have them.
+func (o *overview) versions() *gathered {
+	g := &gathered{}
+	for _, n := range o.Nodes {
+		if n.Version != "" {
+			g.add(n.Node, n.Version, "")
+		}
+	}
+	return g
+}
+
 // differences are what nodes do not have in common, which is no mistake by itself: an
 // update is under way, or somebody has forgotten to restart what has an older
 // configuration.
@@ -162,5 +178,5 @@ func (o *overview) differences() (notes []string) {
 		}
 		notes = append(notes, d.what+": "+strings.Join(words, ", "))
 	}
-	return notes
+	return append(notes, skew(o.Program, o.versions().sorted())...)
 }

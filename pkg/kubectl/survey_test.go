@@ -67,7 +67,7 @@ func TestWithoutRightForDaemonSets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := takeOverview(t.Context(), s, asker{fineAgents(), 2, time.Minute})
+	o := takeOverview(t.Context(), "test", s, asker{fineAgents(), 2, time.Minute})
 	const want = `2 nodes: 1 no flatnetd, 1 ready; 3 pods
   ? listing daemonsets of namespace net: User "eve" cannot list /apis/apps/v1/namespaces/net/daemonsets; which nodes should have flatnetd is not known
   - n2: no flatnetd: no flatnetd pod is on it
@@ -80,7 +80,7 @@ func TestWithoutRightForDaemonSets(t *testing.T) {
 func TestWithoutRightForNodes(t *testing.T) {
 	l := newLab(t, 2)
 	l.without(t, "/api/v1/nodes")
-	o := takeOverview(t.Context(), l.look(t), asker{fineAgents(), 2, time.Minute})
+	o := takeOverview(t.Context(), "test", l.look(t), asker{fineAgents(), 2, time.Minute})
 	const want = `2 nodes: 2 ready; 6 pods
   ? listing nodes: User "eve" cannot list /api/v1/nodes; nodes without flatnetd are not seen
 `

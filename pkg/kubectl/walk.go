@@ -17,10 +17,11 @@ import (
 
 // walk is the way from one pod to another, with what is known of both ends.
 type walk struct {
-	client *client
-	asker  asker
-	port   string // "" where none was given, and none is known
-	ends   [2]end
+	program string // the version of this program
+	client  *client
+	asker   asker
+	port    string // "" where none was given, and none is known
+	ends    [2]end
 }
 
 // end is one of the pods, and its node by the words of its flatnetd.
@@ -76,7 +77,7 @@ type way struct {
 	Present bool         `json:"present"`
 }
 
-// UnmarshalJSON reads both parts.
+// UnmarshalJSON reads both parts. Peers that cannot be read are named as other fields are.
 func (s *fullStatus) UnmarshalJSON(raw []byte) (err error) {
 	if s.answer, err = readAnswer(raw); err != nil {
 		return err
@@ -85,7 +86,10 @@ func (s *fullStatus) UnmarshalJSON(raw []byte) (err error) {
 	if err := json.Unmarshal(raw, &more); err != nil || more.Peers == nil {
 		return err
 	}
-	return json.Unmarshal(more.Peers, &s.Peers)
+	if json.Unmarshal(more.Peers, &s.Peers) != nil && !slices.Contains(s.unread, "peers") {
+		s.unread = append(s.unread, "peers")
+	}
+	return nil
 }
 
 // explanation is what is read of `flatnetd policy explain -o json`.

@@ -18,7 +18,7 @@ var whyCommand = command{
 			if n := len(o.arguments); n != 2 && n != 3 {
 				return 0, errors.New("why needs two pods, as namespace/name or name, and may have a port: why POD POD [PORT[/PROTOCOL]]")
 			}
-			w := &walk{client: c, asker: asker{c, 2, o.each}}
+			w := &walk{program: o.version, client: c, asker: asker{c, 2, o.each}}
 			if len(o.arguments) == 3 {
 				w.port = o.arguments[2]
 			}

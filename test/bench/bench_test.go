@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -235,5 +236,14 @@ func TestSectionsCanBeMeasuredOnTheirOwn(t *testing.T) {
 	}
 	if _, err := amended("", page.Machine{}, page.Machine{}, all); err == nil {
 		t.Error("what is not there was amended")
+	}
+}
+
+// Every section can be asked for by a name that the page has.
+func TestIntroductionNamesAllSections(t *testing.T) {
+	for _, s := range sections {
+		if !regexp.MustCompile(`[\s,]` + s.name + `[,.]`).MatchString(introduction) {
+			t.Errorf("the introduction lacks %s", s.name)
+		}
 	}
 }

@@ -13,12 +13,12 @@ import (
 
 const introduction = `# Benchmarks
 
-This page is written by ` + "`make bench`" + ` (` + "`go run ./test/bench -o docs/benchmarks.md`" + `). What stands between
-the marks "explanation" is written by hand, and kept. So are the last sections, which ` + "`make bench-cluster`" + ` writes.
+` + "`make bench`" + ` writes this page (` + "`go run ./test/bench -o docs/benchmarks.md`" + `). It keeps what stands between the marks
+"explanation", which is written by hand, and the last sections, which ` + "`make bench-cluster`" + ` writes.
 
-Everything happens in network namespaces that the benchmark makes. Plugins are executed by libcni, everybody's in the
-same way: a node for each contender, a fresh pod for each attachment. They take turns in every round, in random order
-and with a random pause before each step. Figures are medians unless they say otherwise.
+Everything happens in network namespaces that the benchmark makes. libcni executes all plugins in the same way: a node
+for each contender, a fresh pod for each attachment. They take turns in every round, in random order and with a random
+pause before each step. Figures are medians unless they say otherwise.
 
 - **ptp**, **bridge**: Debian's containernetworking-plugins, with host-local.
 - **floor**: a bare Go program that makes the kernel objects of flatnet's IPv4 attachment from constants: no
@@ -26,8 +26,8 @@ and with a random pause before each step. Figures are medians unless they say ot
 - **noop**: a Go program that does nothing, which is what executing a plugin costs.
 - **kube-proxy**: that of the Kubernetes in [test/e2e](../test/e2e/README.md), in mode nftables.
 
-Parts are measured alone with ` + "`go run ./test/bench -run REGEXP`" + `: size, latency, burst, allocator, growth, path-node,
-path-direct, path-vxlan, scale, repair, services, policies, bandwidth, ports.
+To measure parts alone, use ` + "`go run ./test/bench -run REGEXP`" + `: size, latency, burst, allocator, growth, path-node,
+path-direct, path-vxlan, scale, repair, services, policies, bandwidth, ports, kubectl.
 `
 
 // writeDocument writes the report, with the explanations of the one that was there,

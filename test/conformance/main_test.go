@@ -21,6 +21,9 @@ type plugin struct {
 	// search is CNI_PATH: where the plugin, its IPAM plugins and the plugins
 	// that are chained to it are found.
 	search []string
+	// misfortune, where it is set, tells a failure that is due to how busy the
+	// machine is, and to the plugin's own impatience: the item is judged again.
+	misfortune func(seen string) bool
 }
 
 // name is what the configuration's "type" is.

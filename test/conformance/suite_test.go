@@ -74,6 +74,10 @@ func suite(t *testing.T, p plugin, shortcomings map[string]string) {
 		t.Run(it.id, func(t *testing.T) {
 			t.Parallel()
 			v := judge(t, it, p)
+			for again := 0; again < 5 && v.outcome == fail && p.misfortune != nil && p.misfortune(v.seen); again++ {
+				t.Logf("judged again, since the machine is too busy for the plugin: %s", v.seen)
+				v = judge(t, it, p)
+			}
 			lock.Lock()
 			verdicts[i] = v
 			lock.Unlock()

@@ -105,6 +105,15 @@ func TestKindCommands(t *testing.T) {
 		t.Errorf("the workflow builds %s, and the manifests want %s", w.Env["IMAGE"], image)
 	}
 	page := inRepository(t, "docs/kind.md")
+	// The network is tried as the page says, with the program of the same commit.
+	for name, text := range map[string]string{"docs/kind.md": page, "the workflow": w.commands()} {
+		if !regexp.MustCompile(`(?m)^ *kubectl flatnet check --nodes 0$`).MatchString(text) {
+			t.Errorf("%s does not try the network", name)
+		}
+	}
+	if !strings.Contains(w.commands(), "./cmd/kubectl-flatnet\n") {
+		t.Error("the workflow does not build kubectl flatnet")
+	}
 	for _, pattern := range []string{`docker build .* -t (\S+) \.`, `kind load docker-image (\S+)`} {
 		for name, text := range map[string]string{"docs/kind.md": page, "the workflow": strings.ReplaceAll(w.commands(), `"$IMAGE"`, image)} {
 			found := regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1)

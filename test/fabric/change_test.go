@@ -131,6 +131,8 @@ func TestNodeChangesAddress(t *testing.T) {
 		one, two := placePod(t, n1, "one"), placePod(t, n2, "two")
 		there, back, stream := one.ping(t, two, false), two.ping(t, one, true), one.stream(t, two, false)
 		drop := readdress(t, s, n2, 22)
+		there.rerouted(1)
+		back.rerouted(1)
 		s.WriteNodes()
 		awaitVia(t, n1, n2)
 		await(t, "n2 to send from its new address", func() error {
@@ -311,6 +313,9 @@ func TestModeSwitch(t *testing.T) {
 		pings := begin()
 		for _, n := range s.Nodes {
 			n.Restart("--fabric", mode)
+			for _, p := range pings {
+				p.rerouted(1)
+			}
 		}
 		t.Logf("to %s, node by node:", mode)
 		for _, p := range pings {

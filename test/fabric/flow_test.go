@@ -42,6 +42,7 @@ type pinging struct {
 	mu       sync.Mutex
 	sent     int
 	since    uint64 // the first question that may not be lost
+	spare    int    // how many of the later ones may be lost nevertheless
 	answered map[uint64]bool
 	refused  map[string]int // errors of the socket, which are losses as well
 	last     time.Time      // of the last answer
@@ -91,7 +92,12 @@ func (g *pinging) answer() {
 			return
 		}
 		if err == nil {
-			_, _ = g.server.WriteToUDPAddrPort(buffer[:n], from) // missed by who asked
+			_, err = g.server.WriteToUDPAddrPort(buffer[:n], from)
+		}
+		if err != nil {
+			g.mu.Lock()
+			g.refused["server: "+err.Error()]++
+			g.mu.Unlock()
 		}
 	}
 }
@@ -145,6 +151,16 @@ func (g *pinging) restored() {
 	g.since = uint64(g.sent) + 1 // of which one may be on its way into the socket
 }
 
+// rerouted says that routes on the way are replaced from now on. Linux discards what has
+// looked up such a route and is not yet through the node, so one question or answer may be
+// lost for each; seen once in some thousands, on a machine with much else to do. A
+// way that is missing for a moment takes dozens.
+func (g *pinging) rerouted(routes int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.spare += routes
+}
+
 // unanswered counts the questions without an answer: those that may be lost, and the
 // others.
 func (g *pinging) unanswered() (before, after int) {
@@ -162,14 +178,15 @@ func (g *pinging) unanswered() (before, after int) {
 	return before, after
 }
 
-// end stops asking. Nothing may have been lost, or nothing since the path was restored.
+// end stops asking. Nothing may have been lost, or nothing since the path was restored,
+// but what rerouted allows.
 func (g *pinging) end(t *testing.T) {
 	t.Helper()
 	close(g.stop)
 	g.done.Wait()
 	// What is on the way arrives.
 	_, err := pace.Await(pace.Far(), func() error {
-		if _, lost := g.unanswered(); lost > 0 {
+		if _, lost := g.unanswered(); lost > g.spare {
 			return fmt.Errorf("%d of %d lost", lost, g.sent)
 		}
 		return nil
