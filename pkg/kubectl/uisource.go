@@ -66,7 +66,7 @@ func (s *uiSource) Overview(ctx context.Context) (*page.Overview, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.options.timeout, errNoTime)
 	defer cancel()
-	all := takeOverview(ctx, found, asker{s.client, s.options.parallel, s.options.each})
+	all := takeOverview(ctx, s.options.version, found, asker{s.client, s.options.parallel, s.options.each})
 	if slices.ContainsFunc(all.Nodes, func(n nodeStatus) bool { return n.State == stateNoAnswer }) {
 		s.forget() // its pod may have been replaced
 	}

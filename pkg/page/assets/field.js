@@ -14,7 +14,7 @@ export class Field {
   constructor(page, pick) {
     Object.assign(this, { pick, at: null });
     this.canvas = h("canvas", {
-      tabindex: 0, role: "application", "aria-roledescription": "matrix", "aria-label": "Matrix of health: arrow keys go from way to way, with Shift to the next that is not well, Enter shows details",
+      tabindex: 0, role: "application", "aria-roledescription": "matrix", "aria-label": "Health of all paths: arrow keys move from path to path, with Shift to the next one with a problem, Enter shows details",
       keydown: (event) => this.key(event), mousemove: (event) => this.point(event), mouseleave: () => this.leave(), click: () => this.at && this.pick(this.matrix.cell(this.matrix.from[this.at[0]], this.at[1])), focus: () => this.focus(),
     });
     this.says = h("p", { class: "cell-says", role: "status", "aria-live": "polite" }, "Point at a dot, or use the arrow keys.");
@@ -170,7 +170,7 @@ export class Field {
     const to = [Math.max(0, Math.min(m.from.length - 1, i)), Math.max(0, Math.min(m.names.length - 1, j))];
     if (this.at && to[0] === this.at[0] && to[1] === this.at[1]) return;
     this.at = to;
-    const more = this.per > 1 ? ` (the first of ${count(this.per * this.per, "way")} of this dot)` : "";
+    const more = this.per > 1 ? ` (the first of ${count(this.per * this.per, "path")} of this dot)` : "";
     show(this.says, words(m.cell(m.from[to[0]], to[1])) + more);
     requestAnimationFrame(() => this.draw());
   }

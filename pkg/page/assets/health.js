@@ -24,17 +24,17 @@ export const health = {
     const notAnswered = h("div");
     const pick = (cell) => pairDrawer(page, cell, () => matrix);
     const table = new Table({
-      label: "Ways that are not well", noun: (n) => (n === 1 ? "way is not well" : "ways are not well"), filterHint: "node or state", open: pick,
+      label: "Paths with a problem", noun: (n) => (n === 1 ? "path with a problem" : "paths with a problem"), filterHint: "node or state", open: pick,
       columns: [
         { key: "from", title: "From", text: (c) => c.from },
         { key: "to", title: "To", text: (c) => c.to },
         { key: "state", title: "State", text: (c) => c.state.word, order: (c) => c.state.rank, cell: (c) => h("span", { class: `badge ${c.state.kind}` }, h("span", { class: "sign", "aria-hidden": "true" }, c.state.sign), c.state.word) },
-        { key: "mode", title: "Way", text: (c) => c.mode || "–" },
+        { key: "mode", title: "Mode", text: (c) => c.mode || "–" },
         { key: "loss", title: "Probes", text: (c) => lossWords(c.loss) || "–" },
         { key: "since", title: "For", text: (c) => (c.loss?.since ? ago(c.loss.since) : "–"), order: (c) => c.loss?.since ?? "" },
       ],
     });
-    panel.append(h("div", { class: "health-side" }, summary, legend, notAnswered, h("section", { "aria-label": "Ways that are not well" }, table.element)), picture);
+    panel.append(h("div", { class: "health-side" }, summary, legend, notAnswered, h("section", { "aria-label": "Paths with a problem" }, table.element)), picture);
     let matrix = null, shown = null, told = null;
     const draw = () => {
       if (!told || !page.overview) return;
@@ -76,8 +76,8 @@ export const health = {
 
 function sentence({ counts, bad, median }) {
   const all = [...counts.values()].reduce((a, b) => a + b, 0);
-  if (!all) return "There are no two nodes.";
-  const words = [bad.length ? `${number(bad.length)} of ${count(all, "way")} ${bad.length === 1 ? "is" : "are"} not well` : counts.get("o") === all ? `All ${count(all, "way")} are well` : `${count(all, "way")}, of which none is known to be bad`];
+  if (!all) return "There is one node only.";
+  const words = [bad.length ? `${number(bad.length)} of ${count(all, "path")} ${bad.length === 1 ? "has" : "have"} a problem` : counts.get("o") === all ? `All ${count(all, "path")} are fine` : `${count(all, "path")}, no known problem`];
   if (median) words.push(`median round trip ${trip(median)}`);
   if (counts.get("u")) words.push(`${number(counts.get("u"))} not probed`);
   return words.join("; ");
@@ -101,11 +101,11 @@ export function pairDrawer(page, picked, current) {
     return [
       h("p", { class: "drawer-state" }, h("span", { class: `badge ${c.state.kind}` }, h("span", { class: "sign", "aria-hidden": "true" }, c.state.sign), c.state.word), h("span", null, " ", c.fault ?? c.state.means)),
       facts([
-        ["way", c.mode],
+        ["mode", c.mode],
         ["round trip", c.trip ? trip(c.trip) : ""],
         ["probes", lossWords(c.loss)],
         ["so for", c.loss?.since ? ago(c.loss.since) : ""],
-        ...(c.ways ?? []).map((w) => [w.podCIDR, [w.mode || "no way", w.via && `via ${w.via}`, w.link && `dev ${w.link}`, w.mode && (w.present ? "route present" : "route MISSING"), w.health?.state && `probes: ${w.health.state}`, w.health?.roundTripMicroseconds && trip(w.health.roundTripMicroseconds)].filter(Boolean).join(", ")]),
+        ...(c.ways ?? []).map((w) => [w.podCIDR, [w.mode || "no route", w.via && `via ${w.via}`, w.link && `dev ${w.link}`, w.mode && (w.present ? "route present" : "route MISSING"), w.health?.state && `probes: ${w.health.state}`, w.health?.roundTripMicroseconds && trip(w.health.roundTripMicroseconds)].filter(Boolean).join(", ")]),
       ]),
       h("p", { class: "links" }, [picked.from, picked.to].map((n) => h("button", { type: "button", class: "chip", "data-keep": n, click: () => nodeDrawer(page, n) }, n))),
     ];

@@ -61,7 +61,7 @@ function peers(state) {
   const shown = all.slice(0, 100);
   return h("section", null, h("h3", null, `Peers (${number(all.length)})`),
     h("table", { class: "plain-table", "aria-label": "Peers" },
-      h("thead", null, h("tr", null, ["Peer", "Way", "Health"].map((t) => h("th", { scope: "col" }, t)))),
+      h("thead", null, h("tr", null, ["Peer", "Routes", "Health"].map((t) => h("th", { scope: "col" }, t)))),
       h("tbody", null, shown.map((p) => h("tr", null,
         h("th", { scope: "row" }, p.name),
         h("td", null, p.ways.map(wayLine)),
@@ -70,6 +70,6 @@ function peers(state) {
     all.length > shown.length && h("p", { class: "muted" }, `and ${number(all.length - shown.length)} more; the Health view has all`));
 }
 
-const wayLine = (w) => h("div", { class: "way" }, h("code", null, w.podCIDR), " ", [w.mode || "no way", w.via && `via ${w.via}`, w.link && `dev ${w.link}`, w.mode && !w.present && "MISSING"].filter(Boolean).join(" "));
+const wayLine = (w) => h("div", { class: "way" }, h("code", null, w.podCIDR), " ", [w.mode || "no route", w.via && `via ${w.via}`, w.link && `dev ${w.link}`, w.mode && !w.present && "MISSING"].filter(Boolean).join(" "));
 
 export const lossWords = (l) => (l?.lost ? `${l.lost} of ${l.sent} lost` : "");

@@ -109,7 +109,7 @@ function numbers(o, page) {
     h("div", { class: "tiles" },
       tile("Pods", number(pods), o.of === "node" ? "attached here" : "with an address"),
       total > 0 && tile("IPv4 in use", `${Math.round((used / total) * 100)} %`, `${number(used)} of ${number(total)}`, used / total),
-      ways.size > 0 && tile("Ways", number([...ways.values()].reduce((a, b) => a + b, 0)), [...ways].sort((a, b) => b[1] - a[1]).map(([mode, n]) => `${number(n)} ${mode}`).join(", ")),
+      ways.size > 0 && tile("Paths", number([...ways.values()].reduce((a, b) => a + b, 0)), [...ways].sort((a, b) => b[1] - a[1]).map(([mode, n]) => `${number(n)} ${mode}`).join(", ")),
       tile("Version", same(o.nodes.map((n) => n.version)), [same(o.nodes.filter((n) => n.version).map((n) => n.fabric)), same(o.nodes.map((n) => n.podMTU && `MTU ${n.podMTU}`))].filter(Boolean).join(", "))),
   ];
 }

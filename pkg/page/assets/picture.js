@@ -33,7 +33,10 @@ export function draw(matrix, overview, open) {
   const lines = bad.length <= mostLines ? bad.map((w) => line(w, places)) : [];
   const parts = [svg("svg", { viewBox: `0 0 ${right} ${height}`, role: "img", "aria-label": `${says}${tunnel ? "; between the groups the tunnel" : ""}`, class: "joined-picture", style: { "max-width": `${Math.round(right * largest)}px` } },
     tunnel && bus(boxes, bottom, right), drawn, lines)];
-  if (bad.length > 0) parts.push(h("p", { class: "fault" }, bad.length <= mostLines ? `${count(bad.length, "way")} ${bad.length === 1 ? "is" : "are"} not well: drawn as a dashed line.` : `${number(bad.length)} ways are not well: the Health view shows them.`));
+  if (bad.length > 0) {
+    const words = `${count(bad.length, "path")} ${bad.length === 1 ? "has" : "have"} a problem`;
+    parts.push(h("p", { class: "fault" }, bad.length <= mostLines ? `${words}: see the dashed ${bad.length === 1 ? "line" : "lines"}.` : `${words}: see the Health view.`));
+  }
   return parts;
 }
 

@@ -3,7 +3,7 @@
 const all = [
   ["x", "lost", "bad", "✕", "no probe is answered"],
   ["m", "route missing", "bad", "!", "the route is not in the kernel"],
-  ["n", "no way", "bad", "⊘", "there is no way by the configuration"],
+  ["n", "no route", "bad", "⊘", "the configuration gives no route to the peer"],
   ["f", "full size lost", "warn", "◐", "small packets get through, full ones do not"],
   ["y", "lossy", "warn", "~", "some probes are lost"],
   ["?", "not known", "unknown", "?", "the node does not say"],
