@@ -26,6 +26,7 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newMasquerading(c, s).feature(),
 		newPods(c, s).feature(),
 		newHostPorts(c, s).feature(),
+		newProbing(c, s).feature(),
 		newPeers(s).feature(),
 		newHostKeeping(c, s).feature(),
 		newInstallation(c, s).feature(),

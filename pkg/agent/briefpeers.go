@@ -17,6 +17,8 @@ type BriefPeers struct {
 	Joined []PeerGroup `json:"joined"`
 	// Missing are the peers of which a route is not in the kernel.
 	Missing *PeerGroup `json:"missing,omitempty"`
+	// Unwell are the peers to which packets are lost, all or some.
+	Unwell *PeerGroup `json:"unwell,omitempty"`
 }
 
 // PeerGroup is a number of peers.
@@ -38,7 +40,7 @@ func reached(mode string) bool { return mode != "none" && mode != "waiting" }
 // brief is the status without a line for each peer.
 func (s PeersStatus) brief() BriefPeers {
 	b := BriefPeers{Objects: s.Objects, Joined: []PeerGroup{}}
-	var missing PeerGroup
+	var missing, unwell PeerGroup
 	for _, p := range s.Peers {
 		at := slices.IndexFunc(b.Joined, func(g PeerGroup) bool { return g.Mode == p.Mode })
 		if at < 0 {
@@ -49,6 +51,9 @@ func (s PeersStatus) brief() BriefPeers {
 		if slices.ContainsFunc(p.Ways, func(w WayStatus) bool { return w.Mode != "" && !w.Present }) {
 			missing.add(p.Name)
 		}
+		if p.Health.unwell() {
+			unwell.add(p.Name)
+		}
 	}
 	slices.SortStableFunc(b.Joined, func(a, b PeerGroup) int {
 		return cmp.Or(cmp.Compare(b.Peers, a.Peers), cmp.Compare(a.Mode, b.Mode))
@@ -58,6 +63,9 @@ func (s PeersStatus) brief() BriefPeers {
 	}
 	if missing.Peers > 0 {
 		b.Missing = &missing
+	}
+	if unwell.Peers > 0 {
+		b.Unwell = &unwell
 	}
 	return b
 }

@@ -24,6 +24,7 @@ func TestBriefPeers(t *testing.T) {
 		s.Peers = append(s.Peers, PeerStatus{Name: fmt.Sprintf("d%d", i), Mode: "direct", Ways: []WayStatus{way}})
 	}
 	s.Peers[33].Ways = []WayStatus{way, gone}
+	s.Peers[1].Health, s.Peers[2].Health = &HealthStatus{State: "lost"}, &HealthStatus{State: "silent"}
 	s.Peers = append(s.Peers, PeerStatus{Name: "w", Mode: "waiting"}, PeerStatus{Name: "n", Mode: "none", Ways: []WayStatus{{}}})
 	d := document{parts: []feature.Part{s.part()}, brief: true, problems: ProblemsStatus{[]Trouble{}}}
 	raw, err := json.Marshal(d)
@@ -32,7 +33,7 @@ func TestBriefPeers(t *testing.T) {
 	}
 	const want = `"objects":{"desired":40,"present":39},"joined":[{"mode":"direct","peers":30},` +
 		`{"mode":"vxlan","peers":20,"names":["v0","v1","v2","v3","v4","v5","v6","v7","v8","v9","v10","v11","v12","v13","v14","v15"]},` +
-		`{"mode":"none","peers":1,"names":["n"]},{"mode":"waiting","peers":1,"names":["w"]}],"missing":{"peers":1,"names":["d13"]},"problems":[]}`
+		`{"mode":"none","peers":1,"names":["n"]},{"mode":"waiting","peers":1,"names":["w"]}],"missing":{"peers":1,"names":["d13"]},"unwell":{"peers":1,"names":["v1"]},"problems":[]}`
 	if !strings.HasSuffix(string(raw), want) {
 		t.Errorf("got\n%s\nwant at the end\n%s", raw, want)
 	}

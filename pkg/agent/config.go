@@ -49,6 +49,7 @@ type Config struct {
 	PoliciesFile                   string // that tells the plugin which pods begin closed
 	LogDrops                       bool   // log what policies refuse
 	PoliciesWithoutAgent           string // closed.StayClosed or closed.BeOpen
+	Health                         string // probeOthers or no probes
 	ServicesHealth                 string // address:port; "" listens nowhere
 	ServicesMetrics                string // address:port; "" listens nowhere
 	LogLevel                       slog.Level
@@ -88,6 +89,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.IntVar(&c.Fabric.VNI, "vxlan-id", 70, "VXLAN network `identifier`, 1 to 16777215, the same on all nodes")
 	set.IntVar(&c.Fabric.Port, "vxlan-port", 4789, "UDP `port` of the overlay, the same on all nodes")
 	set.BoolVar(&c.Fabric.Nodes, "overlay-nodes", true, "pods reach other nodes' own addresses through the overlay too; without it packets are faster, but the underlay has to let pods' addresses pass")
+	set.StringVar(&c.Health, "health", HealthAuto, "whether this node and others probe each other, to tell of packets that do not get through, a `word`: auto or off")
 	set.IntVar(&c.Fabric.MTU, "mtu", 0, "MTU of pods in `bytes`; 0 takes that of the underlay, less the overlay's overhead where there is one")
 	set.BoolVar(&c.MasqueradeIPv4, "masquerade-ipv4", true, "give IPv4 traffic that leaves the cluster the node's address")
 	set.BoolVar(&c.MasqueradeIPv6, "masquerade-ipv6", true, "give IPv6 traffic that leaves the cluster the node's address")
@@ -137,6 +139,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 		if c.ServiceCIDRs, err = parsePrefixes(*serviceCIDRs); err != nil {
 			return c, fmt.Errorf("--service-cidrs: %w", err)
 		}
+		c.Fabric.Answer = c.Health == HealthAuto
 		return c, errors.Join(append(environment, c.validate())...)
 	}
 }
@@ -192,6 +195,7 @@ func (c *Config) validate() error {
 	check(c.Fabric.MTU == 0 || c.Fabric.MTU >= minimumMTU && c.Fabric.MTU <= maximumMTU, "--mtu %d is not 0 or within %d to %d", c.Fabric.MTU, minimumMTU, maximumMTU)
 	check(c.Fabric.Tunnel != "" && len(c.Fabric.Tunnel) <= maximumInterface && !strings.ContainsAny(c.Fabric.Tunnel, "/ \t\n:%"),
 		"--vxlan-device %q is not the name of an interface", c.Fabric.Tunnel)
+	check(c.Health == HealthAuto || c.Health == HealthOff, "--health %q is not %s or %s", c.Health, HealthAuto, HealthOff)
 	check(c.LogFormat == "text" || c.LogFormat == "json", "--log-format %q is not text or json", c.LogFormat)
 	check(c.Resync >= time.Second, "--resync %s is less than a second", c.Resync)
 	check(c.Collect >= time.Second, "--collect %s is less than a second", c.Collect)

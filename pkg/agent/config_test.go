@@ -29,7 +29,7 @@ func TestFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Fabric != (fabric.Config{Mode: fabric.Auto, Tunnel: "flatnet.vx", VNI: 70, Port: 4789, Nodes: true}) || !c.MasqueradeIPv4 || !c.MasqueradeIPv6 || c.Listen != DefaultListen {
+	if c.Fabric != (fabric.Config{Mode: fabric.Auto, Tunnel: "flatnet.vx", VNI: 70, Port: 4789, Nodes: true, Answer: true}) || !c.MasqueradeIPv4 || !c.MasqueradeIPv6 || c.Listen != DefaultListen {
 		t.Errorf("defaults: %+v", c)
 	}
 	c, err = parse(map[string]string{"FLATNETD_FABRIC": "vxlan", "FLATNETD_VXLAN_ID": "7", "FLATNETD_RESYNC": "5s"},
@@ -64,6 +64,7 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 		{nil, []string{"--non-masquerade-cidrs=192.0.2.0"}, []string{"--non-masquerade-cidrs", `"192.0.2.0"`}},
 		{nil, []string{"--cni-bin-dir=bin"}, []string{`--cni-bin-dir "bin"`, "absolute"}},
 		{nil, []string{"--state-dir="}, []string{"--state-dir is empty"}},
+		{nil, []string{"--health=on"}, []string{`--health "on"`, "auto", "off"}},
 		{nil, []string{"--log-format=xml"}, []string{`"xml"`}},
 		{nil, []string{"--log-level=loud"}, []string{"loud"}},
 		{nil, []string{"--resync=1ms"}, []string{"--resync 1ms"}},

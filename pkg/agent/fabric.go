@@ -209,6 +209,9 @@ func (f *joining) readUnderlay() error {
 // sharedFailed reports whether the kernel refused something that all peers need.
 func (f *joining) sharedFailed() bool {
 	for _, failure := range f.Fabric.Failures() {
+		if _, is := failure.Change.Object.(kernel.Answered); is {
+			continue // pods do without
+		}
 		for _, shared := range f.Plan.Shared {
 			if kernel.Place(failure.Change.Object) == shared.Place {
 				return true

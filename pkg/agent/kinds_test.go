@@ -17,6 +17,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
+	"github.com/flatnet-cni/flatnet/pkg/health"
 	"github.com/flatnet-cni/flatnet/pkg/host"
 	"github.com/flatnet-cni/flatnet/pkg/install"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
@@ -71,6 +72,7 @@ func listed(name string, parts ...string) node.Node {
 type node1 struct {
 	*Agent
 	joining      *joining
+	probing      *probing
 	pods         *pods
 	host         *hostKeeping
 	installation *installation
@@ -107,15 +109,16 @@ func plain() node1 { return plainWith(func(*Config) {}) }
 
 // plainWith is one with other flags.
 func plainWith(change func(*Config)) node1 {
-	c := Config{NodeName: "n1", NodesFile: "/etc/nodes.yaml", StateDir: "/run/flatnet"}
+	c := Config{NodeName: "n1", NodesFile: "/etc/nodes.yaml", StateDir: "/run/flatnet", Health: HealthAuto}
 	change(&c)
 	a := node1{Agent: newAgent(c, slog.New(slog.DiscardHandler))}
 	a.joining, a.pods, a.host = newFabric(c, nil, a.shared), newPods(c, a.shared), newHostKeeping(c, a.shared)
 	a.installation, a.services = newInstallation(c, a.shared), newServices(c, nil, a.shared)
+	a.probing = newProbing(c, a.shared)
 	a.joining.source, a.shared.Fabric = sourceOf{}, fabric.NewEngine(refusing{})
 	a.joining.begun.Store(true)
 	a.have([]feature.Feature{
-		a.joining.feature(), a.pods.feature(), a.host.feature(), a.installation.feature(), a.services.feature(), newKernelKeeping(c, a.shared).feature(),
+		a.joining.feature(), a.probing.feature(), a.pods.feature(), a.host.feature(), a.installation.feature(), a.services.feature(), newKernelKeeping(c, a.shared).feature(),
 	})
 	return a
 }
@@ -259,6 +262,38 @@ var examples = map[problem.Kind][]example{
 	problem.PeerRoute: {{func(t *testing.T) []problem.Problem {
 		return telling(on(t, fabric.Direct, refusing{}, []node.Node{near, far}))
 	}, "node n3: podCIDR 10.244.3.0/24: node n1 has no route to the node's address 172.31.0.3", "look at `ip route get 172.31.0.3` on node n1; give it a route, or use --fabric auto or vxlan", ""}},
+	problem.Probes: {{func(t *testing.T) []problem.Problem {
+		a := planned(t)
+		a.probing.without = errors.New("probing from 10.244.1.1: opening a raw socket: operation not permitted")
+		return telling(a)
+	}, "node n1: probes: probing from 10.244.1.1: opening a raw socket: operation not permitted", "run flatnetd as root, with CAP_NET_RAW", ""}},
+	problem.PeersLost: {
+		{probes(fabric.VXLAN, []node.Node{near, peer, far}, lost, lost),
+			"node n1: nodes reached by vxlan: probes of several of them are lost, most likely for one reason", "look at what their ways have in common",
+			"node n2: podCIDR 10.244.2.0/24; node n3: podCIDR 10.244.3.0/24"},
+	},
+	problem.PeerLost: {
+		{probes(fabric.VXLAN, []node.Node{near, peer, far}, lost, health.Report{State: health.OK, Answered: true}),
+			"node n2: podCIDR 10.244.2.0/24: probes from node n1 are lost, by vxlan to 172.30.0.2: packets do not get there, or nothing comes back",
+			"let UDP port 4789 pass between 172.30.0.1 and it", ""},
+		{probes(fabric.Direct, []node.Node{near, peer}, lost),
+			"node n2: podCIDR 10.244.2.0/24: probes from node n1 are lost, by direct via 172.30.0.2 dev eth0",
+			"see whether node n2 runs (`ping 172.30.0.2`); if it does, the network between drops packets with pods' addresses", ""},
+		{probes(fabric.Direct, []node.Node{near, far}, health.Report{State: health.Lost, Answered: true, Complaint: "172.30.0.254 says: host unreachable"}),
+			"node n3: podCIDR 10.244.3.0/24: probes from node n1 are lost, by direct via 172.30.0.254 dev eth0",
+			"172.30.0.254 says: host unreachable; router 172.30.0.254 has to have a route to 10.244.3.0/24", ""},
+		{probes(fabric.VXLAN, []node.Node{near, listed("n2", "172.30.0.2", "10.244.2.0/24", "10.245.2.0/24")}, lost, lost),
+			"node n2: podCIDR 10.244.2.0/24: probes from node n1 are lost", "UDP port 4789", "node n2: podCIDR 10.245.2.0/24"},
+	},
+	problem.PeerLossy: {{probes(fabric.Direct, []node.Node{near, peer}, health.Report{State: health.Lossy, Answered: true}),
+		"node n2: podCIDR 10.244.2.0/24: some of the probes from node n1 are lost, by direct via 172.30.0.2 dev eth0", "look at `ip -s link` of both nodes", ""}},
+	problem.PeerMTU: {
+		{probes(fabric.VXLAN, []node.Node{near, peer}, health.Report{State: health.OK, Answered: true, FullSize: health.FullLost}),
+			"node n2: podCIDR 10.244.2.0/24: packets of 1450 bytes from node n1 are lost, by vxlan to 172.30.0.2, and smaller ones are not",
+			"let the network take packets of 1500 bytes between 172.30.0.1 and 172.30.0.2 (with vxlan's 50), or set --mtu on all nodes to what it takes, less 50", ""},
+		{probes(fabric.Direct, []node.Node{near, peer}, health.Report{State: health.OK, Answered: true, FullSize: health.FullLost}),
+			"node n2: podCIDR 10.244.2.0/24: packets of 1500 bytes from node n1 are lost", "let the network take packets of 1500 bytes to 172.30.0.2, or say that they are too large", ""},
+	},
 	problem.PodsOutside: {{func(t *testing.T) []problem.Problem {
 		a := planned(t)
 		a.pods.outsiders = []outsider{{netip.MustParseAddr("10.250.0.3"), "shop/web-1"}}

@@ -192,8 +192,9 @@ func (f *peers) status() PeersStatus {
 	for _, p := range f.Plan.Peers {
 		peer := PeerStatus{Name: p.Name, Mode: modeOf(p.Ways), Ways: []WayStatus{}, Changed: f.changed[p.Name].at}
 		for _, w := range p.Ways {
-			peer.Ways = append(peer.Ways, WayStatus{PodCIDR: w.PodCIDR, Mode: w.Mode, Via: w.Via, Link: w.Link, Present: w.Mode != "" && f.Fabric.HasRoute(w.PodCIDR)})
+			peer.Ways = append(peer.Ways, WayStatus{PodCIDR: w.PodCIDR, Mode: w.Mode, Via: w.Via, Link: w.Link, Present: w.Mode != "" && f.Fabric.HasRoute(w.PodCIDR), Health: wayHealth(f.Prober, w.PodCIDR)})
 		}
+		peer.Health = sumHealth(peer.Ways)
 		s.Peers = append(s.Peers, peer)
 	}
 	return s
@@ -209,13 +210,13 @@ func (s PeersStatus) part() feature.Part {
 
 func (s PeersStatus) print(w io.Writer, now time.Time) {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "PEER\tPODCIDR\tMODE\tVIA\tDEV\tROUTE\tCHANGED")
+	fmt.Fprintln(table, "PEER\tPODCIDR\tMODE\tVIA\tDEV\tROUTE\tPROBES\tCHANGED")
 	for _, p := range s.Peers {
 		if len(p.Ways) == 0 {
-			fmt.Fprintf(table, "%s\t-\twaiting for podCIDR\t-\t-\t-\t%s\n", p.Name, since(p.Changed, now))
+			fmt.Fprintf(table, "%s\t-\twaiting for podCIDR\t-\t-\t-\t-\t%s\n", p.Name, since(p.Changed, now))
 		}
 		for _, way := range p.Ways {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, way.PodCIDR, dash(string(way.Mode)), dash(viaText(way.Via)), dash(way.Link), presence(way), since(p.Changed, now))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, way.PodCIDR, dash(string(way.Mode)), dash(viaText(way.Via)), dash(way.Link), presence(way), way.Health.text(), since(p.Changed, now))
 		}
 	}
 	table.Flush()

@@ -21,7 +21,7 @@ func TestStatusForPeople(t *testing.T) {
 	peers := PeersStatus{
 		Objects: Objects{9, 8},
 		Peers: []PeerStatus{
-			{Name: "n2", Mode: "direct", Ways: []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.2.0/24"), Mode: fabric.Direct, Via: netip.MustParseAddr("172.30.0.2"), Link: "eth0", Present: true}}, Changed: now.Add(-90 * time.Second)},
+			{Name: "n2", Mode: "direct", Ways: []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.2.0/24"), Mode: fabric.Direct, Via: netip.MustParseAddr("172.30.0.2"), Link: "eth0", Present: true, Health: &HealthStatus{State: "ok", Sent: 20, Lost: 1, RoundTrip: 310}}}, Changed: now.Add(-90 * time.Second)},
 			{Name: "n3", Mode: "vxlan", Ways: []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.3.0/24"), Mode: fabric.VXLAN, Via: netip.MustParseAddr("172.31.0.3"), Link: "flatnet.vx", Present: false}}, Changed: now.Add(-50 * time.Hour)},
 			{Name: "n4", Mode: "none", Ways: []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.4.0/24")}}, Changed: now},
 			{Name: "n5", Mode: "waiting", Changed: now},
@@ -52,11 +52,11 @@ func TestStatusForPeople(t *testing.T) {
   IPv6 addresses  12 of billions used, 0 cooling
   fabric objects  8 of 9 present
 
-PEER  PODCIDR        MODE                 VIA         DEV         ROUTE    CHANGED
-n2    10.244.2.0/24  direct               172.30.0.2  eth0        present  1m30s
-n3    10.244.3.0/24  vxlan                172.31.0.3  flatnet.vx  MISSING  2d2h
-n4    10.244.4.0/24  -                    -           -           -        0s
-n5    -              waiting for podCIDR  -           -           -        0s
+PEER  PODCIDR        MODE                 VIA         DEV         ROUTE    PROBES           CHANGED
+n2    10.244.2.0/24  direct               172.30.0.2  eth0        present  0.31ms, 5% lost  1m30s
+n3    10.244.3.0/24  vxlan                172.31.0.3  flatnet.vx  MISSING  -                2d2h
+n4    10.244.4.0/24  -                    -           -           -        -                0s
+n5    -              waiting for podCIDR  -           -           -        -                0s
 
 problems: 3
   - node n1: VXLAN device vxlan0: has VNI 70 [vxlan-number]

@@ -301,3 +301,10 @@ func (e *Engine) HasRoute(podCIDR netip.Prefix) bool {
 	place := kernel.Place(kernel.Route{Destination: podCIDR})
 	return e.known && e.want[place].there
 }
+
+// Has reports whether an object that is asked for is in the kernel, by the last that is
+// known.
+func (e *Engine) Has(o kernel.Object) bool {
+	w, wanted := e.want[kernel.Place(o)]
+	return wanted && w.Object == o && w.there
+}

@@ -96,7 +96,7 @@ func TestTenThousandTransitions(t *testing.T) {
 	e := NewEngine(m)
 	planners := map[Mode]*Planner{}
 	for _, mode := range modes {
-		planners[mode] = &Planner{Config: config(mode)}
+		planners[mode] = &Planner{Config: answering(mode)}
 	}
 	self, underlay, mode := randomSelf(r), underlays[0], Auto
 	nodes := randomNodes(r, self)
@@ -128,7 +128,7 @@ func TestTenThousandTransitions(t *testing.T) {
 			}
 		}
 		plan := planners[mode].Plan(self, nodes, underlay)
-		scratch := (&Planner{Config: config(mode)}).Plan(self, nodes, underlay)
+		scratch := (&Planner{Config: answering(mode)}).Plan(self, nodes, underlay)
 		if plan.String() != scratch.String() {
 			t.Fatalf("step %d: the planner's memory makes a difference:\n%s\ninstead of\n%s", step, plan, scratch)
 		}

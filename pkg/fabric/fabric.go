@@ -67,6 +67,8 @@ type Config struct {
 	// packet; so where the underlay lets packets with pods' addresses pass, it
 	// is better without.
 	Nodes bool
+	// Answer has the node answer probes of others at an address of each podCIDR.
+	Answer bool
 	// MTU of pods in bytes; 0 means that of the underlay, less what the
 	// overlay takes where it is in use.
 	MTU int

@@ -152,6 +152,9 @@ func (s *surroundings) own(plan *Plan) {
 		}
 		add(kernel.Route{Destination: c, Metric: lastMetric, Unreachable: true})
 	}
+	for _, a := range s.answered(plan.OwnPodCIDRs) {
+		add(a)
+	}
 }
 
 func (s *surroundings) noOverlay() problem.Problem {

@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,6 +171,29 @@ func TestNodesOutsideOfTheOverlay(t *testing.T) {
 	plan := (&Planner{Config: conf}).Plan(self, []node.Node{self, peer}, underlayOf([]string{"172.30.0.1/24"})).String()
 	if strings.Contains(plan, "ip rule") || strings.Contains(plan, "table 70") || !strings.Contains(plan, "ip route add 10.244.2.0/24 via 10.244.2.0 dev flatnet.vx") {
 		t.Errorf("got\n%s", plan)
+	}
+}
+
+// A node answers probes at the gateways of its podCIDRs, where there is one, and not for
+// a podCIDR that it cannot use.
+func TestNodesAnswer(t *testing.T) {
+	c := config(Direct)
+	c.Answer = true
+	self := plainNode("n1", "172.30.0.1", "10.244.1.0/24", "10.250.0.0/24", "10.245.0.4/31", "fd00:244:1::/64")
+	taken := kernel.UnderlayRoute{Destination: netip.MustParsePrefix("10.250.0.0/16"), Link: "docker0"}
+	plan := (&Planner{Config: c}).Plan(self, nil, underlayOf([]string{"172.30.0.1/24"}, taken))
+	var got []string
+	for _, e := range plan.Shared {
+		if _, is := e.Object.(kernel.Answered); is {
+			got = append(got, e.Object.String())
+		}
+	}
+	want := []string{
+		"ip route add local 10.244.1.1 dev lo proto 70 metric 1073741824 table local",
+		"ip route add local fd00:244:1::1 dev lo proto 70 metric 1073741824 table local",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

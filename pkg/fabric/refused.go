@@ -171,6 +171,9 @@ func inPlaceOf(object kernel.Object) string {
 // do.
 func (f Failure) advice() string {
 	_, link := f.Change.Object.Dependence()
+	if _, is := f.Change.Object.(kernel.Answered); is {
+		link = "lo"
+	}
 	switch {
 	case errors.Is(f.Err, unix.EPERM):
 		return "run flatnetd as root on the node, with CAP_NET_ADMIN"
@@ -192,6 +195,8 @@ func (f Failure) ipv6() bool {
 	case kernel.Route:
 		of = o.Destination.Addr()
 	case kernel.Neighbour:
+		of = o.Address
+	case kernel.Answered:
 		of = o.Address
 	}
 	return of.Is6()

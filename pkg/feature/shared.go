@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/health"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
@@ -35,7 +36,7 @@ type Facts struct {
 	// Kernel says what this kernel lacks of what the node needs. It is known from the
 	// start.
 	Kernel requirements.Report
-	// Nodes is the list as the source has it; nil until it is known.
+	// Nodes is the list as the source has it, sorted by name; nil until it is known.
 	Nodes []node.Node
 	// Accepted are the nodes that can be joined, sorted by name.
 	Accepted []node.Node
@@ -45,6 +46,8 @@ type Facts struct {
 	Plan *fabric.Plan
 	// Fabric knows what of the plan is in the kernel. Others than its writer only ask it.
 	Fabric *fabric.Engine
+	// Prober knows whether packets get through to others; nil where nobody is probed.
+	Prober *health.Prober
 	// Made says that the kernel had all that peers share, once: pods can be started.
 	Made bool
 	// LooseSources says that the kernel does not check by itself that a pod sends from
@@ -68,14 +71,19 @@ const (
 )
 
 // Find returns the node of a name as it was accepted last.
-func (f *Facts) Find(name string) (n node.Node, found bool) {
-	i, found := slices.BinarySearchFunc(f.Accepted, name, func(n node.Node, name string) int {
+func (f *Facts) Find(name string) (n node.Node, found bool) { return find(f.Accepted, name) }
+
+// Listed returns the node of a name as the source has it.
+func (f *Facts) Listed(name string) (n node.Node, found bool) { return find(f.Nodes, name) }
+
+func find(sorted []node.Node, name string) (n node.Node, found bool) {
+	i, found := slices.BinarySearchFunc(sorted, name, func(n node.Node, name string) int {
 		return strings.Compare(n.Name, name)
 	})
 	if !found {
 		return n, false
 	}
-	return f.Accepted[i], true
+	return sorted[i], true
 }
 
 // TablesPossible reports whether the kernel has nf_tables.

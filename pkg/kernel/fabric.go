@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink/nl"
@@ -89,6 +90,8 @@ func Place(object Object) string {
 	case Neighbour:
 		b = o.Address.AppendTo(append(b, "neighbour "...))
 		b = append(append(b, ' '), o.Link...)
+	case Answered:
+		b = o.Address.AppendTo(append(b, "route local "...))
 	case Rule:
 		b = o.From.AppendTo(append(b, "rule "...))
 		b = append(b, " table "...)
@@ -179,6 +182,12 @@ func (f *Fabric) message(c Change) (*nl.NetlinkRequest, error) {
 			verb = Put // a learned entry would be in the way
 		}
 		return o.in(f.request(verb, unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH), index), nil
+	case Answered:
+		lo, err := f.index("lo")
+		if err != nil {
+			return nil, err
+		}
+		return o.in(f.request(verb, unix.RTM_NEWROUTE, unix.RTM_DELROUTE), lo), nil
 	case Rule:
 		if verb == Put {
 			verb = Add
@@ -235,7 +244,7 @@ func (f *Fabric) index(link string) (int, error) {
 }
 
 // List returns what of the fabric is in the kernel: the tunnel and what is on
-// it, routes and rules with flatnet's protocol number. Routes to pods of the
+// it, routes and rules with flatnet's protocol number, addresses that it answers to. Routes to pods of the
 // node are the plugin's and are not among them. A dump that changed while it
 // was read is read again; it fails rather than to be incomplete.
 func (f *Fabric) List() ([]Object, error) {
@@ -260,7 +269,33 @@ func (f *Fabric) List() ([]Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append(objects, rules...), routes...), nil
+	answered, err := f.listAnswered()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(objects, rules, routes, answered), nil
+}
+
+// listAnswered lists the addresses that the node answers to for the fabric.
+func (f *Fabric) listAnswered() ([]Object, error) {
+	var objects []Object
+	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		header := &nl.RtMsg{}
+		header.Family, header.Table, header.Protocol = fam, unix.RT_TABLE_LOCAL, Protocol
+		answer, err := f.socket.Dump(unix.RTM_GETROUTE, header)
+		if isAbsentFamily(err) || errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing local routes: %w", err)
+		}
+		for _, message := range answer {
+			if a, is := parseRoute(message).lasting(); is {
+				objects = append(objects, a)
+			}
+		}
+	}
+	return objects, nil
 }
 
 // listRoutes lists the fabric's routes in both families and tables.

@@ -52,7 +52,7 @@ func oneOfEach() []Object {
 	linkLocal4, linkLocal6 := netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")
 	scope := 200
 	return []Object{
-		Forwarding{}, Forwarding{IPv6: true}, Answered{netip.MustParseAddr("10.0.0.1")}, Answered{netip.MustParseAddr("fd00::1")},
+		Forwarding{}, Forwarding{IPv6: true}, Answered{Address: netip.MustParseAddr("10.0.0.1")}, Answered{Address: netip.MustParseAddr("fd00::1")},
 		Pair{Host: End{"veth0", host}, Pod: End{"eth0", pod}, MTU: 1400},
 		Settings{Side: Host, Link: "veth0", Alias: "flatnet a/b/c", Guarded: true},
 		Settings{Side: Pod, Link: "eth0", Announcing: true, IPv6: true},
@@ -132,6 +132,71 @@ func mendsItself(o Object) bool {
 	neighbour, is := o.(Neighbour)
 	_, isPatience := o.(Patience)
 	return isPatience || is && neighbour.Amendable
+}
+
+// Attachments and the fabric may have the node answer to the same address, and take
+// that back, each for itself.
+func TestAnsweredByTwo(t *testing.T) {
+	withNetlink(t, func(n *Netlink, node *netlab.Node, _ *netlab.Namespace) {
+		f, err := NewFabric("flatnet.vx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		answers := func(a netip.Addr, want bool) {
+			t.Helper()
+			if local, err := n.IsLocal(a); err != nil || local != want {
+				t.Errorf("the node answers to %s: %t, %v", a, local, err)
+			}
+		}
+		for _, text := range []string{"10.0.0.1", "fd00::1"} {
+			a := netip.MustParseAddr(text)
+			change := func(v Verb) {
+				t.Helper()
+				if err := f.Apply([]Change{{v, Answered{Address: a, Lasting: true}}})[0]; err != nil {
+					t.Fatal(err)
+				}
+			}
+			attach := func() {
+				t.Helper()
+				if err := n.Make(Answered{Address: a}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			leave := func() {
+				t.Helper()
+				if err := n.RemoveAnswered(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			change(Add)
+			answers(a, true)
+			var d *Difference
+			if err := n.Inspect(Answered{Address: a}); !errors.As(err, &d) {
+				t.Errorf("the fabric's is taken for that of attachments: %v", err)
+			}
+			attach()
+			attach()
+			if err := n.Inspect(Answered{Address: a}); err != nil {
+				t.Error(err)
+			}
+			leave()
+			leave()
+			answers(a, true)
+			if objects, err := f.List(); err != nil || len(objects) != 1 || objects[0] != (Answered{Address: a, Lasting: true}) {
+				t.Errorf("the fabric has %v, %v", objects, err)
+			}
+			attach()
+			change(Delete)
+			change(Delete)
+			answers(a, true)
+			if objects, err := f.List(); err != nil || len(objects) > 0 {
+				t.Errorf("the fabric has %v, %v", objects, err)
+			}
+			leave()
+			answers(a, false)
+		}
+	})
 }
 
 func TestMakeTwiceIsRefused(t *testing.T) {

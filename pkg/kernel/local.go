@@ -32,10 +32,37 @@ func (r Reachable) Dependence() (Side, string) { return r.Side, r.Link }
 // [Netlink.RemoveAnswered].
 type Answered struct {
 	Address netip.Addr
+	// Lasting says that it belongs to the fabric and not to attachments. It has a
+	// metric of its own, by which both can be there, and come and go, without the
+	// other; and beside what the kernel makes for an address of an interface.
+	Lasting bool
 }
 
+// lastingMetric comes after that of attachments: whoever deletes a route and does not
+// say which gets the first.
+const lastingMetric = 1 << 30
+
 func (a Answered) String() string {
-	return fmt.Sprintf("ip route add local %s dev lo proto %d table local", a.Address, Protocol)
+	text := fmt.Sprintf("ip route add local %s dev lo proto %d", a.Address, Protocol)
+	if a.Lasting {
+		text += fmt.Sprintf(" metric %d", lastingMetric)
+	}
+	return text + " table local"
+}
+
+// in fills a request in; index is that of lo.
+func (a Answered) in(r *nl.NetlinkRequest, index int) *nl.NetlinkRequest {
+	localMessage(r, a.Address, index)
+	if a.Lasting {
+		r.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(lastingMetric)))
+	}
+	return r
+}
+
+// lasting returns the address that a route has the node answer to for the fabric.
+func (f foundRoute) lasting() (a Answered, is bool) {
+	return Answered{Address: f.Destination.Addr(), Lasting: true},
+		f.protocol == Protocol && f.kind == unix.RTN_LOCAL && f.Table == unix.RT_TABLE_LOCAL && f.Metric == lastingMetric && f.Destination.IsSingleIP()
 }
 
 // Dependence implements [Object]: an answered address stands alone.
@@ -49,6 +76,11 @@ func (n *Netlink) localRoute(side Side, link string, address netip.Addr, message
 		return err
 	}
 	r := s.Request(message, flags)
+	localMessage(r, address, index)
+	return s.Acknowledge(r)
+}
+
+func localMessage(r *nl.NetlinkRequest, address netip.Addr, index int) {
 	header := nl.NewRtMsg()
 	header.Family = uint8(family(address))
 	header.Dst_len = uint8(address.BitLen())
@@ -61,7 +93,6 @@ func (n *Netlink) localRoute(side Side, link string, address netip.Addr, message
 	r.AddData(header)
 	r.AddData(nl.NewRtAttr(unix.RTA_DST, address.AsSlice()))
 	r.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
-	return s.Acknowledge(r)
 }
 
 func (n *Netlink) makeReachable(o Reachable) error {
@@ -106,16 +137,23 @@ func (n *Netlink) answer(o Answered) error {
 	return err
 }
 
+// inspectAnswered asks for the best route: that of the fabric is the last.
 func (n *Netlink) inspectAnswered(o Answered) (string, error) {
-	local, err := n.sockets[Host].isLocal(o.Address)
-	if err == nil && !local {
+	route, err := n.sockets[Host].lookup(o.Address)
+	if err != nil && !isGone(err) && !isUnreachable(err) {
+		return "", err
+	}
+	// The answer names no table.
+	lasting := route.protocol == Protocol && route.Metric == lastingMetric
+	if err != nil || route.kind != unix.RTN_LOCAL || lasting {
 		return fmt.Sprintf("the host does not answer to %s", o.Address), nil
 	}
-	return "", err
+	return "", nil
 }
 
-// RemoveAnswered removes all [Answered] addresses of the node.
-// Equivalent to: `ip route flush table local proto 70; ip -6 route flush table local proto 70`.
+// RemoveAnswered removes all [Answered] addresses of attachments from the node.
+// Equivalent to: `ip route flush table local proto 70; ip -6 route flush table local proto 70`,
+// without those of the fabric.
 func (n *Netlink) RemoveAnswered() error {
 	var errs []error
 	for _, f := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -130,6 +168,9 @@ func (n *Netlink) RemoveAnswered() error {
 		for _, message := range answer {
 			route := parseRoute(message)
 			if route.protocol != Protocol || route.kind != unix.RTN_LOCAL || route.Table != unix.RT_TABLE_LOCAL {
+				continue
+			}
+			if _, lasting := route.lasting(); lasting {
 				continue
 			}
 			address := route.Destination.Addr()

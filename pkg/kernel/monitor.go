@@ -158,6 +158,10 @@ func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
 	if found.cloned {
 		return
 	}
+	if a, is := found.lasting(); is {
+		tell(Event{Object: a, Gone: gone})
+		return
+	}
 	if found.Table == unix.RT_TABLE_LOCAL && found.protocol == Protocol && gone {
 		tell(Event{Pods: true})
 	}

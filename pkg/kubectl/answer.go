@@ -26,6 +26,7 @@ type answer struct {
 	Objects   objects
 	Joined    []group
 	Missing   *group
+	Unwell    *group
 	Problems  []trouble
 
 	unread []string
@@ -70,6 +71,21 @@ type peer struct {
 		Mode    string `json:"mode"`
 		Present bool   `json:"present"`
 	} `json:"ways"`
+	Health health `json:"health"`
+}
+
+// health is what probes say of a peer or of a way to it; nothing where there are none.
+type health struct {
+	State     string `json:"state"`
+	Sent      int    `json:"sent"`
+	Lost      int    `json:"lost"`
+	RoundTrip int64  `json:"roundTripMicroseconds"`
+	FullSize  string `json:"fullSize"`
+}
+
+// unwell reports whether packets are lost.
+func (h health) unwell() bool {
+	return h.State == "lost" || h.State == "lossy" || h.FullSize == "lost"
 }
 
 func readAnswer(raw []byte) (a answer, err error) {
@@ -81,7 +97,7 @@ func readAnswer(raw []byte) (a answer, err error) {
 	known := map[string]any{
 		"node": &a.Node, "version": &a.Version, "since": &a.Since, "ready": &a.Ready, "notReady": &a.NotReady,
 		"fabric": &a.Fabric, "podMTU": &a.PodMTU, "pods": &a.Pods, "addresses": &a.Addresses, "podCIDRs": &a.PodCIDRs, "objects": &a.Objects,
-		"joined": &a.Joined, "missing": &a.Missing, "peers": &peers, "problems": &a.Problems,
+		"joined": &a.Joined, "missing": &a.Missing, "unwell": &a.Unwell, "peers": &peers, "problems": &a.Problems,
 	}
 	for name, to := range known {
 		if field, is := fields[name]; is && json.Unmarshal(field, to) != nil {
@@ -95,7 +111,7 @@ func readAnswer(raw []byte) (a answer, err error) {
 	}
 	slices.Sort(a.unread)
 	if peers != nil && a.Joined == nil {
-		a.Joined, a.Missing = sumUp(peers)
+		a.Joined, a.Missing, a.Unwell = sumUp(peers)
 	}
 	return a, nil
 }
@@ -111,13 +127,13 @@ func (a answer) misread(fields ...string) string {
 const mostNamed = 16
 
 // sumUp makes of a line for each peer what a brief answer says.
-func sumUp(peers []peer) (joined []group, missing *group) {
+func sumUp(peers []peer) (joined []group, missing, unwell *group) {
 	add := func(g *group, name string) {
 		if g.Peers++; len(g.Names) < mostNamed {
 			g.Names = append(g.Names, name)
 		}
 	}
-	var gone group
+	var gone, losing group
 	for _, p := range peers {
 		at := slices.IndexFunc(joined, func(g group) bool { return g.Mode == p.Mode })
 		if at < 0 {
@@ -125,6 +141,9 @@ func sumUp(peers []peer) (joined []group, missing *group) {
 			joined = append(joined, group{Mode: p.Mode})
 		}
 		add(&joined[at], p.Name)
+		if p.Health.unwell() {
+			add(&losing, p.Name)
+		}
 		for _, w := range p.Ways {
 			if w.Mode != "" && !w.Present {
 				add(&gone, p.Name)
@@ -139,7 +158,10 @@ func sumUp(peers []peer) (joined []group, missing *group) {
 	if gone.Peers > 0 {
 		missing = &gone
 	}
-	return joined, missing
+	if losing.Peers > 0 {
+		unwell = &losing
+	}
+	return joined, missing, unwell
 }
 
 // reached reports whether the peers are reached at all.

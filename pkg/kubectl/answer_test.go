@@ -23,7 +23,7 @@ func TestReadsTodaysAgent(t *testing.T) {
 		FabricStatus: agent.FabricStatus{Fabric: fabric.Auto, PodMTU: 1450, Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.1")}},
 		PodsStatus:   agent.PodsStatus{Pods: []agent.Usage{{Family: "IPv4", Total: 253, Used: 12, Outside: 2}, {Family: "IPv6", Used: 13}}},
 		PeersStatus: agent.PeersStatus{Objects: agent.Objects{Desired: 9, Present: 8}, Peers: []agent.PeerStatus{
-			{Name: "n2", Mode: "vxlan", Ways: []agent.WayStatus{way}}, {Name: "n3", Mode: "direct", Ways: []agent.WayStatus{way, gone}}, {Name: "n4", Mode: "direct"},
+			{Name: "n2", Mode: "vxlan", Ways: []agent.WayStatus{way}}, {Name: "n3", Mode: "direct", Ways: []agent.WayStatus{way, gone}, Health: &agent.HealthStatus{State: "ok", FullSize: "lost"}}, {Name: "n4", Mode: "direct"},
 		}},
 		ProblemsStatus: agent.ProblemsStatus{Problems: []agent.Trouble{
 			{Kind: "sysctl", Node: "n1", Object: "o", Reason: "r", Advice: "a", Follows: []agent.Trouble{{Kind: "task", Reason: "s", Advice: "b"}}},
@@ -42,6 +42,7 @@ func TestReadsTodaysAgent(t *testing.T) {
 		Pods: []usage{{Family: "IPv4", Used: 12, Total: 253, Outside: 2}, {Family: "IPv6", Used: 13}}, Objects: objects{9, 8},
 		Joined:  []group{{"direct", 2, nil}, {"vxlan", 1, []string{"n2"}}},
 		Missing: &group{"", 1, []string{"n3"}},
+		Unwell:  &group{"", 1, []string{"n3"}},
 		Problems: []trouble{
 			{Kind: "sysctl", Node: "n1", Object: "o", Reason: "r", Advice: "a", Follows: []trouble{{Kind: "task", Reason: "s", Advice: "b"}}},
 		},

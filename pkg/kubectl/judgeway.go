@@ -48,10 +48,31 @@ func (w *walk) judgeRoutes(f *wayFound, from, to int) {
 			f.add(stepWrong, about, fmt.Sprintf("there is no way to podCIDR %s of node %s", w.PodCIDR, peer.Name), adviceOn(here.status.said.answer, peer.Name))
 		case !w.Present:
 			f.add(stepWrong, about, fmt.Sprintf("the route to podCIDR %s (%s) is not in the kernel", w.PodCIDR, w.words()), "flatnetd writes it again within a second; where it does not, its problems say why")
+		case w.Health.unwell():
+			f.add(stepWrong, about, fmt.Sprintf("%s by %s: %s", w.PodCIDR, w.words(), w.Health.loss()), adviceOn(here.status.said.answer, peer.Name))
 		default:
-			f.add(stepFine, about, fmt.Sprintf("%s by %s", w.PodCIDR, w.words()), "")
+			f.add(stepFine, about, fmt.Sprintf("%s by %s%s", w.PodCIDR, w.words(), w.Health.trip()), "")
 		}
 	}
+}
+
+// loss says what of the probes is lost.
+func (h health) loss() string {
+	switch h.State {
+	case "lost":
+		return "probes are lost, all of them"
+	case "lossy":
+		return fmt.Sprintf("%d of the last %d probes are lost", h.Lost, h.Sent)
+	}
+	return "large packets are lost, and small ones are not"
+}
+
+// trip says how long probes take, if that is known.
+func (h health) trip() string {
+	if h.State != "ok" || h.RoundTrip == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %.2f ms there and back", float64(h.RoundTrip)/1000)
 }
 
 // words say how the route leads: "direct via 172.30.0.2 dev eth0".

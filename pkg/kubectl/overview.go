@@ -47,7 +47,9 @@ type nodeStatus struct {
 	// those that are not reached, the first are named.
 	Joined []group `json:"joined,omitempty"`
 	// Missing are peers of which a route is not in the kernel.
-	Missing  *group    `json:"missing,omitempty"`
+	Missing *group `json:"missing,omitempty"`
+	// Unwell are peers to which packets are lost, all or some.
+	Unwell   *group    `json:"unwell,omitempty"`
 	Problems []trouble `json:"problems,omitempty"`
 	// MoreProblems are those that are not listed.
 	MoreProblems int `json:"moreProblems,omitempty"`
@@ -133,7 +135,7 @@ func (n *nodeStatus) take(a answer) {
 		n.State, n.Reason = stateNotReady, a.NotReady
 	}
 	n.Version, n.Since, n.Fabric, n.PodMTU, n.Pods = a.Version, a.Since, a.Fabric, a.PodMTU, a.attached()
-	n.Joined, n.Missing, n.Problems, n.Unread = a.Joined, a.Missing, a.Problems, a.unread
+	n.Joined, n.Missing, n.Unwell, n.Problems, n.Unread = a.Joined, a.Missing, a.Unwell, a.Problems, a.unread
 	if more := len(n.Problems) - mostProblems; more > 0 {
 		n.Problems, n.MoreProblems = slices.Clone(n.Problems[:mostProblems]), more
 	}

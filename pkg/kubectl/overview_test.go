@@ -89,6 +89,7 @@ func TestEverythingThatMayBeWrong(t *testing.T) {
 			s["version"], s["fabric"] = "v1.3.0", "vxlan"
 			s["joined"] = []any{map[string]any{"mode": "direct", "peers": 9}, map[string]any{"mode": "vxlan", "peers": 2, "names": []string{"n1", "n3"}}, map[string]any{"mode": "none", "peers": 4, "names": []string{"a", "b", "c", "d"}}}
 			s["missing"] = map[string]any{"peers": 1, "names": []string{"n8"}}
+			s["unwell"] = map[string]any{"peers": 2, "names": []string{"n3", "n7"}}
 		}
 		return nil
 	}), 64, time.Minute})
@@ -113,19 +114,19 @@ func TestEverythingThatMayBeWrong(t *testing.T) {
   note: version: v1.2.3 at 5 nodes, v1.3.0 at n9
   note: fabric: auto at 5 nodes, vxlan at n9
 
-NODE  STATE         VERSION  UP  FABRIC  PODS  PEERS                                                        PROBLEMS
-n2    no flatnetd   -        -   -       -     -                                                            -
-n3    node down     -        -   -       -     -                                                            -
-n4    not running   -        -   -       -     -                                                            -
-n12   not running   -        -   -       -     -                                                            -
-n5    no answer     -        -   -       -     -                                                            -
-n6    not ready     v1.2.3   3h  auto    3     2 direct                                                     0
-n7    ready         v1.2.3   3h  auto    3     2 direct                                                     1
-n8    ready         v1.2.3   3h  auto    3     2 direct                                                     1
-n9    ready         v1.3.0   3h  vxlan   3     9 direct, 2 vxlan (n1 n3), 4 none (a b c …), 1 MISSING (n8)  0
-n10   ready         v1.2.3   3h  auto    3     2 direct                                                     2
-n1    ready         v1.2.3   3h  auto    3     2 direct                                                     0
-n11   not selected  -        -   -       -     -                                                            -
+NODE  STATE         VERSION  UP  FABRIC  PODS  PEERS                                                                          PROBLEMS
+n2    no flatnetd   -        -   -       -     -                                                                              -
+n3    node down     -        -   -       -     -                                                                              -
+n4    not running   -        -   -       -     -                                                                              -
+n12   not running   -        -   -       -     -                                                                              -
+n5    no answer     -        -   -       -     -                                                                              -
+n6    not ready     v1.2.3   3h  auto    3     2 direct                                                                       0
+n7    ready         v1.2.3   3h  auto    3     2 direct                                                                       1
+n8    ready         v1.2.3   3h  auto    3     2 direct                                                                       1
+n9    ready         v1.3.0   3h  vxlan   3     9 direct, 2 vxlan (n1 n3), 4 none (a b c …), 1 MISSING (n8), 2 LOSING (n3 n7)  0
+n10   ready         v1.2.3   3h  auto    3     2 direct                                                                       2
+n1    ready         v1.2.3   3h  auto    3     2 direct                                                                       0
+n11   not selected  -        -   -       -     -                                                                              -
 `)
 }
 

@@ -54,6 +54,9 @@ func (n nodeStatus) peers() string {
 	if n.Missing != nil {
 		words = append(words, fmt.Sprintf("%d MISSING%s", n.Missing.Peers, few(n.Missing.Names, n.Missing.Peers)))
 	}
+	if n.Unwell != nil {
+		words = append(words, fmt.Sprintf("%d LOSING%s", n.Unwell.Peers, few(n.Unwell.Names, n.Unwell.Peers)))
+	}
 	return strings.Join(words, ", ")
 }
 

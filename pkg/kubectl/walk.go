@@ -75,6 +75,7 @@ type way struct {
 	Via     netip.Addr   `json:"via"`
 	Link    string       `json:"link"`
 	Present bool         `json:"present"`
+	Health  health       `json:"health"`
 }
 
 // UnmarshalJSON reads both parts. Peers that cannot be read are named as other fields are.

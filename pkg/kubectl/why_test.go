@@ -86,6 +86,18 @@ nothing is wrong as far as flatnetd sees`}},
 		"missing route": {exit: exitWrong, want: []string{"\nwrong: route from n1 to shop/db: the route to podCIDR 10.2.0.0/24 (vxlan via 172.30.0.2 dev flatnet.vx) is not in the kernel\n"}, change: func(_ *lab, says map[string]string) {
 			says["n1 status -o json"] = strings.Replace(says["n1 status -o json"], `"present":true`, `"present":false`, 1)
 		}},
+		"probes are answered": {exit: exitFine, want: []string{"ok     route from n1 to shop/db: 10.2.0.0/24 by vxlan via 172.30.0.2 dev flatnet.vx, 0.31 ms there and back\n"}, change: func(_ *lab, says map[string]string) {
+			says["n1 status -o json"] = strings.Replace(says["n1 status -o json"], `"present":true`, `"present":true,"health":{"state":"ok","sent":20,"roundTripMicroseconds":312,"fullSize":"ok"}`, 1)
+		}},
+		"probes are lost": {exit: exitWrong, want: []string{"\nwrong: route from n1 to shop/db: 10.2.0.0/24 by vxlan via 172.30.0.2 dev flatnet.vx: probes are lost, all of them\n  node n2: probes are lost [peer-lost]; look at the firewall\n"}, change: func(_ *lab, says map[string]string) {
+			says["n1 status -o json"] = `{"node":"n1","ready":true,"problems":[{"kind":"peer-lost","node":"n2","reason":"probes are lost","advice":"look at the firewall"}],"peers":[{"name":"n2","ways":[{"podCIDR":"10.2.0.0/24","mode":"vxlan","via":"172.30.0.2","link":"flatnet.vx","present":true,"health":{"state":"lost"}}]}]}`
+		}},
+		"some are lost": {exit: exitWrong, want: []string{"dev flatnet.vx: 5 of the last 20 probes are lost\n"}, change: func(_ *lab, says map[string]string) {
+			says["n1 status -o json"] = strings.Replace(says["n1 status -o json"], `"present":true`, `"present":true,"health":{"state":"lossy","sent":20,"lost":5}`, 1)
+		}},
+		"large ones are lost": {exit: exitWrong, want: []string{"dev eth0: large packets are lost, and small ones are not\n"}, change: func(_ *lab, says map[string]string) {
+			says["n2 status -o json"] = strings.Replace(says["n2 status -o json"], `"present":true`, `"present":true,"health":{"state":"ok","sent":20,"fullSize":"lost"}`, 1)
+		}},
 		"outside": {exit: exitWrong, want: []string{"\nwrong: route from n2 to shop/web: 10.1.0.2 is in none of the podCIDRs of node n1\n"}, change: func(_ *lab, says map[string]string) {
 			says["n2 status -o json"] = strings.Replace(says["n2 status -o json"], "10.1.0.0/24", "10.9.0.0/24", 1)
 		}},

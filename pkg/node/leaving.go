@@ -2,15 +2,16 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 )
 
-// What is looked at of a Node to know whether it is about to go is here and nowhere
-// else: spec.taints and metadata.deletionTimestamp. It matters of the own node only, to
-// load balancers that ask it; that of others is not told, so that nobody plans anew
-// for each node that a cluster gives up.
+// What is looked at of a Node to know whether it is about to go, or not ready, is here and
+// nowhere else: spec.taints and metadata.deletionTimestamp. Of the own node it matters to
+// load balancers that ask it. Of others it matters to who probes them: one that is away
+// need not answer.
 
 // toBeDeleted is the key of the taint that the Cluster Autoscaler gives a node before it
 // deletes it, with any effect and value. kube-proxy goes by the same (KEP-3836).
@@ -21,18 +22,36 @@ func leavingOf(object *v1.Node) string {
 	if t := object.DeletionTimestamp; !t.IsZero() {
 		return fmt.Sprintf("its Node is being deleted since %s", t.UTC().Format(time.RFC3339))
 	}
-	if len(leavingTaints(object.Spec.Taints)) > 0 {
+	if slices.ContainsFunc(object.Spec.Taints, func(t v1.Taint) bool { return t.Key == toBeDeleted }) {
 		return "its Node has the taint " + toBeDeleted
 	}
 	return ""
 }
 
-// leavingTaints returns those that leavingOf looks at: all that has to be kept of them.
-func leavingTaints(taints []v1.Taint) []v1.Taint {
-	for _, t := range taints {
-		if t.Key == toBeDeleted {
-			return []v1.Taint{{Key: t.Key}}
+// notReady are the taints that the node lifecycle controller gives a node whose kubelet
+// says that it is not ready, or says nothing any more. They are looked at in the place of
+// the condition, which is in a part of the Node that is not read.
+var notReady = []string{v1.TaintNodeNotReady, v1.TaintNodeUnreachable}
+
+// awayOf says why a node may not answer; nothing where it should.
+func awayOf(object *v1.Node) string {
+	if leaving := leavingOf(object); leaving != "" {
+		return leaving
+	}
+	for _, t := range object.Spec.Taints {
+		if slices.Contains(notReady, t.Key) {
+			return "its Node has the taint " + t.Key
 		}
 	}
-	return nil
+	return ""
+}
+
+// statusTaints returns those that are looked at here: all that has to be kept of them.
+func statusTaints(taints []v1.Taint) (kept []v1.Taint) {
+	for _, t := range taints {
+		if t.Key == toBeDeleted || slices.Contains(notReady, t.Key) {
+			kept = append(kept, v1.Taint{Key: t.Key})
+		}
+	}
+	return kept
 }

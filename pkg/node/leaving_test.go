@@ -54,8 +54,38 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
-// TestLeavingIsToldOfTheOwnNode: a taint of another node is no change for this one.
-func TestLeavingIsToldOfTheOwnNode(t *testing.T) {
+// TestAway: of other nodes it is told whether they are ready and stay, and nothing else
+// that comes and goes with them.
+func TestAway(t *testing.T) {
+	own, other := object(t, "n1 172.30.0.1 10.244.1.0/24"), object(t, "n2 172.30.0.2 10.244.2.0/24")
+	for _, test := range []struct {
+		name   string
+		object *v1.Node
+		want   string
+	}{
+		{"there", other, ""},
+		{"other taints", tainted(other, "node.kubernetes.io/unschedulable", "DeletionCandidateOfClusterAutoscaler"), ""},
+		{"not ready", tainted(other, "node.kubernetes.io/unschedulable", v1.TaintNodeNotReady), "its Node has the taint node.kubernetes.io/not-ready"},
+		{"unreachable", tainted(other, v1.TaintNodeUnreachable, v1.TaintNodeUnreachable), "its Node has the taint node.kubernetes.io/unreachable"},
+		{"tainted", tainted(other, v1.TaintNodeNotReady, toBeDeleted), "its Node has the taint ToBeDeletedByClusterAutoscaler"},
+		{"deleted", deleted(other), "its Node is being deleted since 2026-02-03T04:05:06Z"},
+		{"the own one", tainted(own, v1.TaintNodeNotReady), ""},
+	} {
+		l := newListed("n1")
+		stripped, err := strip(test.object)
+		try(t, err)
+		for what, o := range map[string]any{"whole": test.object, "stripped": stripped} {
+			try(t, l.Replace([]any{o}, "1"))
+			if n := l.sorted()[0]; n.Away != test.want || n.Leaving != "" {
+				t.Errorf("%s, %s: away %q, leaving %q, want %q", test.name, what, n.Away, n.Leaving, test.want)
+			}
+		}
+	}
+}
+
+// TestTaintsAreTold: those that are looked at are a change, of the own node and of others;
+// the rest is none.
+func TestTaintsAreTold(t *testing.T) {
 	l := newListed("n1")
 	own, other := object(t, "n1 172.30.0.1 10.244.1.0/24"), object(t, "n2 172.30.0.2 10.244.2.0/24")
 	try(t, l.Replace([]any{own, other}, "1"))
@@ -68,13 +98,17 @@ func TestLeavingIsToldOfTheOwnNode(t *testing.T) {
 		try(t, l.Update(o))
 		return len(l.changed) > 0
 	}
-	if changed(tainted(other, toBeDeleted)) {
-		t.Error("another node's taint is told")
+	if changed(tainted(other, "node.kubernetes.io/unschedulable")) || changed(tainted(own, v1.TaintNodeNotReady)) {
+		t.Error("a taint that is not looked at is told")
 	}
-	if !changed(tainted(own, toBeDeleted)) {
-		t.Error("the own node's taint is not told")
+	for _, o := range []*v1.Node{tainted(own, toBeDeleted), tainted(other, v1.TaintNodeNotReady)} {
+		if !changed(o) {
+			t.Errorf("a taint of %s is not told", o.Name)
+		}
 	}
-	if !changed(own) {
-		t.Error("that the taint has gone is not told")
+	for _, o := range []*v1.Node{own, other} {
+		if !changed(o) {
+			t.Errorf("that the taint of %s has gone is not told", o.Name)
+		}
 	}
 }

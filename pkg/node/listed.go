@@ -130,7 +130,7 @@ func strip(obj any) (any, error) {
 			CreationTimestamp: n.CreationTimestamp,
 			DeletionTimestamp: n.DeletionTimestamp,
 		},
-		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: leavingTaints(n.Spec.Taints)},
+		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: statusTaints(n.Spec.Taints)},
 		Status: v1.NodeStatus{Addresses: internal(n.Status.Addresses)},
 	}, nil
 }
@@ -154,11 +154,14 @@ func internal(addresses []v1.NodeAddress) []v1.NodeAddress {
 	return good
 }
 
-// nodeOf returns the Node that the network sees, and of the own one whether it stays.
+// nodeOf returns the Node that the network sees, of the own one whether it stays, and of
+// others whether they are there.
 func (l *listed) nodeOf(object *v1.Node) Node {
 	n := nodeOf(object)
 	if n.Name == l.own {
 		n.Leaving = leavingOf(object)
+	} else {
+		n.Away = awayOf(object)
 	}
 	return n
 }

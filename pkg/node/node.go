@@ -31,6 +31,10 @@ type Node struct {
 	// for another one; empty while it stays. It is known of the own node only, and
 	// where nodes come from Kubernetes.
 	Leaving string
+	// Away says why another node may not answer, and nobody need wonder: it is not
+	// ready, or about to go. It is known where nodes come from Kubernetes. What is
+	// joined does not depend on it.
+	Away string
 	// Malformed are entries that the source could not read. Each keeps its
 	// place in Addresses or PodCIDRs as a zero value, so that the index in a
 	// Refusal's Field is that of the source. Their Node is this one.
@@ -39,7 +43,7 @@ type Node struct {
 
 // Equal reports whether nothing about the node differs.
 func (n Node) Equal(o Node) bool {
-	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Created.Equal(o.Created) &&
+	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Away == o.Away && n.Created.Equal(o.Created) &&
 		slices.Equal(n.Addresses, o.Addresses) &&
 		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(n.Malformed, o.Malformed)

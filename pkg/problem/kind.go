@@ -26,6 +26,11 @@ const (
 	PeerOverlay                    // another node could be reached through an overlay that there is not
 	PeerFamily                     // another node has no address of the family that it would take
 	PeerRoute                      // there is no route to another node
+	Probes                         // other nodes cannot be probed
+	PeersLost                      // nothing comes back from several nodes
+	PeerLost                       // nothing comes back from another node
+	PeerLossy                      // some of what is sent to another node is lost
+	PeerMTU                        // large packets to another node are lost
 	PodsOutside                    // pods hold addresses that are no longer this node's
 	HostPort                       // a port of the node does not lead to the pod that asked for it
 	SysctlDirectory                // sysctls cannot be written at all
@@ -93,6 +98,16 @@ var descriptions = [numberOfKinds]description{
 		"give the node such an address; with an overlay, list the same family first at all nodes"},
 	PeerRoute: {"peer-route", "this node has no route to another node's address, and fabric direct needs one",
 		"look at `ip route get` with that address; give the node a route, or use fabric auto or vxlan"},
+	Probes: {"probes", "other nodes cannot be probed: what does not get through to them is not told",
+		"run flatnetd as root, with CAP_NET_RAW; or switch probes off with --health off"},
+	PeersLost: {"peers-lost", "packets to the pods of several nodes are lost, most likely for one reason",
+		"look at what their ways have in common: this node's own interface and firewall, a router, UDP port 4789 where they are reached by vxlan"},
+	PeerLost: {"peer-lost", "packets to the pods of another node are lost, all of them: there is a route, and nothing comes back",
+		"see whether the node runs; let UDP port 4789 (vxlan) or packets with pods' addresses (direct) pass between both nodes"},
+	PeerLossy: {"peer-lossy", "packets to the pods of another node are lost, some of them",
+		"look at `ip -s link` of both nodes for errors and drops, and at what lies between them"},
+	PeerMTU: {"peer-mtu", "packets as large as the MTU of pods are lost on the way to another node, smaller ones are not, and nobody says so",
+		"set --mtu to what the network takes, less 50 bytes (70 over IPv6) for vxlan; or let the network take larger packets"},
 	PodsOutside: {"pods-outside", "the node's podCIDRs were changed while pods ran: other nodes have no route to these pods",
 		"delete the pods, so that they are made anew"},
 	HostPort: {"host-port", "a port of the node that a pod asked for (hostPort) does not lead to it",

@@ -27,6 +27,7 @@ var effects = []set{
 	{"fabric.mode=vxlan", "FLATNETD_FABRIC: vxlan"},
 	{"fabric.mtu=1400", `FLATNETD_MTU: "1400"`},
 	{"fabric.overlayNodes=false", `FLATNETD_OVERLAY_NODES: "false"`},
+	{"fabric.health=off", `FLATNETD_HEALTH: "off"`},
 	{"fabric.clampMSS=false", `FLATNETD_CLAMP_MSS: "false"`},
 	{"fabric.vxlan.id=16777215", `FLATNETD_VXLAN_ID: "16777215"`},
 	{"fabric.vxlan.port=8472", `FLATNETD_VXLAN_PORT: "8472"`},

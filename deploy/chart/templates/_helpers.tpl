@@ -52,6 +52,7 @@ FLATNETD_LOG_LEVEL: {{ $v.log.level | quote }}
 {{- range list
   (list "FLATNETD_VXLAN_DEVICE" $v.fabric.vxlan.device "flatnet.vx")
   (list "FLATNETD_OVERLAY_NODES" $v.fabric.overlayNodes true)
+  (list "FLATNETD_HEALTH" $v.fabric.health "auto")
   (list "FLATNETD_CLAMP_MSS" $v.fabric.clampMSS true)
   (list "FLATNETD_SERVICE_CIDRS" (join "," $v.services.cidrs) "")
   (list "FLATNETD_SERVICES_HEALTH" $v.services.health ":10256")
