@@ -102,6 +102,11 @@ func (s *Server) ask(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "agents know nothing about that", http.StatusNotFound)
 		return
 	}
+	// Who answers is known by the overview.
+	if _, err := s.overview.get(r.Context()); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
 	nodes := s.answering(node)
 	if node != "" && len(nodes) == 0 {
 		http.Error(w, "there is no such node that answers", http.StatusNotFound)

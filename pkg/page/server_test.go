@@ -129,7 +129,6 @@ func TestDetails(t *testing.T) {
 	}}
 	server := New(source)
 	browser, below := entered(t, served(t, server))
-	asks[Overview](t, browser, below+"data")
 	type row struct {
 		Node, Fault string
 		Says        json.RawMessage

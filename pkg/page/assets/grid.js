@@ -5,7 +5,7 @@ import { words } from "./health.js";
 import { keepFocus } from "./overview.js";
 import { trip } from "./words.js";
 
-const roomy = 12; // nodes with which a cell has room for the round trip
+const roomy = 8; // nodes with which a cell has room for the round trip
 
 export class Grid {
   constructor(page, pick, node) {

@@ -104,7 +104,7 @@ export function pairDrawer(page, picked, current) {
         ["mode", c.mode],
         ["round trip", c.trip ? trip(c.trip) : ""],
         ["probes", lossWords(c.loss)],
-        ["so for", c.loss?.since ? ago(c.loss.since) : ""],
+        ["for", c.loss?.since ? ago(c.loss.since) : ""],
         ...(c.ways ?? []).map((w) => [w.podCIDR, [w.mode || "no route", w.via && `via ${w.via}`, w.link && `dev ${w.link}`, w.mode && (w.present ? "route present" : "route MISSING"), w.health?.state && `probes: ${w.health.state}`, w.health?.roundTripMicroseconds && trip(w.health.roundTripMicroseconds)].filter(Boolean).join(", ")]),
       ]),
       h("p", { class: "links" }, [picked.from, picked.to].map((n) => h("button", { type: "button", class: "chip", "data-keep": n, click: () => nodeDrawer(page, n) }, n))),
