@@ -81,7 +81,7 @@ func TestPictures(t *testing.T) {
 	for _, scheme := range []string{"light", "dark"} {
 		b.scheme(scheme)
 		b.view("overview")
-		b.await("the matrix", `document.querySelectorAll(".grid td:not(.self) button").length === 6`)
+		b.await("the matrix", `document.querySelectorAll(".grid td.ok button").length === 6`)
 		b.picture("page-3-" + scheme)
 	}
 	large := newSimulated(300, 120)
