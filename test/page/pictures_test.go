@@ -38,8 +38,15 @@ func (b *browser) picture(name string) {
 	must(b.t, os.WriteFile(filepath.Join(*pictures, name+".png"), raw.Bytes(), 0o644))
 }
 
-// fewColours is the picture in the 256 colours that most of it has: what is left are the
-// edges of letters, of which nobody sees that.
+// alike reports whether nobody tells two colours from each other.
+func alike(a, b color.RGBA) bool {
+	const near = 7
+	apart := func(x, y uint8) bool { return max(x, y)-min(x, y) > near }
+	return !apart(a.R, b.R) && !apart(a.G, b.G) && !apart(a.B, b.B)
+}
+
+// fewColours is the picture in 256 of its colours, those that most of it has: what is left
+// are the edges of letters, of which nobody sees that.
 func fewColours(of image.Image) image.Image {
 	bounds := of.Bounds()
 	uses := map[color.RGBA]int{}
@@ -53,8 +60,10 @@ func fewColours(of image.Image) image.Image {
 		return cmp.Or(cmp.Compare(uses[b], uses[a]), cmp.Compare(a.R, b.R), cmp.Compare(a.G, b.G), cmp.Compare(a.B, b.B))
 	})
 	var palette color.Palette
-	for _, c := range most[:min(256, len(most))] {
-		palette = append(palette, c)
+	for _, c := range most {
+		if len(palette) < 256 && !slices.ContainsFunc(palette, func(p color.Color) bool { return alike(c, p.(color.RGBA)) }) {
+			palette = append(palette, c)
+		}
 	}
 	nearest := map[color.RGBA]uint8{}
 	few := image.NewPaletted(bounds, palette)

@@ -28,13 +28,18 @@ export const overview = {
       health.hidden = m.names.length > mostInGrid;
       if (!health.hidden) grid.set(m);
     };
-    panel.append(h("div", null, problems, h("h2", { class: "apart" }, "How the nodes are joined"), joined.element, health), side);
+    const pictures = h("div", { class: "pictures" }, h("h2", { class: "apart" }, "How the nodes are joined"), joined.element, health);
+    const left = h("div", null, problems, pictures), right = h("div", null, side);
+    panel.append(left, right);
     return {
       rest: (hidden) => joined.rest(hidden),
       close: () => joined.close(),
       update(o) {
         joined.update(o);
-        joined.element.previousSibling.hidden = !joined.feed;
+        pictures.hidden = !joined.feed;
+        // Where there are problems, they have the room.
+        const beside = o.findings.length > 0 ? right : left;
+        if (pictures.parentElement !== beside) beside.append(pictures);
         keepFocus(panel, () => {
           problems.replaceChildren(...findings(o, page));
           side.replaceChildren(...numbers(o, page));
