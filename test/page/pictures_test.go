@@ -60,8 +60,9 @@ func fewColours(of image.Image) image.Image {
 		return cmp.Or(cmp.Compare(uses[b], uses[a]), cmp.Compare(a.R, b.R), cmp.Compare(a.G, b.G), cmp.Compare(a.B, b.B))
 	})
 	var palette color.Palette
-	for _, c := range most {
-		if len(palette) < 256 && !slices.ContainsFunc(palette, func(p color.Color) bool { return alike(c, p.(color.RGBA)) }) {
+	const sure = 48 // of grounds and texts
+	for i, c := range most {
+		if len(palette) < 256 && (i < sure || !slices.ContainsFunc(palette, func(p color.Color) bool { return alike(c, p.(color.RGBA)) })) {
 			palette = append(palette, c)
 		}
 	}

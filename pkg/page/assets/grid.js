@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 import { words } from "./health.js";
 import { keepFocus } from "./overview.js";
+import { isBad } from "./states.js";
 import { trip } from "./words.js";
 
 const roomy = 8; // nodes with which a cell has room for the round trip
@@ -32,7 +33,7 @@ export class Grid {
     return h("td", { class: c.state.kind }, h("button", {
       type: "button", "data-keep": `${i},${j}`, "data-i": i, "data-j": j, tabindex: this.at[0] === i && this.at[1] === j ? 0 : -1, "aria-label": words(c), title: words(c),
       click: () => this.pick(c), focus: () => { this.at = [i, j]; },
-    }, h("span", { class: "sign", "aria-hidden": "true" }, c.state.sign), wide && c.from !== c.to && h("span", { class: "trip", "aria-hidden": "true" }, c.trip ? trip(c.trip) : c.mode || c.state.word)));
+    }, h("span", { class: "sign", "aria-hidden": "true" }, c.state.sign), wide && c.from !== c.to && h("span", { class: "trip", "aria-hidden": "true" }, isBad(c.state) ? c.state.word : c.trip ? trip(c.trip) : c.mode || c.state.word)));
   }
 
   // move goes to another cell by the arrow keys.
