@@ -9,7 +9,7 @@ import (
 // that they get through again.
 func TestRouterThatDrops(t *testing.T) {
 	s := newSite(t)
-	b := open(t, ui(t, s.kubeconfig, quickly...), 1280, 800)
+	b := open(t, ui(t, s.kubeconfig, quickly...), 1280, 900)
 	b.view("health")
 	b.reads(".summary", "All 6 paths are fine")
 	nft := func(command string) {
