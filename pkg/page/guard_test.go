@@ -128,6 +128,7 @@ func TestWhoMayAsk(t *testing.T) {
 		{"a name that leads here, with the key", nobody, "GET", address.String(), []string{"Host", "evil.example"}, http.StatusForbidden},
 		{"a name that begins so", browser, "GET", below + "data", []string{"Host", "127.0.0.1.evil.example"}, http.StatusForbidden},
 		{"who writes", browser, "POST", below + "data", nil, http.StatusMethodNotAllowed},
+		{"who writes with the key", nobody, "POST", address.String(), nil, http.StatusMethodNotAllowed},
 		{"who removes", browser, "DELETE", below + "data", nil, http.StatusMethodNotAllowed},
 		{"who asks for options", browser, "OPTIONS", below + "data", nil, http.StatusMethodNotAllowed},
 		{"something else", browser, "GET", below + "secret", nil, http.StatusNotFound},

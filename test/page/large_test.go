@@ -65,6 +65,7 @@ func TestLargeCluster(t *testing.T) {
 	step("filter nodes", click("#panel input"), chromedp.KeyEvent("n1"))
 	step("to the health", click("#tab-health"))
 	b.await("the matrix", `document.querySelector(".field canvas")?.width > 300 && document.querySelector(".summary").innerText.includes("1 of 89,700 paths has a problem")`)
+	b.namesOf("health of many nodes")
 	step("choose a way", chromedp.MouseClickXY(900, 500))
 	b.await("details of the way", `document.activeElement.matches("#drawer h2")`)
 	b.reads(".cell-says", " to n")

@@ -9,12 +9,6 @@ import (
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
 
-// rows are the texts of a view's table, a line a row.
-func (b *browser) rows() []string {
-	b.t.Helper()
-	return eval[[]string](b, `[...document.querySelectorAll(".scroll tbody tr[data-at]")].map((row) => [...row.children].map((cell) => cell.innerText.trim()).join(" | "))`)
-}
-
 // awaitRows waits until a view's table is as wanted; each text is a part of one row, in
 // this order.
 func (b *browser) awaitRows(view string, wanted ...string) {
