@@ -97,6 +97,17 @@ func TestManyLostAreOneProblem(t *testing.T) {
 		if c.lost == 100 {
 			all = telling(reporting(t, fabric.VXLAN, nodes, lost))
 		}
+		if c.lost > 0 {
+			// The same of what is lost in another way.
+			for _, r := range []health.Report{{State: health.Lossy, Answered: true}, {State: health.OK, FullSize: health.FullLost, Answered: true}} {
+				for i := range reports {
+					reports[i] = r
+				}
+				if others := telling(reporting(t, fabric.VXLAN, nodes, append(reports, well)...)); len(others) != c.problems {
+					t.Errorf("%d of %v are %d problems: %v", c.lost, r, len(others), others)
+				}
+			}
+		}
 		if len(all) != c.problems || follows != c.follows {
 			t.Errorf("%d lost are %d problems with %d that follow: %v", c.lost, len(all), follows, all)
 		}

@@ -99,40 +99,57 @@ func router(n node.Node, w fabric.Way) bool {
 	return w.Mode == fabric.Direct && !slices.Contains(n.Addresses, w.Via)
 }
 
-// judgeSorts tells of many lost peers as of one problem, which their own follow from.
-func (f *probing) judgeSorts(ways []probed) (all []problem.Problem) {
-	lost := map[string]map[string]bool{} // peers by sort
-	var order []string
-	for _, w := range ways {
-		if w.State != health.Lost {
-			continue
-		}
-		if lost[w.Sort] == nil {
-			lost[w.Sort] = map[string]bool{}
-			order = append(order, w.Sort)
-		}
-		lost[w.Sort][w.Peer] = true
+// shared is what several may have in common with a peer: a sort of way, and what is lost.
+func (p probed) shared() problem.Thing {
+	switch p.State {
+	case health.Lost:
+		return problem.Thing("probes of " + p.Sort)
+	case health.Lossy:
+		return problem.Thing("some probes of " + p.Sort)
 	}
-	for _, sort := range order {
-		if n := len(lost[sort]); n < 2 || n < several && f.reached()[sort] {
+	return problem.Thing("large probes of " + p.Sort)
+}
+
+// judgeSorts tells of many peers to which the same is lost as of one problem, which
+// their own follow from.
+func (f *probing) judgeSorts(ways []probed) (all []problem.Problem) {
+	peers := map[problem.Thing]map[string]bool{}
+	for _, w := range ways {
+		if peers[w.shared()] == nil {
+			peers[w.shared()] = map[string]bool{}
+		}
+		peers[w.shared()][w.Peer] = true
+	}
+	for _, w := range ways { // in their order, each sort once
+		n := len(peers[w.shared()])
+		delete(peers, w.shared())
+		if n < 2 || n < several && (w.State != health.Lost || f.reached()[w.Sort]) {
 			continue
 		}
-		all = append(all, problem.PeersLost.Of(problem.Facts{
-			Node: f.config.NodeName, Object: sort, Reason: "probes of several of them are lost, most likely for one reason",
-			Breaks: []problem.Thing{problem.Thing(sort)},
-		}))
+		facts := problem.Facts{Node: f.config.NodeName, Object: w.Sort, Breaks: []problem.Thing{w.shared()}}
+		switch w.State {
+		case health.Lost:
+			facts.Reason = "probes of several of them are lost, most likely for one reason"
+		case health.Lossy:
+			facts.Reason = "some of the probes of several of them are lost, most likely for one reason"
+		default:
+			facts.Reason, facts.Advice = "large packets to several of them are lost, most likely for one reason", f.adviceMTU(w)
+		}
+		all = append(all, problem.PeersLost.Of(facts))
 	}
 	return all
 }
 
 // problemOf is what is wrong with one way.
 func (f *probing) problemOf(p probed) problem.Problem {
-	facts := problem.Facts{Node: p.node.Name, Object: "podCIDR " + p.way.PodCIDR.String()}
+	// What is lost of the other family, by the same way, has the same cause.
+	same := p.shared() + problem.Thing(": "+p.Peer)
+	facts := problem.Facts{
+		Node: p.node.Name, Object: "podCIDR " + p.way.PodCIDR.String(),
+		Breaks: []problem.Thing{same}, Needs: []problem.Thing{p.shared(), same},
+	}
 	switch {
 	case p.State == health.Lost:
-		// The other family's, by the same way, has the same cause.
-		same := problem.Thing(p.Sort + ": " + p.Peer)
-		facts.Breaks, facts.Needs = []problem.Thing{same}, []problem.Thing{problem.Thing(p.Sort), same}
 		facts.Reason = fmt.Sprintf("probes from node %s are lost, by %s: packets do not get there, or nothing comes back", f.config.NodeName, wayText(p.way))
 		facts.Advice = f.adviceLost(p)
 		return problem.PeerLost.Of(facts)

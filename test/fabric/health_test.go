@@ -2,6 +2,8 @@ package fabric_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -163,13 +165,27 @@ func TestWhatGetsLostIsTold(t *testing.T) {
 }
 
 // TestAnswersNeedNoAgent: it is the kernel that answers; only a machine that is gone does
-// not.
+// not. Policies that refuse pods everything are no reason not to answer.
 func TestAnswersNeedNoAgent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, topologies[0], cluster.Dual)
-	s.Start()
-	s.awaitAllWell(t)
+	policies := filepath.Join(s.Directory, "policies")
+	must(t, os.Mkdir(policies, 0o755))
+	must(t, os.WriteFile(filepath.Join(policies, "all.yaml"), []byte(refuseAll), 0o644))
+	s.Start("--policies", "--policies-dir", policies, "--policies-file", filepath.Join(s.Directory, "policies.json"))
 	n1, n2 := s.Node("n1"), s.Node("n2")
+	must(t, n1.Prepare("test", "one").Add())
+	must(t, n2.Prepare("test", "two").Add())
+	for _, n := range s.Nodes {
+		await(t, "the policies to be in force", func() error {
+			table, err := n.Output("nft", "list table inet flatnet-policy")
+			if want := fmt.Sprintf("10.244.%d.2", n.Number); err == nil && !strings.Contains(table, want) {
+				err = fmt.Errorf("%s is not in\n%s", want, table)
+			}
+			return err
+		})
+	}
+	s.awaitAllWell(t)
 	n2.Kill()
 	answered := n1.Metrics()[`flatnet_probes_total{result="answered"}`]
 	await(t, "more answers", func() error {
@@ -222,6 +238,30 @@ func TestRouterThatDoesNotKnowPods(t *testing.T) {
 	awaitHealth(t, n1, n3, true, health.OK, health.FullOK)
 	awaitProblem(t, n1, n3, "peer-lost", "direct via 172.30.0.254 dev eth0", "172.30.0.254 says: host unreachable", "router 172.30.0.254 has to have a route to 10.244.3.0/24")
 }
+
+// refuseAll are policies by which no pod may send or receive anything.
+const refuseAll = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: test, name: none}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: test}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: test, name: one}
+spec: {nodeName: n1}
+status: {podIPs: [{ip: 10.244.1.2}, {ip: "fd00:244:1::2"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: test, name: two}
+spec: {nodeName: n2}
+status: {podIPs: [{ip: 10.244.2.2}, {ip: "fd00:244:2::2"}]}
+`
 
 // TestAnswersAreTheFabrics: what a node answers at belongs to the fabric. It is made again
 // when somebody removes it, stays when the last pod leaves, and goes with the cleanup.
