@@ -1,10 +1,13 @@
-// Command kubectl-flatnet is a plugin of kubectl, `kubectl flatnet`; see docs/kubectl.md.
+// Command kubectl-flatnet is a plugin of kubectl, `kubectl flatnet`; see docs/kubectl.md. Under
+// the name kubectl_complete-flatnet, it completes that command's words in a shell.
 package main
 
 import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/go-logr/logr"
@@ -17,6 +20,10 @@ import (
 var version = "development"
 
 func main() {
+	if strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") == kubectl.CompleterName {
+		kubectl.Complete(os.Args[1:], os.Stdout)
+		return
+	}
 	klog.SetLogger(logr.Discard()) // what client-go logs comes back as an error, too
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

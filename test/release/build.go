@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -28,10 +27,6 @@ const (
 	latest = image + ":latest"
 )
 
-// binaries are what a node gets, and architectures the nodes.
-func binaries() []string      { return []string{"flatnet", "flatnet-ipam", "flatnetd"} }
-func architectures() []string { return []string{"amd64", "arm64"} }
-
 func (b build) all(ctx context.Context) error {
 	if err := os.RemoveAll(b.out); err != nil {
 		return err
@@ -39,10 +34,15 @@ func (b build) all(ctx context.Context) error {
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
 	}
-	for _, architecture := range architectures() {
-		if err := b.programs(ctx, architecture); err != nil {
-			return fmt.Errorf("building for %s: %w", architecture, err)
+	for _, p := range []programs{forNodes(), forUsers()} {
+		for _, at := range p.platforms {
+			if err := b.compile(ctx, p, at); err != nil {
+				return fmt.Errorf("building %s for %s: %w", p.name, at, err)
+			}
 		}
+	}
+	if err := b.krew(); err != nil {
+		return fmt.Errorf("writing krew's manifest: %w", err)
 	}
 	if err := b.manifests(); err != nil {
 		return fmt.Errorf("writing the manifests: %w", err)
@@ -51,41 +51,6 @@ func (b build) all(ctx context.Context) error {
 		return fmt.Errorf("writing the chart: %w", err)
 	}
 	return b.sums()
-}
-
-// programs writes the archive of binaries for an architecture.
-func (b build) programs(ctx context.Context, architecture string) error {
-	scratch, err := os.MkdirTemp("", "flatnet-release-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(scratch)
-	name := fmt.Sprintf("flatnet-%s-linux-%s", b.version, architecture)
-	var files []file
-	for _, binary := range binaries() {
-		path := filepath.Join(scratch, binary)
-		// As deploy/image/Dockerfile does it, so that the image has the same files.
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+b.version, "-o", path, "./cmd/"+binary)
-		cmd.Dir, cmd.Stdout, cmd.Stderr = b.source.directory, os.Stderr, os.Stderr
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOAMD64=v1", "GOARM64=v8.0",
-			"GOFLAGS=", "GOEXPERIMENT=", "GOTOOLCHAIN="+b.source.toolchain)
-		if b.cache != "" {
-			cmd.Env = append(cmd.Env, "GOCACHE="+b.cache)
-		}
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("%s: %w", binary, err)
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		files = append(files, file{name + "/" + binary, 0o755, content})
-	}
-	license, err := os.ReadFile(filepath.Join(b.source.directory, "LICENSE"))
-	if err != nil {
-		return err
-	}
-	return b.archive(name, append(files, file{name + "/LICENSE", 0o644, license}))
 }
 
 // manifests writes deploy/ as an archive, and as the one file, with the version's image.
@@ -107,7 +72,7 @@ func (b build) manifests() error {
 	if err := os.WriteFile(filepath.Join(b.out, "flatnet-"+b.version+".yaml"), pinned, 0o644); err != nil {
 		return err
 	}
-	return b.archive(name, files)
+	return b.archive(name+".tar.gz", files)
 }
 
 // below are the files of a directory under the name that it has in an archive, pinned.
@@ -144,15 +109,19 @@ func (b build) below(directory, name string) (files []file, err error) {
 // pin has manifests name the version's image, and the chart its version.
 func pin(manifest []byte, version string) []byte {
 	manifest = bytes.ReplaceAll(manifest, []byte(latest), []byte(image+":"+version))
-	return bytes.ReplaceAll(manifest, []byte(unreleased), fmt.Appendf(nil, "\nversion: %q\nappVersion: %q\n", chartVersion(version), version))
+	return bytes.ReplaceAll(manifest, []byte(unreleased), fmt.Appendf(nil, "\nversion: %q\nappVersion: %q\n", semanticVersion(version), version))
 }
 
 func (b build) archive(name string, files []file) error {
-	content, err := tarball(b.source.time, files)
+	packed := tarball
+	if strings.HasSuffix(name, ".zip") {
+		packed = zipfile
+	}
+	content, err := packed(b.source.time, files)
 	if err != nil {
 		return fmt.Errorf("archiving %s: %w", name, err)
 	}
-	return os.WriteFile(filepath.Join(b.out, name+".tar.gz"), content, 0o644)
+	return os.WriteFile(filepath.Join(b.out, name), content, 0o644)
 }
 
 // sums lists the sums of all files, as sha256sum does.

@@ -14,9 +14,9 @@ const unreleased = "\nversion: 0.0.0\nappVersion: latest\n"
 
 var semantic = regexp.MustCompile(`^v?(\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?)$`)
 
-// chartVersion is a version as Helm wants it, semantic and without the v; what is none is
-// built of something that is not released.
-func chartVersion(version string) string {
+// semanticVersion is a version as Helm and krew want it, without the v; what is none is built of
+// something that is not released.
+func semanticVersion(version string) string {
 	if m := semantic.FindStringSubmatch(version); m != nil {
 		return m[1]
 	}
@@ -38,5 +38,5 @@ func (b build) chart() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(b.out, "flatnet-"+chartVersion(b.version)+".tgz"), content, 0o644)
+	return os.WriteFile(filepath.Join(b.out, "flatnet-"+semanticVersion(b.version)+".tgz"), content, 0o644)
 }

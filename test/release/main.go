@@ -1,7 +1,8 @@
-// Command release builds what a release consists of, besides images: binaries for
-// Linux on amd64 and arm64, the manifests, and a list of sums of both. It builds all of
-// it twice, the second time from a copy of the source in another directory with nothing
-// cached, and fails where one bit differs.
+// Command release builds what a release consists of, besides images: the programs of nodes,
+// for Linux on amd64 and arm64; kubectl-flatnet, for the machines of users, and what krew
+// has to know of it; the manifests; and a list of sums of all. It builds all of it twice,
+// the second time from a copy of the source in another directory with nothing cached, and
+// fails where one bit differs.
 //
 //	make release VERSION=v1.2.3            # into bin/release
 //	go run ./test/release -notes v1.2.3    # that version's section of CHANGELOG.md

@@ -27,7 +27,7 @@ func notesOf(changelog, version string) (string, error) {
 			return "", fmt.Errorf("CHANGELOG.md says nothing of %s", wanted)
 		}
 		local := regexp.MustCompile(`\]\(([^)#:]+)((?:#[^)]*)?)\)`)
-		return local.ReplaceAllString(text, "](https://github.com/flatnet-cni/flatnet/blob/"+version+"/$1$2)") + "\n", nil
+		return local.ReplaceAllString(text, "]("+repository+"/blob/"+version+"/$1$2)") + "\n", nil
 	}
 	return "", fmt.Errorf("CHANGELOG.md has no section [%s]: name Unreleased so, with the date, before the tag is made", wanted)
 }

@@ -1,11 +1,7 @@
 package main
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,42 +14,6 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
-
-func TestTarballTellsNothing(t *testing.T) {
-	at := time.Unix(1_000_000_000, 0)
-	files := []file{{"d/b", 0o755, []byte("program")}, {"d/a", 0o644, []byte("text")}}
-	first, err := tarball(at, files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Reverse(files)
-	second, err := tarball(at, files)
-	if err != nil || !bytes.Equal(first, second) {
-		t.Errorf("the order of files shows in the archive, %v", err)
-	}
-	unzipped, err := gzip.NewReader(bytes.NewReader(first))
-	if err != nil {
-		t.Fatal(err)
-	}
-	archive, listed := tar.NewReader(unzipped), ""
-	for {
-		h, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, _ := io.ReadAll(archive)
-		listed += h.FileInfo().Mode().String() + " " + h.Name + " " + string(content) + "\n"
-		if !h.ModTime.Equal(at) || h.Uid != 0 || h.Gid != 0 || h.Uname != "" {
-			t.Errorf("%s is of %v, and belongs to %d %q", h.Name, h.ModTime, h.Uid, h.Uname)
-		}
-	}
-	if want := "-rw-r--r-- d/a text\n-rwxr-xr-x d/b program\n"; listed != want {
-		t.Errorf("the archive has\n%s\nwant\n%s", listed, want)
-	}
-}
 
 func TestCompare(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
@@ -121,54 +81,6 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// The chart is an archive as Helm wants it, of a version that Helm takes for one.
-func TestChart(t *testing.T) {
-	for version, want := range map[string]string{
-		"v1.2.3": "1.2.3", "v1.2.3-rc.1": "1.2.3-rc.1", "v1.2.3-4-gabcdef0-dirty": "1.2.3-4-gabcdef0-dirty", "0123456": "0.0.0+0123456", "a_b": "0.0.0+a-b",
-	} {
-		if got := chartVersion(version); got != want {
-			t.Errorf("the chart of %s has version %s, want %s", version, got, want)
-		}
-	}
-	b := build{source: source{directory: reference.Path(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
-	if err := b.chart(); err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(filepath.Join(b.out, "flatnet-9.8.7.tgz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	unzipped, err := gzip.NewReader(bytes.NewReader(content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string][]byte{}
-	for archive := tar.NewReader(unzipped); ; {
-		h, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if files[h.Name], err = io.ReadAll(archive); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var about struct{ Name, Version, AppVersion string }
-	if err := yaml.Unmarshal(files["flatnet/Chart.yaml"], &about); err != nil {
-		t.Fatal(err)
-	}
-	if about.Name != "flatnet" || about.Version != "9.8.7" || about.AppVersion != "v9.8.7" {
-		t.Errorf("Chart.yaml says %+v", about)
-	}
-	for _, name := range []string{"values.yaml", "values.schema.json", "templates/daemonset.yaml", "files/dashboard.json"} {
-		if len(files["flatnet/"+name]) == 0 {
-			t.Errorf("the chart has no %s", name)
-		}
-	}
-}
-
 func TestVersions(t *testing.T) {
 	for version, valid := range map[string]bool{"v1.2.3": true, "v1.2.3-rc.1": true, "1a3cf2a-dirty": true, "": false, "v1/2": false, "-x": false, "v1 2": false} {
 		if err := checkVersion(version); (err == nil) != valid {
@@ -191,7 +103,7 @@ func TestImageIsBuiltLikewise(t *testing.T) {
 			t.Errorf("the Dockerfile does not build with %s", words)
 		}
 	}
-	if strings.Contains(string(dockerfile), "for binary in flatnetd flatnet flatnet-ipam;") != (len(binaries()) == 3) {
+	if strings.Contains(string(dockerfile), "for binary in flatnetd flatnet flatnet-ipam;") != (len(forNodes().binaries) == 3) {
 		t.Error("the Dockerfile builds other binaries")
 	}
 }
@@ -219,6 +131,12 @@ func TestWorkflow(t *testing.T) {
 	}
 	if w.Env["IMAGE"] != image || len(w.Permissions) != 1 || w.Permissions["contents"] != "read" {
 		t.Errorf("the image is %q and everybody has the permissions %v", w.Env["IMAGE"], w.Permissions)
+	}
+	// Whatever the build leaves, with the list of sums that is signed.
+	for _, words := range []string{" SHA256SUMS.sigstore.json SHA256SUMS\n", ` --repo "$GITHUB_REPOSITORY" bin/release/*` + "\n"} {
+		if !bytes.Contains(text, []byte(words)) {
+			t.Errorf("the workflow lacks %q", words)
+		}
 	}
 	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40}$`)
 	for name, job := range w.Jobs {
