@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd kubectl-flatnet
 
-.PHONY: all build test race chart lint bench demo fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
+.PHONY: all build test race chart page lint bench demo fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
 
 all: build
 
@@ -37,6 +37,15 @@ test: build
 # does not see that files outside of the module have changed, so nothing it remembers counts.
 chart:
 	@staticcheck=$$($(GO) tool -n staticcheck); cd test/chart && $(GO) vet ./... && $$staticcheck ./... && $(GO) test -count=1 ./...
+
+# The page in a browser, Debian's Chromium: that it shows what a cluster is. Of clusters in
+# namespaces, and of one with 300 nodes that is simulated. make page PICTURES=docs/images
+# writes the pictures of the documentation as well.
+PICTURES ?=
+page: build
+	@test/prepare.sh page
+	@staticcheck=$$($(GO) tool -n staticcheck); cd test/page && $(GO) vet ./... && $$staticcheck ./... && \
+		$(GO) test -count=1 -timeout 20m ./... $(if $(PICTURES),-pictures '$(abspath $(PICTURES))')
 
 # The tests on other kernels than this machine's, each in an emulated machine:
 # make kernels K=6.1 RUN=pkg/fabric; docs/tested-kernels.md. Takes minutes.

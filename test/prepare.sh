@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: test/prepare.sh test|bench|lint|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM
+# Usage: test/prepare.sh test|bench|page|lint|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM
 #
 # Looks for the programs besides Go that a make target uses. As root on Debian
 # or its descendants it installs the missing ones, and says so; anybody else is
@@ -68,6 +68,9 @@ bench)
 		bin/e2e/cluster build kube-proxy
 	fi
 	;;
+page)
+	need chromium chromium "the page in a browser"
+	;;
 kernels)
 	case "${2:-$(go env GOARCH)}" in
 	arm64) need qemu-system-aarch64 qemu-system-arm "machines to boot kernels in" ;;
@@ -94,7 +97,7 @@ managers)
 	;;
 lint) ;;
 *)
-	echo "usage: $0 test|bench|lint|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM" >&2
+	echo "usage: $0 test|bench|page|lint|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM" >&2
 	exit 2
 	;;
 esac

@@ -43,6 +43,9 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
                                      ask it what decides about a connection; FROM and TO are
                                      addresses, or pods as namespace/name, PORT is a number, or a
                                      name that a port of the pod TO has
+  flatnetd page [--port PORT] [flags]
+                                     serve on 127.0.0.1 what the agent says, as a page for a
+                                     browser: this node, and its peers as it sees them
   flatnetd cleanup [flags]           remove all that flatnet made on this node, pods' interfaces included
   flatnetd version
 
@@ -66,6 +69,10 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	output, about, brief := "", "", false
 	if command == "status" || command == "policy" {
 		set.StringVar(&output, "o", "", "`json` for machines")
+	}
+	var port *int
+	if command == "page" {
+		port = pageFlags(set)
 	}
 	if command == "status" {
 		set.BoolVar(&brief, "brief", false, "with -o json, count peers instead of listing them, as a big cluster needs it")
@@ -116,12 +123,14 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		err = printStatus(ctx, c, about, output, out)
 	case "policy":
 		err = explain(ctx, c, set.Args(), output, out)
+	case "page":
+		err = servePage(ctx, c, *port, out)
 	case "cleanup":
 		err = cleanup(ctx, c, out, errOut)
 	case "version":
 		fmt.Fprintln(out, version)
 	default:
-		fmt.Fprintf(errOut, "flatnetd: unknown command %q: status, policy, cleanup or version, or none\n", command)
+		fmt.Fprintf(errOut, "flatnetd: unknown command %q: status, policy, page, cleanup or version, or none\n", command)
 		return exitUsage
 	}
 	if err != nil {

@@ -20,11 +20,14 @@ type answer struct {
 	Fabric   string
 	PodMTU   int
 	Pods     []usage
-	Objects  objects
-	Joined   []group
-	Missing  *group
-	Unwell   *group
-	Problems []trouble
+	// Addresses are the node's own, PodCIDRs those of its pods.
+	Addresses []string
+	PodCIDRs  []string
+	Objects   objects
+	Joined    []group
+	Missing   *group
+	Unwell    *group
+	Problems  []trouble
 
 	unread []string
 }
@@ -33,6 +36,8 @@ type answer struct {
 type usage struct {
 	Family  string `json:"family"`
 	Used    uint64 `json:"used"`
+	Cooling uint64 `json:"cooling"`
+	Total   uint64 `json:"total"`
 	Outside uint64 `json:"outside"`
 }
 
@@ -91,7 +96,7 @@ func readAnswer(raw []byte) (a answer, err error) {
 	var peers []peer
 	known := map[string]any{
 		"node": &a.Node, "version": &a.Version, "since": &a.Since, "ready": &a.Ready, "notReady": &a.NotReady,
-		"fabric": &a.Fabric, "podMTU": &a.PodMTU, "pods": &a.Pods, "objects": &a.Objects,
+		"fabric": &a.Fabric, "podMTU": &a.PodMTU, "pods": &a.Pods, "addresses": &a.Addresses, "podCIDRs": &a.PodCIDRs, "objects": &a.Objects,
 		"joined": &a.Joined, "missing": &a.Missing, "unwell": &a.Unwell, "peers": &peers, "problems": &a.Problems,
 	}
 	for name, to := range known {

@@ -38,8 +38,8 @@ func TestReadsTodaysAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := answer{
-		Node: "n1", Version: "v1", Since: time.Unix(1000, 0).UTC(), NotReady: "why", Fabric: "auto", PodMTU: 1450,
-		Pods: []usage{{"IPv4", 12, 2}, {"IPv6", 13, 0}}, Objects: objects{9, 8},
+		Node: "n1", Version: "v1", Since: time.Unix(1000, 0).UTC(), NotReady: "why", Fabric: "auto", PodMTU: 1450, Addresses: []string{"172.30.0.1"}, PodCIDRs: nil,
+		Pods: []usage{{Family: "IPv4", Used: 12, Total: 253, Outside: 2}, {Family: "IPv6", Used: 13}}, Objects: objects{9, 8},
 		Joined:  []group{{"direct", 2, nil}, {"vxlan", 1, []string{"n2"}}},
 		Missing: &group{"", 1, []string{"n3"}},
 		Unwell:  &group{"", 1, []string{"n3"}},

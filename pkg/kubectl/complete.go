@@ -51,7 +51,7 @@ func completions(before []string, last string) (words [][2]string, directive int
 		}
 	}
 	if previous := before[len(before)-1]; strings.HasPrefix(previous, "-") {
-		if f := set.Lookup(strings.TrimLeft(previous, "-")); f != nil {
+		if f := set.Lookup(strings.TrimLeft(previous, "-")); f != nil && !isSwitch(f) {
 			return valuesOf(f)
 		}
 	}
@@ -69,7 +69,13 @@ func completions(before []string, last string) (words [][2]string, directive int
 	return words, shellNoFiles
 }
 
-// valuesOf reads in a flag's usage what its value is. All flags have one.
+// isSwitch reports whether a flag has no value: what follows it is something else.
+func isSwitch(f *flag.Flag) bool {
+	b, is := f.Value.(interface{ IsBoolFlag() bool })
+	return is && b.IsBoolFlag()
+}
+
+// valuesOf reads in a flag's usage what its value is.
 func valuesOf(f *flag.Flag) (words [][2]string, directive int) {
 	switch value, does := flag.UnquoteUsage(f); value {
 	case "json":

@@ -32,12 +32,15 @@ const introduction = `kubectl flatnet looks at flatnet on all nodes of a cluster
 type command struct {
 	name, arguments, does string
 	timeout               time.Duration // by default
+	// lasting says that the command goes on until somebody ends it: --timeout is that of
+	// what it does again and again.
+	lasting bool
 	// flags defines those that the command alone has, and returns what runs it.
 	prepare func(set *flag.FlagSet, o *options) func(ctx context.Context, c *client, out, errOut io.Writer) (exit int, err error)
 }
 
 // commands are all of them. Nobody writes to it.
-var commands = []command{statusCommand, whyCommand, checkCommand, bugreportCommand}
+var commands = []command{statusCommand, whyCommand, checkCommand, uiCommand, bugreportCommand}
 
 // Main does what the arguments say and returns the exit status.
 func Main(ctx context.Context, version string, arguments []string, out, errOut io.Writer) int {
@@ -133,8 +136,12 @@ func (c command) run(ctx context.Context, o *options, run func(context.Context, 
 	interruptible, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	defer context.AfterFunc(ctx, func() { stop(errInterrupted) })() // whatever the signal calls itself
-	ctx, cancel := context.WithTimeoutCause(interruptible, o.timeout, errNoTime)
-	defer cancel()
+	ctx = interruptible
+	if !c.lasting {
+		limited, cancel := context.WithTimeoutCause(interruptible, o.timeout, errNoTime)
+		defer cancel()
+		ctx = limited
+	}
 	exit, err := run(ctx, api, out, errOut)
 	if err != nil && context.Cause(ctx) == errNoTime && !errors.Is(err, errNoTime) {
 		err = fmt.Errorf("%w (%s): %w", errNoTime, o.timeout, err)

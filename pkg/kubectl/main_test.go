@@ -116,7 +116,7 @@ func TestRunsWhereKubectlDoes(t *testing.T) {
 	}
 	for _, p := range strings.Fields(string(out)) {
 		switch own := strings.TrimPrefix(p, module); own {
-		case p, "cmd/kubectl-flatnet", "pkg/kubectl", "pkg/problem":
+		case p, "cmd/kubectl-flatnet", "pkg/kubectl", "pkg/page", "pkg/problem":
 		default:
 			t.Errorf("%s is in it", own)
 		}

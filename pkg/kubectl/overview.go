@@ -55,6 +55,8 @@ type nodeStatus struct {
 	MoreProblems int `json:"moreProblems,omitempty"`
 	// Unread are fields of the answer that this program does not understand.
 	Unread []string `json:"unread,omitempty"`
+
+	said answer // what it was taken from; the zero value where nobody has answered
 }
 
 // mostProblems bounds those that are kept of one node: it may have one with each peer.
@@ -128,7 +130,7 @@ func (n *nodeStatus) blame(f *fault) { n.State, n.Reason, n.Advice = f.State, f.
 
 // take notes what an agent has said.
 func (n *nodeStatus) take(a answer) {
-	n.State = stateReady
+	n.State, n.said = stateReady, a
 	if !a.Ready && !slices.Contains(a.unread, "ready") {
 		n.State, n.Reason = stateNotReady, a.NotReady
 	}

@@ -1,0 +1,49 @@
+// What several views have.
+
+import { h } from "./dom.js";
+import * as place from "./place.js";
+import { count, natural } from "./words.js";
+
+// faults says which nodes did not answer a question, those with the same words together.
+export function faults(nodes) {
+  const by = new Map();
+  for (const n of nodes) if (n.fault) by.set(n.fault, [...(by.get(n.fault) ?? []), n.node]);
+  return [...by].map(([fault, names]) => h("p", { class: "fault" },
+    h("b", null, names.length > 4 ? count(names.length, "node") : names.join(", ")), ": ", fault));
+}
+
+// Chooser lets the reader choose a node; `all` is what it says for every node, or "".
+export class Chooser {
+  constructor({ all, changed }) {
+    Object.assign(this, { all, changed });
+    this.select = h("select", { id: "node", change: () => {
+      place.put({ node: this.select.value });
+      this.changed(this.select.value);
+    } });
+    this.element = h("span", { class: "chooser" }, h("label", { for: "node" }, "Node"), this.select);
+    this.names = "";
+  }
+
+  // set offers the nodes that answer.
+  set(overview) {
+    const names = overview.nodes.filter((n) => n.answers).map((n) => n.name).sort(natural);
+    if (names.join() === this.names) return;
+    this.names = names.join();
+    const value = place.get("node");
+    this.select.replaceChildren(...(this.all ? [h("option", { value: "" }, this.all)] : []), ...names.map((n) => h("option", { value: n }, n)));
+    this.select.value = names.includes(value) ? value : this.all ? "" : names[0] ?? "";
+  }
+
+  get node() {
+    return this.select.value;
+  }
+
+  // placed takes over what the address says.
+  placed() {
+    const value = place.get("node");
+    if (value && value !== this.select.value && [...this.select.options].some((o) => o.value === value)) {
+      this.select.value = value;
+      this.changed(value);
+    }
+  }
+}
