@@ -216,6 +216,7 @@ func (w *writer) encoder(s runtime.Encoder, o runtime.Object) runtime.Encoder {
 // refuse answers in JSON, which every client reads.
 func refuse(w http.ResponseWriter, status *metav1.Status) {
 	w.Header().Set("Content-Type", runtime.ContentTypeJSON)
+	status = status.DeepCopy() // which others are answered with at the same time
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
 	status.Status = metav1.StatusFailure
 	w.WriteHeader(int(status.Code))
