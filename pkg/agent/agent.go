@@ -31,6 +31,7 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newInstallation(c, s).feature(),
 		newServices(c, client, s).feature(),
 		newPolicies(c, client, s).feature(),
+		newFastPath(c, s).feature(),
 		newKernelKeeping(c, s).feature(),
 		newCollection(c, s).feature(),
 		newMemory(s),

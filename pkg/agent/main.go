@@ -43,6 +43,9 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
                                      ask it what decides about a connection; FROM and TO are
                                      addresses, or pods as namespace/name, PORT is a number, or a
                                      name that a port of the pod TO has
+  flatnetd flows [-o json] [--pod namespace/name] [flags]
+                                     ask it which flows take the fast path, with pods' names,
+                                     packets and bytes of both directions
   flatnetd cleanup [flags]           remove all that flatnet made on this node, pods' interfaces included
   flatnetd version
 
@@ -63,8 +66,11 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		set.PrintDefaults()
 	}
 	config := Flags(set, getenv)
-	output, about, brief := "", "", false
-	if command == "status" || command == "policy" {
+	output, about, brief, pod := "", "", false, ""
+	if command == "flows" {
+		set.StringVar(&pod, "pod", "", "only the flows of this `pod`, namespace/name")
+	}
+	if command == "status" || command == "policy" || command == "flows" {
 		set.StringVar(&output, "o", "", "`json` for machines")
 	}
 	if command == "status" {
@@ -116,12 +122,14 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		err = printStatus(ctx, c, about, output, out)
 	case "policy":
 		err = explain(ctx, c, set.Args(), output, out)
+	case "flows":
+		err = printFlows(ctx, c, pod, output, out)
 	case "cleanup":
 		err = cleanup(ctx, c, out, errOut)
 	case "version":
 		fmt.Fprintln(out, version)
 	default:
-		fmt.Fprintf(errOut, "flatnetd: unknown command %q: status, policy, cleanup or version, or none\n", command)
+		fmt.Fprintf(errOut, "flatnetd: unknown command %q: status, policy, flows, cleanup or version, or none\n", command)
 		return exitUsage
 	}
 	if err != nil {

@@ -52,6 +52,9 @@ type Facts struct {
 	LooseSources bool
 	// Services says that Services are balanced.
 	Services bool
+	// FastPath says that packets of established flows go past connection tracking, or are
+	// about to.
+	FastPath bool
 }
 
 // News says which facts are new.
@@ -65,6 +68,7 @@ const (
 	FabricMade                 // Made
 	FabricJoined               // the kernel has what was planned, but for what it refused
 	SourcesChanged             // LooseSources
+	PathChanged                // FastPath
 )
 
 // Find returns the node of a name as it was accepted last.
