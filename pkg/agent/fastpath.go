@@ -42,7 +42,7 @@ type fastPath struct {
 }
 
 func newFastPath(c Config, s *feature.Shared) *fastPath {
-	keeper := &fastpath.Keeper{Log: s.Log}
+	keeper := &fastpath.Keeper{Log: s.Log, TunnelPort: uint16(c.Fabric.Port)}
 	f := &fastPath{Shared: s, config: c, keeper: keeper, host: &host.Keeper{Log: s.Log, Sysctls: c.SysctlDir}, why: notSetUp}
 	f.task = &feature.Task{
 		Name: "fast path", Run: s.OncePlanned(f.keep), Gap: 100 * time.Millisecond,

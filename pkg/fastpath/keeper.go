@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,9 @@ import (
 // nothing in the kernel.
 type Keeper struct {
 	Log *slog.Logger
+	// TunnelPort is the overlay's UDP port, 0 for none: packets of the overlay itself are
+	// looked at only when they are unwrapped.
+	TunnelPort uint16
 
 	programs *programs
 	table    nft.Keeper
@@ -99,7 +103,10 @@ func (k *Keeper) raise() error {
 		k.generation++ // 0 means that a packet has none
 	}
 	k.raised++
-	err := k.setting.Put(uint32(0), &programSettings{Generation: k.generation, Lifetime: uint64(Lifetime.Nanoseconds())})
+	err := k.setting.Put(uint32(0), &programSettings{
+		Generation: k.generation, Lifetime: uint64(Lifetime.Nanoseconds()),
+		Tunnel: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, k.TunnelPort)),
+	})
 	if err != nil {
 		return fmt.Errorf("raising the generation: %w", err)
 	}

@@ -43,7 +43,8 @@ type programKey struct {
 type programSettings struct {
 	_          structs.HostLayout
 	Generation uint32
-	Pad        uint32
+	Tunnel     uint16
+	Pad        uint16
 	Lifetime   uint64
 }
 

@@ -24,6 +24,7 @@ var TableID = nft.ID{Family: nft.INet, Name: "flatnet-fastpath"}
 //	        meta mark set meta mark & 0xffffefff
 //	        ct status snat,dnat,0x2000 return
 //	        ct state established ct status assured meta mark set meta mark | 0x1000
+//	        ct state established meta l4proto udp meta mark set meta mark | 0x1000
 //	    }
 //	    chain leaving {
 //	        type filter hook postrouting priority 10000; policy accept;
@@ -34,9 +35,8 @@ var TableID = nft.ID{Family: nft.INet, Name: "flatnet-fastpath"}
 //
 // The priority is behind everybody's. A packet that somebody else has given the bit
 // loses it. What is translated has to meet conntrack always, and so does what one of its
-// helpers reads (0x2000, IPS_HELPER). An assured connection is one that both ends have
-// taken part in: of TCP, that has passed its handshake, of UDP, that goes on for more
-// than two seconds.
+// helpers reads (0x2000, IPS_HELPER). An assured connection of TCP is one that has passed
+// its handshake; of UDP it is enough that both ends have sent something.
 func Table(links []int) nft.Table {
 	leaving := nft.Chain{
 		Name: "leaving", Base: "type filter hook postrouting priority 10000; policy accept;",
@@ -50,6 +50,7 @@ func Table(links []int) nft.Table {
 			fmt.Sprintf("meta mark set meta mark & %#x", ^uint32(Mark)),
 			"ct status snat,dnat,0x2000 return",
 			fmt.Sprintf("ct state established ct status assured meta mark set meta mark | %#x", Mark),
+			fmt.Sprintf("ct state established meta l4proto udp meta mark set meta mark | %#x", Mark),
 		}},
 		leaving,
 	}}

@@ -130,7 +130,8 @@ struct {
 // settings are written by the agent.
 struct settings {
 	__u32 generation; // its lower 16 bits are never 0
-	__u32 pad;
+	__u16 tunnel;     // UDP port of the overlay, as in packets: what goes there is no pod's
+	__u16 pad;
 	__u64 lifetime; // of what is learned, in ns
 };
 
@@ -284,6 +285,8 @@ int look(struct __sk_buff *skb)
 	__u32 generation = *(volatile __u32 *)&s->generation;
 	struct packet p = {};
 	if (skb->pkt_type || !parse(skb, &p))
+		return NEXT;
+	if (p.key.protocol == UDP && (p.low ? p.key.high_port : p.key.low_port) == s->tunnel)
 		return NEXT;
 	skb->tc_index = (__u16)generation;
 	struct flow *f = map_lookup(&flows, &p.key);
