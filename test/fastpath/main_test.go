@@ -31,18 +31,32 @@ func must(t *testing.T, err error) {
 // site is a cluster on one segment whose flatnetds have the fast path.
 type site struct {
 	*cluster.Cluster
-	t *testing.T
+	t       *testing.T
+	segment *cluster.Subnet
+	flags   []string
 }
 
 func newSite(t *testing.T, f cluster.Families, nodes int, flags ...string) *site {
 	t.Helper()
-	s := &site{Cluster: cluster.Start(t), t: t}
-	s.OneSegment(f, nodes)
-	s.Start(append([]string{"--datapath", "ebpf", "--resync", "1h"}, flags...)...)
+	s := prepare(t, f, nodes, flags...)
+	s.start()
+	return s
+}
+
+// prepare makes a site whose flatnetds do not run yet.
+func prepare(t *testing.T, f cluster.Families, nodes int, flags ...string) *site {
+	t.Helper()
+	s := &site{Cluster: cluster.Start(t), t: t, flags: append([]string{"--datapath", "ebpf", "--resync", "1h"}, flags...)}
+	s.segment = s.OneSegment(f, nodes)
+	return s
+}
+
+func (s *site) start() {
+	s.t.Helper()
+	s.Start(s.flags...)
 	for _, n := range s.Nodes {
 		s.inUse(n)
 	}
-	return s
 }
 
 // inUse waits until a node has the fast path.
