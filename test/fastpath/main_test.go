@@ -244,3 +244,5 @@ func (s *site) slow(why string, k *talk, n *cluster.Node) {
 		s.t.Errorf("%s: %d packets of %s and %s took the fast path", why, packets, a, b)
 	}
 }
+
+func bufioReader(c net.Conn) *bufio.Reader { return bufio.NewReaderSize(c, 1<<20) }
