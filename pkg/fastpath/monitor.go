@@ -12,8 +12,8 @@ import (
 )
 
 // Monitor raises the generation when something changes that a decision may have come
-// from: interfaces, addresses, neighbours, routes, rules of routing, and, as a
-// [nft.Listener], nftables. Rules of iptables-legacy change without a word; what was
+// from: interfaces, their queues and filters, addresses, neighbours, routes, rules of
+// routing, and, as a [nft.Listener], nftables. Rules of iptables-legacy change without a word; what was
 // decided under them is in force for a flow's lifetime at most.
 type Monitor struct {
 	Keeper *Keeper
@@ -73,6 +73,7 @@ func (m *Monitor) interpret(kind uint16, message []byte) {
 		if len(message) < linkHeader {
 			return
 		}
+		m.Keeper.Raise() // somebody's program may decide now
 	default:
 		m.Keeper.Raise()
 		return

@@ -9,7 +9,8 @@
 // where it is about to go is remembered.
 //
 // What has to be known to read them:
-//  - Both directions of a flow are one entry, so none is used without the other.
+//  - Both directions of a flow are one entry, and none is used without the other, which
+//    has to be known under the same number and may be idle.
 //  - A number is raised when anything changes that a decision may have come from. look
 //    notes it in what goes up the stack (tc_index), and learn remembers nothing that was
 //    decided under another one. tc_index is 0 where somebody else's program decides what
