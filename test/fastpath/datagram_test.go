@@ -35,7 +35,9 @@ type mailbox struct {
 func options(ipv6 bool) func(_, _ string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) (err error) {
 		return errors.Join(c.Control(func(fd uintptr) {
-			set := func(level, option, value int) { err = errors.Join(err, unix.SetsockoptInt(int(fd), level, option, value)) }
+			set := func(level, option, value int) {
+				err = errors.Join(err, unix.SetsockoptInt(int(fd), level, option, value))
+			}
 			set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 			if ipv6 {
 				set(unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1)
