@@ -170,7 +170,7 @@ func (s *site) fastDatagrams(k *sender, nodes ...*cluster.Node) {
 		before := s.takes(n, a, b)
 		s.Eventually(fmt.Sprintf("%s and %s on the fast path of %s", a, b, n.Name), func() error {
 			k.number++
-			must(s.t, k.asks(fmt.Sprint("question ", k.number)))
+			must(s.t, k.asks(fmt.Sprintf("question %10d, which is as long as any other", k.number)))
 			f, ok, err := flow(n, a, b)
 			if err != nil || !ok || !f.Active || f.There.Packets+f.Back.Packets < before+4 {
 				return fmt.Errorf("%+v, %v", f, err)
