@@ -56,7 +56,7 @@ type skBuff struct {
 	CB                                                                                                                         [5]uint32
 	Hash, TCClassid, Data, DataEnd, NapiID, Family, RemoteIP4, LocalIP4                                                        uint32
 	RemoteIP6, LocalIP6                                                                                                        [4]uint32
-	RemotePort, LocalPort, DataMeta, _                                                                                         uint32
+	RemotePort, LocalPort, DataMeta                                                                                            uint32
 	_                                                                                                                          uint64 // flow_keys
 	Timestamp                                                                                                                  uint64
 	WireLen, GSOSegs                                                                                                           uint32
