@@ -379,6 +379,12 @@ func TestDecidedAnew(t *testing.T) {
 		if s.forwards(p.bytes(), 0) {
 			t.Error("forwarded from another interface")
 		}
+		back := p
+		back.back = true
+		s.learns(back.bytes(), loopback, 0)
+		if s.forwards(p.bytes(), 0) {
+			t.Error("forwarded from another interface, with answers")
+		}
 		s.learns(p.bytes(), loopback, 0)
 		if s.forwards(p.bytes(), 0) {
 			t.Error("the answers to somebody else at the same address are remembered")
@@ -386,8 +392,7 @@ func TestDecidedAnew(t *testing.T) {
 		// What the node itself sends is not from an interface.
 		p.port = 7
 		s.learns(p.bytes(), 0, 0)
-		back := p
-		back.back = true
+		back.port = 7
 		s.learns(back.bytes(), loopback, 0)
 		if s.forwards(p.bytes(), 0) {
 			t.Error("what the node sends is remembered")
