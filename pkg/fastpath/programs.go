@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -26,7 +27,13 @@ func load() (*programs, error) {
 	spec.Maps[programMapFlows].MaxEntries = Flows
 	p := &programs{ids: map[*ebpf.Program]uint32{}}
 	if err := spec.LoadAndAssign(&p.programObjects, nil); err != nil {
-		return nil, errors.Join(fmt.Errorf("loading the programs: %w", err), limit)
+		switch {
+		case errors.Is(err, os.ErrPermission) && limit != nil:
+			return nil, fmt.Errorf("loading the programs is not permitted: CAP_BPF and CAP_PERFMON are needed, and before Linux 5.11 more locked memory: %w", err)
+		case errors.Is(err, os.ErrPermission):
+			return nil, fmt.Errorf("loading the programs is not permitted: CAP_BPF and CAP_PERFMON are needed, and a seccomp profile that allows bpf(2): %w", err)
+		}
+		return nil, fmt.Errorf("loading the programs: %w", err)
 	}
 	for _, program := range []*ebpf.Program{p.Look, p.LearnPod, p.LearnLink} {
 		info, err := program.Info()

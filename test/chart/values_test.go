@@ -28,6 +28,7 @@ var effects = []set{
 	{"fabric.mtu=1400", `FLATNETD_MTU: "1400"`},
 	{"fabric.overlayNodes=false", `FLATNETD_OVERLAY_NODES: "false"`},
 	{"fabric.clampMSS=false", `FLATNETD_CLAMP_MSS: "false"`},
+	{"fabric.datapath=kernel", `FLATNETD_DATAPATH: "kernel"`},
 	{"fabric.vxlan.id=16777215", `FLATNETD_VXLAN_ID: "16777215"`},
 	{"fabric.vxlan.port=8472", `FLATNETD_VXLAN_PORT: "8472"`},
 	{"fabric.vxlan.device=overlay", "FLATNETD_VXLAN_DEVICE: overlay"},
