@@ -53,6 +53,7 @@ func newFastPath(c Config, s *feature.Shared) *fastPath {
 		Advice: f.task.Advice,
 	}
 	f.monitor = &fastpath.Monitor{Keeper: keeper, Changed: f.task.Ask}
+	s.Decide = keeper.Raise
 	return f
 }
 

@@ -79,7 +79,7 @@ func (w Where) places(all []interfaceLink) (places []place) {
 		switch {
 		case p.pod && w.Without[l.name]:
 			p.reason = "it is switched off for the pod"
-		case p.pod && l.queue != "noqueue":
+		case p.pod && l.queue != "noqueue" && l.queue != "noop": // that of one that is not up yet
 			// What is sent past the interface would be sent past its queue.
 			p.reason = fmt.Sprintf("the pod's interface has a queue (%s), which holds it to a rate", l.queue)
 		case p.pod:

@@ -24,6 +24,9 @@ type Shared struct {
 	// Do calls a function between two tasks, from any other goroutine. It fails where
 	// the agent is busy for longer than the context allows.
 	Do func(context.Context, func()) error
+	// Decide has everything decided anew about flows that are established, from the next
+	// packet on. It does not wait, and may be called from any goroutine.
+	Decide func()
 	// Rest has memory given back that something large took and that is not needed until
 	// the next time. It does not wait, and may be called from any goroutine.
 	Rest func()

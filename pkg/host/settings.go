@@ -45,6 +45,11 @@ func Sysctls(n Needs) []Sysctl {
 		// Who does not see a connection's middle cannot judge its sequence numbers. By
 		// this, those that seem wrong are taken for right, and RST is judged as before.
 		all = append(all, Sysctl{Key: BeLiberal, Value: 1})
+		// It may have seen the data and not what acknowledged them, and would forget the
+		// connection after five minutes of silence; kube-proxy has a day for those that
+		// are established.
+		const day = 24 * 3600
+		all = append(all, Sysctl{Key: "net/netfilter/nf_conntrack_tcp_timeout_unacknowledged", Value: day, Rule: AtLeast})
 	}
 	return all
 }

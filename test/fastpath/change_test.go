@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -292,5 +293,41 @@ func TestFromDirectToVXLAN(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// Connection tracking, which does not see the middle of a connection, remembers it for as
+// long as without the fast path.
+func TestConntrackRemembers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, cluster.IPv4, 1)
+	n := s.Nodes[0]
+	if _, err := os.Stat("/proc/net/nf_conntrack"); err != nil {
+		t.Skip("the kernel does not list its connections (CONFIG_NF_CONNTRACK_PROCFS): ", err)
+	}
+	web, client := s.pod(n, "web"), s.pod(n, "client")
+	serve(t, web.Namespace, 80)
+	k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
+	s.fast(k, n)
+	for range 20 {
+		must(t, k.say(strings.Repeat("x", 50_000)))
+	}
+	text, err := n.Output("cat", "/proc/net/nf_conntrack")
+	must(t, err)
+	a, _ := k.ends()
+	found := false
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if !strings.Contains(line, fmt.Sprintf("sport=%d ", a.Port())) || len(words) < 6 {
+			continue
+		}
+		found = true
+		const hour = 3600
+		if seconds, err := strconv.Atoi(words[4]); err != nil || seconds < hour || words[5] != "ESTABLISHED" {
+			t.Errorf("connection tracking would forget it: %s", line)
+		}
+	}
+	if !found {
+		t.Errorf("connection tracking does not know it:\n%s", text)
 	}
 }
