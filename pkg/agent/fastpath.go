@@ -127,7 +127,6 @@ func (f *fastPath) apply(ctx context.Context, verify bool) error {
 	err := f.use(ctx, verify)
 	switch {
 	case errors.Is(err, feature.ErrNotYet):
-		f.why = err.Error()
 		return err
 	case err == nil:
 		f.why, f.failure = "", nil
@@ -205,7 +204,7 @@ func (f *fastPath) liberal() error {
 		const again = 50 * time.Millisecond
 		f.task.By(time.Now().Add(again))
 		if !f.task.Done() {
-			return fmt.Errorf("%w: %w", feature.ErrNotYet, err) // the host's settings are about to be made
+			return feature.ErrNotYet // the host's settings are about to be made
 		}
 	}
 	return err
