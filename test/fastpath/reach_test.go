@@ -32,24 +32,28 @@ func TestConnectionsTakeTheFastPath(t *testing.T) {
 				s.fast(k, s.Nodes...)
 			}
 			f := s.Nodes[0].Status().FastPath
-			if want := nodes + 1; mode == "direct" && f.Interfaces != want-1 || mode == "one node" && f.Interfaces != 3 {
-				t.Logf("interfaces: %d", f.Interfaces)
-			}
-			if f.Hits == 0 || f.Learned == 0 || f.Flows != 2 {
+			if f.Hits == 0 || f.Learned == 0 {
 				t.Errorf("status is %+v", f)
 			}
-			text, err := s.Nodes[0].Flatnetd("flows", "--pod", "test/client")
-			must(t, err)
-			t.Log("\n" + text)
-			if !strings.Contains(text, "test/client") || strings.Count(text, "\n") != 3 {
-				t.Errorf("flows:\n%s", text)
-			}
-			text, err = s.Nodes[0].Flatnetd("status")
-			must(t, err)
-			t.Log("\n" + text)
-			if want := fmt.Sprintf("ebpf at %d interfaces, 2 flows", f.Interfaces); !strings.Contains(text, want) {
-				t.Errorf("no %q in\n%s", want, text)
-			}
+			// What is not used may be to be decided anew by then.
+			k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
+			s.fast(k, s.Nodes...)
+			own, _ := k.ends()
+			s.Eventually("what people are shown", func() error {
+				must(t, k.say("and so on"))
+				text, err := s.Nodes[0].Flatnetd("flows", "--pod", "test/client")
+				if err == nil && (!strings.Contains(text, "test/client") || !strings.Contains(text, own.String())) {
+					err = fmt.Errorf("flows:\n%s", text)
+				}
+				if err != nil {
+					return err
+				}
+				text, err = s.Nodes[0].Flatnetd("status")
+				if want := fmt.Sprintf("ebpf at %d interfaces, ", f.Interfaces); err == nil && !strings.Contains(text, want) {
+					err = fmt.Errorf("no %q in\n%s", want, text)
+				}
+				return err
+			})
 		})
 	}
 }
