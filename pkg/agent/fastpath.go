@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,7 +43,7 @@ type fastPath struct {
 }
 
 func newFastPath(c Config, s *feature.Shared) *fastPath {
-	keeper := &fastpath.Keeper{Log: s.Log, TunnelPort: uint16(c.Fabric.Port)}
+	keeper := &fastpath.Keeper{Log: s.Log, TunnelPort: uint16(c.Fabric.Port), Filters: os.Getenv(filtersVariable) != ""}
 	f := &fastPath{Shared: s, config: c, keeper: keeper, host: &host.Keeper{Log: s.Log, Sysctls: c.SysctlDir}, why: notSetUp}
 	f.task = &feature.Task{
 		Name: "fast path", Run: s.OncePlanned(f.keep), Gap: 100 * time.Millisecond,
@@ -74,6 +75,9 @@ func (f *fastPath) feature() feature.Feature {
 		Cleanup: feature.Removal{Do: f.remove},
 	}
 }
+
+// filtersVariable has the programs attached as on kernels before Linux 6.6, for tests.
+const filtersVariable = "FLATNET_TEST_FILTERS"
 
 // notSetUp is why it is not in use at the beginning.
 const notSetUp = "it is not set up yet"
@@ -342,7 +346,7 @@ func (f *fastPath) gauges() []feature.Gauge {
 	}
 	return []feature.Gauge{
 		one("flatnet_fastpath", "1 where packets of established flows go past netfilter and routing, which have decided about the flow, else 0.", func() (float64, error) { return truth(f.why == ""), nil }),
-		one("flatnet_fastpath_interfaces", "Interfaces that the programs of the fast path are at.", func() (float64, error) { return float64(f.attached()), nil }),
+		one("flatnet_fastpath_interfaces", "Interfaces that the programs of the fast path are at.", func() (float64, error) { return float64(len(f.attached())), nil }),
 		one("flatnet_fastpath_flows", "Flows that are remembered.", func() (float64, error) {
 			all, err := f.keeper.All()
 			return float64(len(all)), err
@@ -363,10 +367,10 @@ func (f *fastPath) gauges() []feature.Gauge {
 	}
 }
 
-// attached is how many interfaces have the programs.
-func (f *fastPath) attached() int {
+// attached are the interfaces that have the programs.
+func (f *fastPath) attached() []string {
 	if f.why != "" {
-		return 0
+		return nil
 	}
 	return f.done.Attached
 }

@@ -26,7 +26,7 @@ type FastPathStatus struct {
 type FastPath struct {
 	Datapath   string             `json:"datapath"`          // ebpf or kernel, as it is now
 	Because    string             `json:"because,omitempty"` // why it is kernel
-	Interfaces int                `json:"interfaces"`        // that the programs are at
+	Interfaces []string           `json:"interfaces"`        // that the programs are at
 	Skipped    []fastpath.Skipped `json:"skipped,omitempty"` // that they are not at
 	Without    []string           `json:"without,omitempty"` // pods for which it is switched off
 	Flows      int                `json:"flows"`             // that are remembered
@@ -52,7 +52,7 @@ func (s FastPathStatus) part() feature.Part {
 	if f.Because != "" {
 		return feature.Part{Document: s, Rows: []feature.Row{{Name: "data path", Value: "kernel, because " + f.Because}}}
 	}
-	text := fmt.Sprintf("ebpf at %d interfaces, %d flows", f.Interfaces, f.Flows)
+	text := fmt.Sprintf("ebpf at %d interfaces, %d flows", len(f.Interfaces), f.Flows)
 	const percent = 100
 	if all := f.Hits + f.Misses; all > 0 {
 		text += fmt.Sprintf(", %d%% of packets take the fast path", f.Hits*percent/all)

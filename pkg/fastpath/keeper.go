@@ -28,12 +28,16 @@ type Keeper struct {
 	// TunnelPort is the overlay's UDP port, 0 for none: packets of the overlay itself are
 	// looked at only when they are unwrapped.
 	TunnelPort uint16
+	// Filters has filters of tc used also where the kernel has links, for tests of what
+	// older kernels have.
+	Filters bool
 
 	programs *programs
 	table    nft.Keeper
 	socket   *netlink.Socket
 	attached map[int]place // by the interface's number, as they were left
-	complete bool          // all interfaces were looked at once
+	links    map[int][2]link.Link
+	complete bool // all interfaces were looked at once
 
 	mu         sync.Mutex // of what follows
 	setting    *ebpf.Map
@@ -72,6 +76,9 @@ func (k *Keeper) Close() {
 	k.mu.Lock()
 	k.setting = nil
 	k.mu.Unlock()
+	for index := range k.links {
+		k.unlink(index)
+	}
 	if k.programs != nil {
 		k.programs.Close()
 		k.programs = nil
@@ -140,7 +147,7 @@ func (k *Keeper) takeTouched() (touched map[int]bool, all bool) {
 
 // Done is what an attaching came to.
 type Done struct {
-	Attached int
+	Attached []string // names of interfaces, sorted
 	// Repaired are interfaces whose programs somebody had taken away.
 	Repaired []string
 	Skipped  []Skipped // sorted by name
@@ -248,18 +255,25 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 	} else {
 		for index, p := range now {
 			if before, known := k.attached[index]; p.reason != "" && known && before.reason == "" {
+				k.unlink(index)
 				_, _ = removeFilters(s, index) // what stays is found by the next comparison
 			}
+		}
+	}
+	for index := range k.links {
+		if _, there := now[index]; !there {
+			k.unlink(index) // its interface is gone
 		}
 	}
 	k.attached, k.complete = now, true
 	for _, p := range now {
 		if p.reason == "" {
-			done.Attached++
+			done.Attached = append(done.Attached, p.name)
 		} else {
 			done.Skipped = append(done.Skipped, Skipped{p.name, p.reason, false})
 		}
 	}
+	slices.Sort(done.Attached)
 	slices.SortFunc(done.Skipped, func(a, b Skipped) int {
 		if a.Interface < b.Interface {
 			return -1
@@ -275,6 +289,7 @@ func (k *Keeper) clear(s *netlink.Socket, all []interfaceLink, wanted map[int]bo
 		if wanted[l.index] {
 			continue
 		}
+		k.unlink(l.index)
 		if _, err := removeFilters(s, l.index); err != nil && k.Log != nil && stillThere(s, l.index) {
 			k.Log.Warn("programs are not removed", "interface", l.name, "error", err)
 		}
@@ -300,13 +315,25 @@ func (k *Keeper) put(s *netlink.Socket, p place) (reason string, written bool, e
 				return fmt.Sprintf("somebody else's filter %s decides what the pod receives (tc filter show dev %s egress)", f.name, p.name), false, nil
 			}
 		}
-		if others := othersOfTCX(p.index); others > 0 {
+		if others := k.othersOfTCX(p.index); others > 0 {
 			return fmt.Sprintf("%d programs of somebody else's decide what the pod receives (bpftool net show dev %s)", others, p.name), false, nil
 		}
 	}
 	programs := [2]*ebpf.Program{k.programs.Look, k.programs.LearnLink}
 	if p.pod {
 		programs[1] = k.programs.LearnPod
+	}
+	if !k.Filters {
+		written, err := k.link(p.index, programs)
+		if err == nil {
+			if slices.ContainsFunc(append(sides[0].found, sides[1].found...), func(f filter) bool { return f.own }) {
+				_, err = removeFilters(s, p.index) // an earlier kernel's, or version's
+			}
+			return "", written, err
+		}
+		if !errors.Is(err, ebpf.ErrNotSupported) {
+			return "", written, err
+		}
 	}
 	made := false
 	for i, name := range []string{namePrefix + "look", namePrefix + "learn"} {
@@ -325,16 +352,6 @@ func (k *Keeper) put(s *netlink.Socket, p place) (reason string, written bool, e
 		written = true
 	}
 	return "", written, nil
-}
-
-// othersOfTCX counts programs at an interface's egress that are not attached by filters,
-// which kernels have from Linux 6.6 on.
-func othersOfTCX(index int) int {
-	r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXEgress})
-	if err != nil {
-		return 0
-	}
-	return len(r.Programs)
 }
 
 // stillThere reports whether an interface is there: one that has gone while it was looked

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -74,14 +74,8 @@ func (s *site) inUse(n *cluster.Node) {
 func (s *site) attached(p *cluster.Pod) {
 	s.t.Helper()
 	s.Eventually("the programs at "+p.HostInterface, func() error {
-		for _, side := range []string{"ingress", "egress"} {
-			text, err := p.Node.Output("tc", "filter", "show", "dev", p.HostInterface, side)
-			if err != nil {
-				return err
-			}
-			if !strings.Contains(text, "flatnet_") {
-				return fmt.Errorf("%s: %s", side, text)
-			}
+		if f := p.Node.Status().FastPath; !slices.Contains(f.Interfaces, p.HostInterface) {
+			return fmt.Errorf("%+v", f)
 		}
 		return nil
 	})
