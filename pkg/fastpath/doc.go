@@ -5,15 +5,16 @@
 //
 //   - a table of nftables, which marks what may be remembered ([Table]);
 //   - the programs' places, at tc ingress and egress of the interfaces of pods, of the
-//     underlay and of the overlay ([Keeper.Attach]);
+//     underlay and of the overlay ([Keeper.Attach]): links of tcx, or filters where the
+//     kernel has none;
 //   - a number that is raised when anything changes that a decision may have come from
 //     ([Keeper.Raise], [Monitor]), from when on everything is decided anew.
 //
-// Nothing is pinned: filters of tc hold the programs, and these their maps. So where
-// flatnetd ends, what it attached stays and goes on learning; flows that it would
-// have had decided anew are so within the time that a flow is remembered for. The next
-// flatnetd brings programs with maps of their own and puts them into the same places, in
-// one step for each.
+// Nothing is pinned. Links end with flatnetd, and from then on packets take the kernel's
+// path until the next one attaches its programs. Filters stay and go on learning; flows
+// that flatnetd would have had decided anew are so within the time that a flow is
+// remembered for, and the next one puts its programs into their places, in one step for
+// each.
 package fastpath
 
 import "time"

@@ -82,3 +82,11 @@ func (k *Keeper) othersOfTCX(index int) (count int) {
 	}
 	return count
 }
+
+// HasLinks reports whether the kernel can attach programs to an interface that is in use
+// without losing packets.
+func HasLinks() bool {
+	const loopback = 1 // every network namespace has it
+	_, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})
+	return err == nil
+}
