@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd kubectl-flatnet
 
-.PHONY: all build test race chart page lint bench demo fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
+.PHONY: all build test race chart page generate lint bench demo fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
 
 all: build
 
@@ -21,13 +21,13 @@ build:
 # that count lost packets, or crowd the machine, come last and one at a time.
 # make test HOSTILE=1 does it while test/hostile keeps the machine busy.
 HOSTILE ?=
-CROWDS  = ./test/stress ./test/demo ./test/fabric ./test/service ./test/policy
+CROWDS  = ./test/stress ./test/demo ./test/fabric ./test/service ./test/policy ./test/fastpath
 LIMIT   = $(if $(HOSTILE),120m,20m)
 test: build
 	@test/prepare.sh test
 	@$(if $(HOSTILE),$(GO) build -o bin/hostile ./test/hostile)
 	@race=$$(test/prepare.sh race); under=$(if $(HOSTILE),$(CURDIR)/bin/hostile); \
-		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy)$$'); \
+		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy|fastpath)$$'); \
 		$$under $(GO) test $$race -timeout $(LIMIT) $$others && \
 		(cd test/e2e && $$under $(GO) test $$race -timeout $(LIMIT) ./...) && \
 		$$under $(GO) test $$race -timeout $(LIMIT) -p 1 $(CROWDS)
@@ -69,9 +69,17 @@ arm64 s390x:
 	@GOARCH=$@ CGO_ENABLED=0 $(GO) vet ./...
 	@GOARCH=$@ CGO_ENABLED=0 $(GO) test -exec $(EMULATOR) -short -skip '$(LONG)' -timeout 10m $(PURE)
 
-# gofmt, vet and staticcheck over everything.
+# The objects of eBPF programs, of their source: they are committed, so that Go alone
+# builds flatnet.
+generate:
+	@test/prepare.sh generate
+	@$(GO) generate ./pkg/fastpath
+
+# gofmt, vet and staticcheck over everything, and whether the objects of eBPF programs are
+# what their source says.
 lint:
 	@test/prepare.sh lint
+	@test/programs.sh
 	@unformatted=$$(gofmt -l cmd ipam pkg test); \
 		if [ -n "$$unformatted" ]; then echo "gofmt wants to change:"; echo "$$unformatted"; exit 1; fi
 	@staticcheck=$$($(GO) tool -n staticcheck); for module in . test/e2e; do \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: test/prepare.sh test|bench|page|lint|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM
+# Usage: test/prepare.sh test|bench|page|lint|generate|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM
 #
 # Looks for the programs besides Go that a make target uses. As root on Debian
 # or its descendants it installs the missing ones, and says so; anybody else is
@@ -55,6 +55,7 @@ race)
 test)
 	can_race || { missing gcc "the race detector"; missing libc6-dev "the race detector"; }
 	need nft nftables "tests that show the ruleset, and the portmap plugin behind flatnet"
+	need tc iproute2 "tests of the fast path"
 	need iptables iptables "tests with the portmap and firewall plugins behind flatnet"
 	unpack promtool prometheus "tests of alerts and of the dashboard's queries"
 	;;
@@ -95,9 +96,16 @@ managers)
 	need qemu-system-x86_64 qemu-system-x86 "the emulated machine"
 	need mke2fs e2fsprogs "its disk"
 	;;
-lint) ;;
+lint|generate)
+	# Compared only where this is the clang that there is; see test/programs.sh.
+	if [ "$(id -u)" = 0 ] && apt-cache policy clang-14 2>/dev/null | grep -q "14.0.6"; then
+		need clang-14 clang-14 "the objects of eBPF programs"
+		need llvm-strip-14 llvm-14 "the objects of eBPF programs"
+		[ -e /usr/include/linux/bpf.h ] || missing linux-libc-dev "the objects of eBPF programs"
+	fi
+	;;
 *)
-	echo "usage: $0 test|bench|page|lint|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM" >&2
+	echo "usage: $0 test|bench|page|lint|generate|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM" >&2
 	exit 2
 	;;
 esac

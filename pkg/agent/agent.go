@@ -32,6 +32,7 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newInstallation(c, s).feature(),
 		newServices(c, client, s).feature(),
 		newPolicies(c, client, s).feature(),
+		newFastPath(c, s).feature(),
 		newKernelKeeping(c, s).feature(),
 		newCollection(c, s).feature(),
 		newMemory(s),
@@ -67,7 +68,7 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 func newAgent(c Config, log *slog.Logger) *Agent {
 	a := &Agent{config: c, log: log, began: time.Now(), metrics: newMetrics(c), news: newNews(), requests: make(loop.Calls), told: told{}}
 	a.shared = &feature.Shared{
-		Log: log, Publish: a.publish, Do: a.do, Rest: func() {},
+		Log: log, Publish: a.publish, Do: a.do, Rest: func() {}, Decide: func() {},
 		Repaired: func(object string, count int) { a.metrics.repairs.WithLabelValues(object).Add(float64(count)) },
 	}
 	return a

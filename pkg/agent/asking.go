@@ -27,6 +27,7 @@ type Status struct {
 	PeersStatus
 	ServicesStatus
 	PoliciesStatus
+	FastPathStatus
 	RequirementsStatus
 	ProblemsStatus
 }

@@ -41,6 +41,7 @@ type Config struct {
 	StateDir                       string
 	SysctlDir                      string // where sysctls are files
 	Listen                         string // address:port; "" listens nowhere
+	Datapath                       string // datapathAuto, datapathKernel or datapathEBPF
 	Services                       bool   // balance Kubernetes Services
 	NodePortAddresses              service.NodePortAddresses
 	ServiceCIDRs                   []netip.Prefix
@@ -58,6 +59,13 @@ type Config struct {
 	Collect                        time.Duration // between collections of what pods left
 	Version                        string
 }
+
+// The ways that packets of established flows may take.
+const (
+	datapathAuto   = "auto" // eBPF where that is possible
+	datapathKernel = "kernel"
+	datapathEBPF   = "ebpf"
+)
 
 // EnvironmentPrefix begins the names of variables that flags take their
 // defaults from: --log-level is FLATNETD_LOG_LEVEL.
@@ -101,6 +109,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.StringVar(&c.StateDir, "state-dir", netconf.DefaultStateDirectory, "`directory` of state, on a tmpfs")
 	set.StringVar(&c.SysctlDir, "sysctl-dir", "/proc/sys", "`directory` of sysctls; in a container /proc/sys may be read-only, and the machine's be mounted elsewhere")
 	set.StringVar(&c.Listen, "listen", DefaultListen, "`address` of /healthz, /readyz and /metrics; empty: not served")
+	set.StringVar(&c.Datapath, "datapath", datapathKernel, "which way packets of established flows take, a `word`: kernel; ebpf, past netfilter and routing, which have decided about the flow; or auto, ebpf where that is possible")
 	set.BoolVar(&c.Services, "services", false, "balance the traffic to Kubernetes Services, instead of kube-proxy")
 	nodePorts := set.String("nodeport-addresses", "", "comma-separated `networks` in which the node's addresses serve NodePorts, or primary, its first address of each family; with --services")
 	serviceCIDRs := set.String("service-cidrs", "", "comma-separated `networks` of ClusterIPs: what goes to one that no Service has is dropped on the node; with --services")
@@ -196,6 +205,7 @@ func (c *Config) validate() error {
 	check(c.Fabric.Tunnel != "" && len(c.Fabric.Tunnel) <= maximumInterface && !strings.ContainsAny(c.Fabric.Tunnel, "/ \t\n:%"),
 		"--vxlan-device %q is not the name of an interface", c.Fabric.Tunnel)
 	check(c.Health == HealthAuto || c.Health == HealthOff, "--health %q is not %s or %s", c.Health, HealthAuto, HealthOff)
+	check(c.Datapath == datapathAuto || c.Datapath == datapathKernel || c.Datapath == datapathEBPF, "--datapath %q is not %s, %s or %s", c.Datapath, datapathAuto, datapathKernel, datapathEBPF)
 	check(c.LogFormat == "text" || c.LogFormat == "json", "--log-format %q is not text or json", c.LogFormat)
 	check(c.Resync >= time.Second, "--resync %s is less than a second", c.Resync)
 	check(c.Collect >= time.Second, "--collect %s is less than a second", c.Collect)

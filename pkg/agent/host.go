@@ -45,7 +45,7 @@ func (f *hostKeeping) feature() feature.Feature {
 }
 
 func (f *hostKeeping) follow(n feature.News) error {
-	if n == feature.FabricJoined {
+	if n == feature.FabricJoined || n == feature.PathChanged && f.followed {
 		if needs := f.needed(); !f.followed || !equalNeeds(needs, f.needs) {
 			f.needs, f.followed = needs, true
 			f.task.Soon()
@@ -65,7 +65,7 @@ func (f *hostKeeping) needed() host.Needs {
 	needs := host.Needs{
 		Underlay: f.Plan.Underlay, Tunnel: f.Plan.Tunnel, OwnPodCIDRs: f.Plan.OwnPodCIDRs,
 		Pods: pods, Nodes: coarse(len(f.Accepted)), HostInterfacePrefix: hostInterfacePrefix,
-		Services: f.Services,
+		Services: f.Services, FastPath: f.FastPath,
 	}
 	for _, n := range f.Accepted {
 		for _, c := range n.PodCIDRs {
@@ -81,7 +81,7 @@ func (f *hostKeeping) needed() host.Needs {
 
 func equalNeeds(a, b host.Needs) bool {
 	return a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && slices.Equal(a.Underlay, b.Underlay) && a.Tunnel == b.Tunnel &&
-		slices.Equal(a.OwnPodCIDRs, b.OwnPodCIDRs) && a.Pods == b.Pods && a.Nodes == b.Nodes
+		slices.Equal(a.OwnPodCIDRs, b.OwnPodCIDRs) && a.FastPath == b.FastPath && a.Pods == b.Pods && a.Nodes == b.Nodes
 }
 
 // keep compares the settings, and mends them.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/fastpath"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/health"
 	"github.com/flatnet-cni/flatnet/pkg/host"
@@ -402,6 +403,22 @@ var examples = map[problem.Kind][]example{
 		"node n1: --services-health :10999: listening: address already in use", "give another --services-health, or an empty one", ""}},
 	problem.ProxyMetrics: {{balanced(balancing{deaf: []deaf{deafAt(problem.ProxyMetrics, "services-metrics", "127.0.0.1:10999")}}),
 		"node n1: --services-metrics 127.0.0.1:10999: listening: address already in use", "give another --services-metrics, or an empty one", ""}},
+	problem.FastPath: {
+		{unremembering(func(f *fastPath) { f.failure = errors.New("loading the programs: operation not permitted") }),
+			"node n1: loading the programs: operation not permitted", "docs/fastpath.md says what it needs", ""},
+		{unremembering(func(f *fastPath) {
+			f.done.Skipped = []fastpath.Skipped{{Interface: "eth0", Reason: "adding filter flatnet_look: no space left on device", Failed: true}, {Interface: "eth1", Reason: "it is no Ethernet"}}
+		}), "node n1: interface eth0: adding filter flatnet_look: no space left on device", "docs/fastpath.md says what it needs", ""},
+	},
+}
+
+// unremembering is a fast path that something is wrong with.
+func unremembering(change func(*fastPath)) func(*testing.T) []problem.Problem {
+	return func(*testing.T) []problem.Problem {
+		f := newFastPath(Config{NodeName: "n1"}, &feature.Shared{})
+		change(f)
+		return problem.Fold(f.problems())
+	}
 }
 
 func deafAt(kind problem.Kind, flag, address string) deaf {

@@ -46,6 +46,9 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
   flatnetd page [--port PORT] [flags]
                                      serve on 127.0.0.1 what the agent says, as a page for a
                                      browser: this node, and its peers as it sees them
+  flatnetd flows [-o json] [--pod namespace/name] [flags]
+                                     ask it which flows take the fast path, with pods' names,
+                                     packets and bytes of both directions
   flatnetd cleanup [flags]           remove all that flatnet made on this node, pods' interfaces included
   flatnetd version
 
@@ -66,8 +69,11 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		set.PrintDefaults()
 	}
 	config := Flags(set, getenv)
-	output, about, brief := "", "", false
-	if command == "status" || command == "policy" {
+	output, about, brief, pod := "", "", false, ""
+	if command == "flows" {
+		set.StringVar(&pod, "pod", "", "only the flows of this `pod`, namespace/name")
+	}
+	if command == "status" || command == "policy" || command == "flows" {
 		set.StringVar(&output, "o", "", "`json` for machines")
 	}
 	var port *int
@@ -125,12 +131,14 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		err = explain(ctx, c, set.Args(), output, out)
 	case "page":
 		err = servePage(ctx, c, *port, out)
+	case "flows":
+		err = printFlows(ctx, c, pod, output, out)
 	case "cleanup":
 		err = cleanup(ctx, c, out, errOut)
 	case "version":
 		fmt.Fprintln(out, version)
 	default:
-		fmt.Fprintf(errOut, "flatnetd: unknown command %q: status, policy, page, cleanup or version, or none\n", command)
+		fmt.Fprintf(errOut, "flatnetd: unknown command %q: status, policy, flows, page, cleanup or version, or none\n", command)
 		return exitUsage
 	}
 	if err != nil {

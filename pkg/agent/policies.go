@@ -104,6 +104,7 @@ func (p *policies) open() error {
 	p.controller.KeepFlows = p.Kernel.Lacks(requirements.Forgetting)
 	p.controller.Gate = &gate{config: p.config, table: closed.Table{Lasting: true}}
 	p.controller.Observe = func(o policy.Observation) {
+		p.Decide() // that the rules were written is told by the kernel as well, but later
 		p.metrics.seconds.Observe(o.Duration.Seconds())
 		p.metrics.opened.Add(float64(o.Opened))
 		if o.Repaired > 0 {

@@ -25,6 +25,9 @@ type Shared struct {
 	// Do calls a function between two tasks, from any other goroutine. It fails where
 	// the agent is busy for longer than the context allows.
 	Do func(context.Context, func()) error
+	// Decide has everything decided anew about flows that are established, from the next
+	// packet on. It does not wait, and may be called from any goroutine.
+	Decide func()
 	// Rest has memory given back that something large took and that is not needed until
 	// the next time. It does not wait, and may be called from any goroutine.
 	Rest func()
@@ -55,6 +58,9 @@ type Facts struct {
 	LooseSources bool
 	// Services says that Services are balanced.
 	Services bool
+	// FastPath says that packets of established flows go past connection tracking, or are
+	// about to.
+	FastPath bool
 }
 
 // News says which facts are new.
@@ -68,6 +74,7 @@ const (
 	FabricMade                 // Made
 	FabricJoined               // the kernel has what was planned, but for what it refused
 	SourcesChanged             // LooseSources
+	PathChanged                // FastPath
 )
 
 // Find returns the node of a name as it was accepted last.

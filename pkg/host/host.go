@@ -33,6 +33,8 @@ type Needs struct {
 	Pods, Nodes int
 	// Services says that traffic to Services is translated on the node.
 	Services bool
+	// FastPath says that packets of established connections go past connection tracking.
+	FastPath bool
 	// HostInterfacePrefix begins the names of pods' host interfaces, before 11
 	// hexadecimal digits: "veth".
 	HostInterfacePrefix string

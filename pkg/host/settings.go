@@ -41,8 +41,21 @@ func Sysctls(n Needs) []Sysctl {
 		const seconds = 3600
 		all = append(all, Sysctl{Key: "net/netfilter/nf_conntrack_tcp_timeout_close_wait", Value: seconds, Rule: AtLeast})
 	}
+	if n.FastPath {
+		// Who does not see a connection's middle cannot judge its sequence numbers. By
+		// this, those that seem wrong are taken for right, and RST is judged as before.
+		all = append(all, Sysctl{Key: BeLiberal, Value: 1})
+		// It may have seen the data and not what acknowledged them, and would forget the
+		// connection after five minutes of silence; kube-proxy has a day for those that
+		// are established.
+		const day = 24 * 3600
+		all = append(all, Sysctl{Key: "net/netfilter/nf_conntrack_tcp_timeout_unacknowledged", Value: day, Rule: AtLeast})
+	}
 	return all
 }
+
+// BeLiberal is the setting by which connection tracking does not judge sequence numbers.
+const BeLiberal = "net/netfilter/nf_conntrack_tcp_be_liberal"
 
 // neighbourLimits makes room for four times as many neighbours as there are
 // pods and nodes. The table is one for all network namespaces of the machine, so

@@ -181,6 +181,13 @@ func (k *Keeper) readSysctl(key string) (int, error) {
 	return value, nil
 }
 
+// IsLiberal reports whether connection tracking does not judge sequence numbers.
+// Equivalent to: `sysctl net.netfilter.nf_conntrack_tcp_be_liberal`.
+func (k *Keeper) IsLiberal() (bool, error) {
+	value, err := k.readSysctl(BeLiberal)
+	return value == 1, err
+}
+
 // RPFilterAllLoose reports whether net.ipv4.conf.all.rp_filter is 2. The kernel
 // goes by the greater one of this value and an interface's own, so the strict
 // check (1) of pods' interfaces, which keeps a pod from sending from an address

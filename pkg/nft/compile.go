@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ import (
 //	masquerade, masquerade fully-random
 //	dnat ip to FIELDS map @map             the map's value is an address and a port
 //	ct mark set FIELDS map @map
+//	meta mark set meta mark & N, meta mark set meta mark | N
 //	add|update @set { FIELDS timeout DURATION }, … { FIELDS timeout DURATION : FIELDS }
 //	add @set { FIELDS counter }            and count what comes with an element that is there
 //	limit rate N/second burst N packets
@@ -120,6 +122,10 @@ func (c *compiler) statement() error {
 		return c.translate()
 	case c.take("ct mark set"):
 		return c.mark()
+	case c.take("meta mark set meta mark &"):
+		return c.bitsOfMark(func(n uint32) (kept, changed uint32) { return n, 0 })
+	case c.take("meta mark set meta mark |"):
+		return c.bitsOfMark(func(n uint32) (kept, changed uint32) { return ^n, n })
 	case c.take("counter"):
 		c.emit(counter())
 	case c.take("add"):
@@ -235,6 +241,22 @@ func (c *compiler) mark() error {
 		return err
 	}
 	c.emit(setCT(ctMark, 0))
+	return nil
+}
+
+// bitsOfMark changes bits of the packet's mark: a number says which are kept, and which
+// of the result are changed.
+func (c *compiler) bitsOfMark(by func(uint32) (kept, changed uint32)) error {
+	word, err := c.next()
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(word, 0, 32)
+	if err != nil {
+		return err
+	}
+	kept, changed := by(uint32(n))
+	c.emit(meta(0, metaMark), bitwise(0, binary.NativeEndian.AppendUint32(nil, kept), binary.NativeEndian.AppendUint32(nil, changed)), setMeta(metaMark, 0))
 	return nil
 }
 

@@ -121,6 +121,10 @@ var rules = []struct{ chain, text string }{
 	{"inet t rules", "ct state established,related accept"},
 	{"inet t rules", "ip saddr 172.16.0.0/12 tcp dport 80 drop"},
 	{"inet t rules", "reject"},
+	{"inet t leaving", "ct status snat,dnat,0x2000 return"},
+	{"inet t leaving", "ct state established ct status assured meta mark set meta mark | 0x1000"},
+	{"inet t leaving", "meta mark set meta mark & 0xffffefff"},
+	{"inet t leaving", "oif 1 accept"},
 }
 
 var familyNames = map[string]byte{"ip": unix.NFPROTO_IPV4, "ip6": unix.NFPROTO_IPV6, "inet": unix.NFPROTO_INET}
@@ -181,7 +185,7 @@ func TestCompileRefuses(t *testing.T) {
 	for _, rule := range []string{
 		"nonsense", "ip daddr", "ip daddr @", "jump", "ip daddr 300.0.0.1 drop", "ip daddr fd00::1 drop", "ip saddr . ip daddr 10.0.0.1 drop",
 		"meta l4proto nothing accept", "dnat to 10.0.0.1", "update affinity { ip saddr timeout 1s }", "update @a { ip saddr timeout soon }",
-		"update @a { ip saddr timeout 1s", "numgen random mod x 0 drop", "tcp dport 70000 drop", "ct state odd drop", "accept nonsense",
+		"update @a { ip saddr timeout 1s", "numgen random mod x 0 drop", "tcp dport 70000 drop", "ct state odd drop", "accept nonsense", "meta mark set meta mark | one",
 	} {
 		if code, err := compile(unix.NFPROTO_INET, rule); err == nil {
 			t.Errorf("%s: %v", rule, code)

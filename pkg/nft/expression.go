@@ -78,6 +78,10 @@ func meta(r register, key uint32) expression {
 	return expression{"meta", []attribute{number(1, r.number()), number(2, key)}}
 }
 
+func setMeta(key uint32, from register) expression {
+	return expression{"meta", []attribute{number(2, key), number(3, from.number())}}
+}
+
 func ct(r register, key uint32) expression {
 	return expression{"ct", []attribute{number(1, r.number()), number(2, key)}}
 }
@@ -104,10 +108,13 @@ func compare(r register, operation uint32, value []byte) expression {
 	return expression{"cmp", []attribute{number(1, r.number()), number(2, operation), nested(3, bytesOf(1, value))}}
 }
 
-func mask(r register, bits []byte) expression {
+func mask(r register, bits []byte) expression { return bitwise(r, bits, make([]byte, len(bits))) }
+
+// bitwise keeps some bits of a register, and then changes some.
+func bitwise(r register, kept, changed []byte) expression {
 	return expression{"bitwise", []attribute{
-		number(1, r.number()), number(2, r.number()), number(3, uint32(len(bits))),
-		nested(4, bytesOf(1, bits)), nested(5, bytesOf(1, make([]byte, len(bits)))),
+		number(1, r.number()), number(2, r.number()), number(3, uint32(len(kept))),
+		nested(4, bytesOf(1, kept)), nested(5, bytesOf(1, changed)),
 	}}
 }
 

@@ -44,7 +44,7 @@ var protocols = map[string]byte{
 // bits are the names of single bits, with the bytes of the field they are in.
 var bits = sync.OnceValue(func() map[string]uint32 {
 	return map[string]uint32{
-		"dnat": 1 << 5, "snat": 1 << 4, // ct status
+		"assured": 1 << 2, "dnat": 1 << 5, "snat": 1 << 4, // ct status
 		"invalid": 1 << 0, "established": 1 << 1, "related": 1 << 2, "new": 1 << 3, // ct state
 		"fin": 1 << 0, "syn": 1 << 1, "rst": 1 << 2, "ack": 1 << 4, // tcp flags
 	}
@@ -172,7 +172,11 @@ func (f field) anyOf(s string) (value, mask []byte, err error) {
 	for _, name := range strings.Split(s, ",") {
 		bit, known := bits()[name]
 		if !known {
-			return nil, nil, fmt.Errorf("%q is no bit that is known here", name)
+			n, err := strconv.ParseUint(name, 0, 32) // one that nft has no name for
+			if err != nil {
+				return nil, nil, fmt.Errorf("%q is no bit that is known here", name)
+			}
+			bit = uint32(n)
 		}
 		all |= bit
 	}

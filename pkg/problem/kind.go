@@ -50,6 +50,7 @@ const (
 	ServiceHealth                  // a Service's health cannot be told to load balancers
 	NodeHealth                     // the node's health cannot be told to load balancers
 	ProxyMetrics                   // kube-proxy's metrics and mode cannot be told to monitoring
+	FastPath                       // established flows do not take the fast path
 	numberOfKinds
 )
 
@@ -146,6 +147,8 @@ var descriptions = [numberOfKinds]description{
 		"look at `ss -ltnp` for who has the port; give another --services-health, or an empty one; a kube-proxy that ends frees it within ten seconds"},
 	ProxyMetrics: {"proxy-metrics", "something else listens where monitoring asks for kube-proxy's metrics and mode",
 		"look at `ss -ltnp` for who has the port; give another --services-metrics, or an empty one; a kube-proxy that ends frees it within ten seconds"},
+	FastPath: {"fast-path", "established flows do not take the fast path, on this node or at an interface; they take the kernel's way, which is slower and as right",
+		"docs/fastpath.md says what it needs; with --datapath auto or kernel a node that cannot have it has no problem"},
 }
 
 // All returns every kind.

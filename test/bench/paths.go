@@ -20,6 +20,7 @@ const (
 	byHandMasquerade     = "by hand + masquerade"
 	withFlatnet          = "flatnet"
 	routesOnly           = "flatnet, routes only"
+	fastPath             = "flatnet, --datapath auto"
 	withBridge           = "bridge"
 	withBridgeMasquerade = "bridge + masquerade"
 )
@@ -54,6 +55,7 @@ func (s *paths) all(ctx context.Context) ([]path, error) {
 		s.byHand(byHand, false),
 		s.byHand(byHandMasquerade, true),
 		s.flatnet(withFlatnet),
+		s.flatnet(fastPath, "--datapath", "auto"),
 		s.flatnet(routesOnly, "--masquerade-ipv4=false", "--masquerade-ipv6=false", "--overlay-nodes=false"),
 		s.bridge(withBridge, false),
 		s.bridge(withBridgeMasquerade, true),

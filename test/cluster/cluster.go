@@ -44,6 +44,10 @@ type Cluster struct {
 	// NodesFile is where the nodes are listed for all flatnetds.
 	NodesFile string
 	Nodes     []*Node
+	// Health is --health where a test's own flags do not say it. In tests it is off: what
+	// is cut off on purpose would be one problem more wherever a machine takes its time,
+	// and probes are packets that nobody expects on the underlay.
+	Health string
 
 	removed  []*Node
 	numbered int // nodes that were ever added
@@ -52,7 +56,7 @@ type Cluster struct {
 // New makes a cluster without nodes. Closing the lab ends its processes.
 func New(lab *netlab.Lab, binaries string) *Cluster {
 	directory := fmt.Sprintf("/run/cluster/%d", clusters.Add(1))
-	c := &Cluster{Lab: lab, Binaries: binaries, Directory: directory, NodesFile: filepath.Join(directory, "nodes.yaml")}
+	c := &Cluster{Lab: lab, Binaries: binaries, Directory: directory, NodesFile: filepath.Join(directory, "nodes.yaml"), Health: "auto"}
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		lab.Fail(fmt.Errorf("making directory of cluster: %w", err))
 	}
@@ -83,6 +87,7 @@ func Start(t testing.TB) *Cluster {
 		t.Fatal(err)
 	}
 	c := New(netlab.Start(t), directory)
+	c.Health = "off"
 	t.Cleanup(func() {
 		if err := c.close(); err != nil {
 			t.Errorf("closing cluster: %v", err)

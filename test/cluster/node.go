@@ -60,7 +60,7 @@ func (n *Node) Conflist() string { return filepath.Join(n.ConfDir, "10-flatnet.c
 func (n *Node) Flags() []string {
 	return []string{
 		"--node-name", n.Name, "--nodes-file", n.cluster.NodesFile, "--state-dir", n.StateDir,
-		"--cni-bin-dir", n.BinDir, "--cni-conf-dir", n.ConfDir, "--plugins-dir", n.cluster.Binaries,
+		"--cni-bin-dir", n.BinDir, "--cni-conf-dir", n.ConfDir, "--plugins-dir", n.cluster.Binaries, "--health", n.cluster.Health,
 	}
 }
 

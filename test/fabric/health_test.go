@@ -113,6 +113,7 @@ func drop(t *testing.T, at *netlab.Node, hook string, rules ...string) (undo fun
 func TestWhatGetsLostIsTold(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, topologies[2], cluster.Dual)
+	s.Health = "auto"
 	s.Start()
 	s.awaitAllWell(t)
 	n1, n2, n3 := s.Node("n1"), s.Node("n2"), s.Node("n3")
@@ -169,6 +170,7 @@ func TestWhatGetsLostIsTold(t *testing.T) {
 func TestAnswersNeedNoAgent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, topologies[0], cluster.Dual)
+	s.Health = "auto"
 	policies := filepath.Join(s.Directory, "policies")
 	must(t, os.Mkdir(policies, 0o755))
 	must(t, os.WriteFile(filepath.Join(policies, "all.yaml"), []byte(refuseAll), 0o644))
@@ -208,6 +210,7 @@ func TestAnswersNeedNoAgent(t *testing.T) {
 func TestRouterThatDoesNotKnowPods(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, topologies[2], cluster.Dual)
+	s.Health = "auto"
 	s.learnPods(t)
 	s.WriteNodes()
 	for _, n := range s.Nodes {
@@ -270,6 +273,7 @@ status: {podIPs: [{ip: 10.244.2.2}, {ip: "fd00:244:2::2"}]}
 func TestAnswersAreTheFabrics(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, topologies[0], cluster.Dual)
+	s.Health = "auto"
 	s.Start()
 	n := s.Node("n1")
 	routes := func() string {

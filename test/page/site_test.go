@@ -41,6 +41,7 @@ const controlAddress = "172.30.0.250:6443"
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{Cluster: cluster.Start(t), t: t}
+	s.Health = "auto"
 	left, _, router := s.TwoSegments(cluster.Dual, 2, 1)
 	s.router = router
 	control := s.Lab.Node("control", left.Port("172.30.0.250/24"))

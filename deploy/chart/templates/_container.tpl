@@ -64,7 +64,7 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
-    add: [NET_ADMIN, NET_RAW, SYS_PTRACE, DAC_OVERRIDE]
+    add: [NET_ADMIN, NET_RAW, SYS_PTRACE, DAC_OVERRIDE{{ if ne .Values.fabric.datapath "kernel" }}, BPF, PERFMON{{ end }}]
   seccompProfile:
     type: RuntimeDefault
   appArmorProfile:

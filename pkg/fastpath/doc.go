@@ -1,0 +1,28 @@
+// Package fastpath has packets of established flows take a short way: netfilter and routing
+// decide about a flow, eBPF programs remember what they decided.
+//
+// bpf/flow.c says what the programs do. Around them there are
+//
+//   - a table of nftables, which marks what may be remembered ([Table]);
+//   - the programs' places, at tc ingress and egress of the interfaces of pods, of the
+//     underlay and of the overlay ([Keeper.Attach]): links of tcx, or filters where the
+//     kernel has none;
+//   - a number that is raised when anything changes that a decision may have come from
+//     ([Keeper.Raise], [Monitor]), from when on everything is decided anew.
+//
+// Nothing is pinned. Links end with flatnetd, and from then on packets take the kernel's
+// path until the next one attaches its programs. Filters stay and go on learning; flows
+// that flatnetd would have had decided anew are so within the time that a flow is
+// remembered for, and the next one puts its programs into their places, in one step for
+// each.
+package fastpath
+
+import "time"
+
+// Lifetime is how long a direction of a flow is remembered. Then one packet takes the way
+// through the stack, so that connection tracking does not forget the flow, whose shortest
+// time is the 30 seconds of UDP.
+const Lifetime = 10 * time.Second
+
+// Flows is how many can be remembered; beyond it those go that were not used the longest.
+const Flows = 100_000

@@ -1,0 +1,144 @@
+package fastpath
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Flow is one that is remembered, as it is from its one end, which is that of the lesser
+// address.
+type Flow struct {
+	Protocol string         `json:"protocol"` // tcp, udp
+	From     netip.AddrPort `json:"from"`
+	To       netip.AddrPort `json:"to"`
+	There    Way            `json:"there"`
+	Back     Way            `json:"back"`
+	Since    time.Time      `json:"since"`
+	// Active says that both directions go by the fast path; otherwise a direction was not
+	// seen yet, or not for long, or all was to be decided anew.
+	Active bool `json:"active"`
+}
+
+// Way is one direction of a flow. Packets and bytes are those that took the fast path; they
+// are counted without locks, and may be a few less than there were.
+type Way struct {
+	In      int    `json:"in"`  // interface
+	Out     int    `json:"out"` // interface
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Counts are of all flows since the programs were loaded.
+type Counts struct {
+	Hits    uint64 `json:"hits"`    // packets that went by the fast path
+	Misses  uint64 `json:"misses"`  // that could have been of a flow that is remembered, and were not
+	Learned uint64 `json:"learned"` // directions
+	Raised  uint64 `json:"raised"`  // times that all was to be decided anew
+}
+
+// Counts returns what the programs have counted.
+func (k *Keeper) Counts() (sum Counts, err error) {
+	if k.programs == nil {
+		return sum, nil
+	}
+	var each []programCounts
+	if err := k.programs.Counted.Lookup(uint32(0), &each); err != nil {
+		return sum, fmt.Errorf("reading what was counted: %w", err)
+	}
+	for _, c := range each {
+		sum.Hits += c.Hits
+		sum.Misses += c.Misses
+		sum.Learned += c.Learned
+	}
+	k.mu.Lock()
+	sum.Raised = k.raised
+	k.mu.Unlock()
+	return sum, nil
+}
+
+// All returns the flows that are remembered: those of which a direction is in force, in
+// the order of their addresses.
+func (k *Keeper) All() (all []Flow, err error) {
+	at, err := now()
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now().Add(-at)
+	err = k.each(func(key *programKey, f *programFlow, generation uint32) {
+		inForce := func(w programWay) bool { return w.Generation == generation && time.Duration(w.Expires) > at }
+		there, back := inForce(f.FromLow), inForce(f.FromHigh)
+		if !there && !back || f.Closing != 0 {
+			return
+		}
+		all = append(all, Flow{
+			Protocol: protocolName(key.Protocol),
+			From:     addressOf(key.Low, key.LowPort, key.Family), To: addressOf(key.High, key.HighPort, key.Family),
+			There: wayOf(f.FromLow), Back: wayOf(f.FromHigh),
+			Since:  began.Add(time.Duration(f.Since)),
+			Active: f.FromLow.Generation == generation && f.FromHigh.Generation == generation,
+		})
+	})
+	slices.SortFunc(all, func(a, b Flow) int {
+		if c := a.From.Compare(b.From); c != 0 {
+			return c
+		}
+		return a.To.Compare(b.To)
+	})
+	return all, err
+}
+
+// each calls f for all entries, and says which generation it is.
+func (k *Keeper) each(f func(key *programKey, flow *programFlow, generation uint32)) error {
+	if k.programs == nil {
+		return nil
+	}
+	k.mu.Lock()
+	generation := k.generation
+	k.mu.Unlock()
+	const step = 1024
+	keys, flows := make([]programKey, step), make([]programFlow, step)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := k.programs.Flows.BatchLookup(&cursor, keys, flows, nil)
+		for i := range n {
+			f(&keys[i], &flows[i], generation)
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil // the end
+		}
+		if err != nil {
+			return fmt.Errorf("reading the flows: %w", err)
+		}
+	}
+}
+
+func protocolName(number uint8) string {
+	const tcp = 6
+	if number == tcp {
+		return "tcp"
+	}
+	return "udp"
+}
+
+// addressOf reads an end of a flow. The programs have them as packets do.
+func addressOf(words [2]uint64, port uint16, family uint8) netip.AddrPort {
+	raw := binary.NativeEndian.AppendUint64(nil, words[0])
+	raw = binary.NativeEndian.AppendUint64(raw, words[1])
+	const v4, v4Bytes = 4, 4
+	if family == v4 {
+		raw = raw[:v4Bytes]
+	}
+	address, _ := netip.AddrFromSlice(raw)
+	return netip.AddrPortFrom(address, binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, port)))
+}
+
+func wayOf(w programWay) Way {
+	const peer = 1 << 31
+	return Way{In: int(w.In), Out: int(w.Out &^ peer), Packets: w.Packets, Bytes: w.Bytes}
+}

@@ -1,0 +1,92 @@
+package fastpath
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// Where the kernel has links of tcx, from Linux 6.6 on, the programs are attached by these:
+// to make the qdisc of filters takes an interface's queues away for a moment, and packets
+// are lost. Links end with the process, and then packets take the kernel's path.
+
+// sidesOfTCX are the places of look and learn.
+var sidesOfTCX = [2]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}
+
+// link attaches both programs behind those of others. It reports whether they had to be
+// attached, and fails with [ebpf.ErrNotSupported] where the kernel has no links.
+func (k *Keeper) link(index int, programs [2]*ebpf.Program) (written bool, err error) {
+	if _, known := k.links[index]; known {
+		if k.linked(index, programs) {
+			return false, nil
+		}
+		k.unlink(index)
+	}
+	var made [2]link.Link
+	for i, attach := range sidesOfTCX {
+		made[i], err = link.AttachTCX(link.TCXOptions{Interface: index, Program: programs[i], Attach: attach})
+		if err != nil {
+			if i > 0 {
+				made[0].Close()
+			}
+			return false, fmt.Errorf("attaching the programs: %w", err)
+		}
+	}
+	if k.links == nil {
+		k.links = map[int][2]link.Link{}
+	}
+	k.links[index] = made
+	return true, nil
+}
+
+// linked reports whether both programs are where they were attached.
+func (k *Keeper) linked(index int, programs [2]*ebpf.Program) bool {
+	for i, attach := range sidesOfTCX {
+		r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: attach})
+		if err != nil {
+			return false
+		}
+		found := false
+		for _, p := range r.Programs {
+			found = found || uint32(p.ID) == k.programs.ids[programs[i]]
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+// unlink takes the programs from an interface where links hold them.
+func (k *Keeper) unlink(index int) {
+	for _, l := range k.links[index] {
+		if l != nil {
+			l.Close()
+		}
+	}
+	delete(k.links, index)
+}
+
+// othersOfTCX counts somebody else's programs at an interface's egress that are attached
+// by links.
+func (k *Keeper) othersOfTCX(index int) (count int) {
+	r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXEgress})
+	if err != nil {
+		return 0
+	}
+	for _, p := range r.Programs {
+		if uint32(p.ID) != k.programs.ids[k.programs.LearnPod] {
+			count++
+		}
+	}
+	return count
+}
+
+// HasLinks reports whether the kernel can attach programs to an interface that is in use
+// without losing packets.
+func HasLinks() bool {
+	const loopback = 1 // every network namespace has it
+	_, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})
+	return err == nil
+}
