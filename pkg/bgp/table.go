@@ -1,0 +1,209 @@
+package bgp
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
+)
+
+// Table has the paths that neighbours told. Those of one that is away, or of a run of
+// flatnetd before this one, can be kept as stale ones until the neighbour has told all of
+// its own again. It is not safe for concurrent use.
+type Table struct {
+	paths    map[netip.Prefix]map[string]held // by the neighbour
+	received map[string]int                   // by the neighbour
+}
+
+type held struct {
+	Path
+	stale bool
+}
+
+// kernelsOwn stands for the neighbours of a run before: no neighbour has this name.
+const kernelsOwn = ""
+
+// NewTable returns a table that has nothing.
+func NewTable() *Table {
+	return &Table{paths: map[netip.Prefix]map[string]held{}, received: map[string]int{}}
+}
+
+// Seed notes a route that the kernel has of a run before, by its first next hops.
+func (t *Table) Seed(prefix netip.Prefix, hops []netip.Addr) {
+	for _, hop := range hops {
+		t.set(kernelsOwn+" "+hop.String(), held{Path: Path{Prefix: prefix, NextHop: hop}, stale: true})
+	}
+}
+
+// Unseed forgets what was seeded.
+func (t *Table) Unseed() { t.drop(func(neighbour string, _ held) bool { return seeded(neighbour) }) }
+
+func seeded(neighbour string) bool { return neighbour[0] == ' ' }
+
+// Seeded reports whether anything is there that no neighbour has told in this run.
+func (t *Table) Seeded() bool {
+	for neighbour := range t.received {
+		if seeded(neighbour) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Table) set(neighbour string, h held) {
+	of := t.paths[h.Prefix]
+	if of == nil {
+		of = map[string]held{}
+		t.paths[h.Prefix] = of
+	}
+	if _, was := of[neighbour]; !was {
+		t.received[neighbour]++
+	}
+	of[neighbour] = h
+}
+
+// Update takes note of what a neighbour tells.
+func (t *Table) Update(neighbour string, paths []Path, withdrawn []netip.Prefix) {
+	for _, p := range withdrawn {
+		t.remove(p, neighbour)
+	}
+	for _, p := range paths {
+		t.set(neighbour, held{Path: p})
+	}
+}
+
+func (t *Table) remove(prefix netip.Prefix, neighbour string) {
+	of := t.paths[prefix]
+	if _, was := of[neighbour]; !was {
+		return
+	}
+	delete(of, neighbour)
+	if t.received[neighbour]--; t.received[neighbour] == 0 {
+		delete(t.received, neighbour)
+	}
+	if len(of) == 0 {
+		delete(t.paths, prefix)
+	}
+}
+
+func (t *Table) drop(unwanted func(neighbour string, h held) bool) {
+	for prefix, of := range t.paths {
+		for neighbour, h := range of {
+			if unwanted(neighbour, h) {
+				t.remove(prefix, neighbour)
+			}
+		}
+	}
+}
+
+// Down says that a neighbour's session has ended: its paths go, or stay as stale ones.
+func (t *Table) Down(neighbour string, keep bool) {
+	if !keep {
+		t.drop(func(n string, _ held) bool { return n == neighbour })
+		return
+	}
+	for _, of := range t.paths {
+		if h, is := of[neighbour]; is {
+			h.stale = true
+			of[neighbour] = h
+		}
+	}
+}
+
+// End says that a neighbour has told all that it has of a family: what is stale of it goes.
+func (t *Table) End(neighbour string, family Family) {
+	t.drop(func(n string, h held) bool {
+		return n == neighbour && h.stale && message.FamilyOf(h.Prefix.Addr()) == family
+	})
+}
+
+// Received is how many paths of a neighbour there are.
+func (t *Table) Received(neighbour string) int { return t.received[neighbour] }
+
+// Learned is what the table comes to.
+type Learned struct {
+	// Routes are the next hops by prefix, sorted. Several are equally good.
+	Routes map[netip.Prefix][]netip.Addr
+	// Accepted counts those of each neighbour; Refused its prefixes by the reason.
+	Accepted map[string]int
+	Refused  map[string]map[string]int
+	// Example is one prefix that was refused, by neighbour and reason.
+	Example map[string]map[string]netip.Prefix
+	// Beyond are how many prefixes there are beyond the maximum.
+	Beyond int
+}
+
+// Learned chooses the routes: of what the policy accepts the best paths of each prefix,
+// and of prefixes the first ones by address where there are more than the maximum.
+func (t *Table) Learned(policy *Policy) Learned {
+	l := Learned{Routes: map[netip.Prefix][]netip.Addr{}, Accepted: map[string]int{}, Refused: map[string]map[string]int{}, Example: map[string]map[string]netip.Prefix{}}
+	accepted := make([]netip.Prefix, 0, len(t.paths))
+	for prefix, of := range t.paths {
+		reason := policy.Refuses(prefix)
+		if reason == "" {
+			accepted = append(accepted, prefix)
+			continue
+		}
+		for neighbour := range of {
+			l.refuse(neighbour, reason, prefix)
+		}
+	}
+	if most := policy.accept.MaximumRoutes; len(accepted) > most {
+		slices.SortFunc(accepted, netip.Prefix.Compare)
+		l.Beyond = len(accepted) - most
+		accepted = accepted[:most]
+	}
+	for _, prefix := range accepted {
+		of := t.paths[prefix]
+		l.Routes[prefix] = best(of)
+		for neighbour := range of {
+			l.Accepted[neighbour]++
+		}
+	}
+	return l
+}
+
+func (l *Learned) refuse(neighbour, reason string, prefix netip.Prefix) {
+	if seeded(neighbour) {
+		return
+	}
+	if l.Refused[neighbour] == nil {
+		l.Refused[neighbour], l.Example[neighbour] = map[string]int{}, map[string]netip.Prefix{}
+	}
+	l.Refused[neighbour][reason]++
+	if before, has := l.Example[neighbour][reason]; !has || prefix.Compare(before) < 0 {
+		l.Example[neighbour][reason] = prefix
+	}
+}
+
+// best returns the next hops of the paths that are equally good (RFC 4271, 9.1.2.2, as far
+// as a node needs it, which tells nobody of what it learned). What this run has not been
+// told is the last resort.
+func best(of map[string]held) []netip.Addr {
+	paths := slices.Collect(maps.Values(of))
+	first := slices.MinFunc(paths, compare)
+	var hops []netip.Addr
+	for _, p := range paths {
+		if compare(p, first) == 0 {
+			hops = append(hops, p.NextHop)
+		}
+	}
+	slices.SortFunc(hops, netip.Addr.Compare)
+	return slices.Compact(hops)
+}
+
+func compare(a, b held) int {
+	worse := func(a, b bool) int {
+		switch {
+		case a == b:
+			return 0
+		case a:
+			return 1
+		}
+		return -1
+	}
+	return cmp.Or(worse(a.stale, b.stale), -cmp.Compare(a.LocalPref, b.LocalPref), cmp.Compare(a.Length, b.Length),
+		cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.MED, b.MED), worse(a.Internal, b.Internal))
+}
