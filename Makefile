@@ -2,7 +2,7 @@
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-BINARIES = flatnet flatnet-ipam flatnetd kubectl-flatnet
+BINARIES = flatnet flatnet-ipam flatnetd flatnet-bgp kubectl-flatnet
 
 .PHONY: all build test race chart lint bench demo fuzz clean kernels managers s390x cluster cluster-down e2e e2e-full bench-cluster release
 

@@ -207,3 +207,8 @@ func compare(a, b held) int {
 	return cmp.Or(worse(a.stale, b.stale), -cmp.Compare(a.LocalPref, b.LocalPref), cmp.Compare(a.Length, b.Length),
 		cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.MED, b.MED), worse(a.Internal, b.Internal))
 }
+
+// Expire drops what is stale of a neighbour.
+func (t *Table) Expire(neighbour string) {
+	t.drop(func(n string, h held) bool { return n == neighbour && h.stale })
+}

@@ -43,6 +43,8 @@ type Facts struct {
 	Underlay kernel.Underlay
 	// Plan joins the node to the others; nil until there is one.
 	Plan *fabric.Plan
+	// Learned are the routes that routers have told of; nobody writes to what was given.
+	Learned fabric.Learned
 	// Fabric knows what of the plan is in the kernel. Others than its writer only ask it.
 	Fabric *fabric.Engine
 	// Made says that the kernel had all that peers share, once: pods can be started.
@@ -65,6 +67,7 @@ const (
 	FabricMade                 // Made
 	FabricJoined               // the kernel has what was planned, but for what it refused
 	SourcesChanged             // LooseSources
+	RoutesLearned              // Learned
 )
 
 // Find returns the node of a name as it was accepted last.

@@ -45,6 +45,12 @@ const (
 	ServiceHealth                  // a Service's health cannot be told to load balancers
 	NodeHealth                     // the node's health cannot be told to load balancers
 	ProxyMetrics                   // kube-proxy's metrics and mode cannot be told to monitoring
+	BGPConfig                      // the configuration of BGP cannot be used
+	BGPProgram                     // flatnet-bgp does not run, or cannot do what it is to do
+	BGPSession                     // a peer is not reached by BGP
+	BGPRefused                     // a peer tells of networks that are never accepted
+	BGPMaximum                     // peers tell of more routes than are accepted
+	BGPNextHop                     // the next hop of learned routes is not on link
 	numberOfKinds
 )
 
@@ -131,6 +137,18 @@ var descriptions = [numberOfKinds]description{
 		"look at `ss -ltnp` for who has the port; give another --services-health, or an empty one; a kube-proxy that ends frees it within ten seconds"},
 	ProxyMetrics: {"proxy-metrics", "something else listens where monitoring asks for kube-proxy's metrics and mode",
 		"look at `ss -ltnp` for who has the port; give another --services-metrics, or an empty one; a kube-proxy that ends frees it within ten seconds"},
+	BGPConfig: {"bgp-config", "the configuration of BGP cannot be used; what was in force before stays",
+		"correct the key that the sentence names; the file is read again by itself"},
+	BGPProgram: {"bgp-program", "flatnet-bgp does not run, or cannot do all that it is to do; routes stay until their time is over",
+		"the reason is the program's own: look at flatnetd's log; it is started, and tries, again by itself"},
+	BGPSession: {"bgp-session", "there is no BGP session with a peer",
+		"compare both sides' AS, addresses and passwords, and see to it that TCP port 179 passes between them"},
+	BGPRefused: {"bgp-refused", "a peer tells of a network that would be wrong to believe; it is not used",
+		"correct what the router announces to nodes; or, if it is meant, let it pass in accept"},
+	BGPMaximum: {"bgp-maximum", "peers tell of more networks that are accepted than accept.maximumRoutes; the rest is not used",
+		"have routers announce less to nodes (a default route may do), narrow accept.prefixes, or raise accept.maximumRoutes"},
+	BGPNextHop: {"bgp-next-hop", "routes were learned whose next hop is not on link; they are not used",
+		"have the router set itself as the next hop (next-hop-self)"},
 }
 
 // All returns every kind.
