@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd flatnet-bgp kubectl-flatnet
 
-.PHONY: all build test race chart lint bench demo fuzz clean kernels managers s390x cluster cluster-down e2e e2e-full bench-cluster release
+.PHONY: all build test race chart bgp lint bench demo fuzz clean kernels managers s390x cluster cluster-down e2e e2e-full bench-cluster release
 
 all: build
 
@@ -27,7 +27,7 @@ test: build
 	@test/prepare.sh test
 	@$(if $(HOSTILE),$(GO) build -o bin/hostile ./test/hostile)
 	@race=$$(test/prepare.sh race); under=$(if $(HOSTILE),$(CURDIR)/bin/hostile); \
-		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy)$$'); \
+		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy|bgp)$$'); \
 		$$under $(GO) test $$race -timeout $(LIMIT) $$others && \
 		(cd test/e2e && $$under $(GO) test $$race -timeout $(LIMIT) ./...) && \
 		$$under $(GO) test $$race -timeout $(LIMIT) -p 1 $(CROWDS)
@@ -37,6 +37,12 @@ test: build
 # does not see that files outside of the module have changed, so nothing it remembers counts.
 chart:
 	@staticcheck=$$($(GO) tool -n staticcheck); cd test/chart && $(GO) vet ./... && $$staticcheck ./... && $(GO) test -count=1 ./...
+
+# BGP with BIRD and FRR, which nobody here wrote, in namespaces: two racks with two
+# routers each. No part of make test, for it fetches them, and waits for hold times.
+bgp: build
+	@test/prepare.sh bgp
+	@race=$$(test/prepare.sh race); $(GO) test $$race -count=1 -timeout 20m ./test/bgp
 
 # The tests on other kernels than this machine's, each in an emulated machine:
 # make kernels K=6.1 RUN=pkg/fabric; docs/tested-kernels.md. Takes minutes.

@@ -18,6 +18,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/bgp"
 	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
+	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
@@ -129,6 +130,7 @@ func (f *routing) followServices(ctx context.Context) error {
 func (f *routing) follow(n feature.News) error {
 	switch n {
 	case feature.NodesListed:
+		f.task.Soon() // labels, and whether the node stays, are in no plan
 		// Before the fabric is planned: the first plan has what the kernel has.
 		f.learn()
 	case feature.FabricPlanned:
@@ -289,7 +291,7 @@ const servicesPatience = 2
 
 // want tells flatnet-bgp what is to be done, if anything is new.
 func (f *routing) want() {
-	self, _ := f.Find(f.config.NodeName)
+	self := f.self()
 	services, known := f.book.All()
 	patience := time.Duration(f.current.RestartTime) / servicesPatience
 	if f.wanted == nil && f.current.WantsServices() && !known && f.canKnowServices() && time.Since(f.began) < patience {
@@ -303,6 +305,18 @@ func (f *routing) want() {
 	// What has not changed is told nevertheless: a password may be another one by now.
 	f.wanted = &d
 	f.program.Want(d)
+}
+
+// self is the own node as it was accepted, with the labels and the leaving of the list, of
+// which the fabric has no use.
+func (f *routing) self() node.Node {
+	self, _ := f.Find(f.config.NodeName)
+	for _, n := range f.Nodes {
+		if n.Name == self.Name {
+			self.Labels, self.Leaving = n.Labels, n.Leaving
+		}
+	}
+	return self
 }
 
 func (f *routing) canKnowServices() bool { return f.Services || f.client != nil }

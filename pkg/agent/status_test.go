@@ -21,8 +21,8 @@ func TestStatusForPeople(t *testing.T) {
 	peers := PeersStatus{
 		Objects: Objects{9, 8},
 		Peers: []PeerStatus{
-			{"n2", "direct", []WayStatus{{netip.MustParsePrefix("10.244.2.0/24"), fabric.Direct, netip.MustParseAddr("172.30.0.2"), "eth0", true}}, now.Add(-90 * time.Second)},
-			{"n3", "vxlan", []WayStatus{{netip.MustParsePrefix("10.244.3.0/24"), fabric.VXLAN, netip.MustParseAddr("172.31.0.3"), "flatnet.vx", false}}, now.Add(-50 * time.Hour)},
+			{"n2", "direct", []WayStatus{{netip.MustParsePrefix("10.244.2.0/24"), fabric.Direct, netip.MustParseAddr("172.30.0.2"), "eth0", nil, true}}, now.Add(-90 * time.Second)},
+			{"n3", "vxlan", []WayStatus{{netip.MustParsePrefix("10.244.3.0/24"), fabric.VXLAN, netip.MustParseAddr("172.31.0.3"), "flatnet.vx", nil, false}}, now.Add(-50 * time.Hour)},
 			{"n4", "none", []WayStatus{{PodCIDR: netip.MustParsePrefix("10.244.4.0/24")}}, now},
 			{"n5", "waiting", nil, now},
 		},

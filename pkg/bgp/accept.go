@@ -32,6 +32,7 @@ func (c *Config) Policy(self string, nodes []node.Node) *Policy {
 // The reasons to refuse a prefix.
 const (
 	RefusedOwn     = "it is, or is part of, a podCIDR of this node"
+	RefusedEcho    = "it is what this node, or another one of its AS, has told: many routers tell it back"
 	RefusedDefault = "default routes are not accepted (accept.defaultRoute)"
 	RefusedPod     = "podCIDRs of other nodes are not accepted (accept.podCIDRs)"
 	RefusedOther   = "no entry of accept.prefixes covers it"

@@ -146,8 +146,12 @@ func (t *Table) Learned(policy *Policy) Learned {
 			accepted = append(accepted, prefix)
 			continue
 		}
-		for neighbour := range of {
-			l.refuse(neighbour, reason, prefix)
+		for neighbour, h := range of {
+			if reason == RefusedOwn && h.Own {
+				l.refuse(neighbour, RefusedEcho, prefix)
+			} else {
+				l.refuse(neighbour, reason, prefix)
+			}
 		}
 	}
 	if most := policy.accept.MaximumRoutes; len(accepted) > most {

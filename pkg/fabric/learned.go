@@ -15,7 +15,8 @@ import (
 type Learned map[netip.Prefix][]netip.Addr
 
 // learnedMetric is that of learned routes to others than pods: a route to the same network
-// that somebody has on the node comes first, be it by hand, DHCP or a network manager.
+// that somebody has on the node comes first, be it by hand, DHCP or a network manager; and
+// should one come when a learned one is there already, it does not have to wait.
 const learnedMetric = 7070
 
 // to returns what was learned of the podCIDRs of a node; nil where that is nothing.
@@ -95,7 +96,7 @@ func (s *surroundings) others(plan *Plan, add func(kernel.Object)) {
 			useless[s.learned[to][0]] = append(useless[s.learned[to][0]], to)
 			continue
 		}
-		if !pods[to] {
+		if _, taken := s.routes.byPrefix[to]; !pods[to] && !taken {
 			add(s.learnedRoute(to, kernel.HopsOf(hops), learnedMetric))
 		}
 	}

@@ -29,7 +29,7 @@ const (
 )
 
 // binaries are what a node gets, and architectures the nodes.
-func binaries() []string      { return []string{"flatnet", "flatnet-ipam", "flatnetd"} }
+func binaries() []string      { return []string{"flatnet", "flatnet-ipam", "flatnetd", "flatnet-bgp"} }
 func architectures() []string { return []string{"amd64", "arm64"} }
 
 func (b build) all(ctx context.Context) error {

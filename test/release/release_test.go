@@ -191,7 +191,7 @@ func TestImageIsBuiltLikewise(t *testing.T) {
 			t.Errorf("the Dockerfile does not build with %s", words)
 		}
 	}
-	if strings.Contains(string(dockerfile), "for binary in flatnetd flatnet flatnet-ipam;") != (len(binaries()) == 3) {
+	if strings.Contains(string(dockerfile), "for binary in flatnetd flatnet flatnet-ipam flatnet-bgp;") != (len(binaries()) == 4) {
 		t.Error("the Dockerfile builds other binaries")
 	}
 }

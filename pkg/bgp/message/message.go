@@ -74,4 +74,7 @@ type Path struct {
 	Length    int          `json:"length,omitempty"` // of the AS path
 	Origin    uint8        `json:"origin,omitempty"`
 	Internal  bool         `json:"internal,omitempty"` // of a neighbour in the own AS
+	// Own says that the own AS is in the path: nodes of one AS, or the node itself, said so
+	// at first.
+	Own bool `json:"own,omitempty"`
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -168,7 +169,7 @@ func (s *speaker) paths(list []*apiutil.Path, _ time.Time) {
 		}
 		if p.Withdrawal {
 			e.Withdrawn = append(e.Withdrawn, nlri.Prefix)
-		} else if path, err := pathOf(p, nlri.Prefix, n); err == nil {
+		} else if path, err := pathOf(p, nlri.Prefix, n, s.asn); err == nil {
 			e.Paths = append(e.Paths, path)
 		}
 	}
@@ -184,7 +185,7 @@ func (s *speaker) tellPaths(e message.Event) {
 // defaultLocalPref is that of a path that does not say (RFC 4271, 5.1.5).
 const defaultLocalPref = 100
 
-func pathOf(p *apiutil.Path, prefix netip.Prefix, n configured) (message.Path, error) {
+func pathOf(p *apiutil.Path, prefix netip.Prefix, n configured, own uint32) (message.Path, error) {
 	path := message.Path{Prefix: prefix, LocalPref: defaultLocalPref, Internal: !p.IsFromExternal && p.PeerASN == n.ASN}
 	for _, a := range p.Attrs {
 		switch a := a.(type) {
@@ -203,6 +204,7 @@ func pathOf(p *apiutil.Path, prefix netip.Prefix, n configured) (message.Path, e
 		case *packet.PathAttributeAsPath:
 			for _, segment := range a.Value {
 				path.Length += segment.ASLen()
+				path.Own = path.Own || slices.Contains(segment.GetAS(), own)
 			}
 		}
 	}

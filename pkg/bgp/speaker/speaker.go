@@ -110,6 +110,7 @@ type speaker struct {
 	out    *output
 	log    *slog.Logger
 	server *server.BgpServer
+	asn    uint32 // the own one
 
 	mu         sync.Mutex                  // of what callbacks of GoBGP read
 	neighbours map[netip.Addr]configured   // as GoBGP knows them
@@ -132,6 +133,7 @@ const localOnly = "local-only"
 func (s *speaker) start(g message.Global) error {
 	s.neighbours, s.known, s.announced = map[netip.Addr]configured{}, map[string]configured{}, map[netip.Prefix]*announced{}
 	s.server = server.NewBgpServer(server.LoggerOption(s.log, nil))
+	s.asn = g.ASN
 	go s.server.Serve()
 	ctx := context.Background()
 	port := int32(g.ListenPort)
