@@ -7,7 +7,6 @@ import (
 	"time"
 )
 
-
 const waitTime = 2 * time.Second
 
 // Pods of different racks reach each other by the racks' routers, over both of them,

@@ -54,9 +54,13 @@ func (r *router) start(t testing.TB) {
 		r.run(t, bird, "-f", "-c", r.file("conf"), "-s", r.file("socket"))
 		return
 	}
-	for _, daemon := range []string{"zebra", "bgpd"} {
-		r.startDaemon(t, daemon)
-	}
+	// Without zebra, bgpd knows of no next hop.
+	r.startDaemon(t, "zebra")
+	await(t, "zebra of "+r.name, func() error {
+		_, err := os.Stat(r.file("zserv"))
+		return err
+	})
+	r.startDaemon(t, "bgpd")
 }
 
 func (r *router) startDaemon(t testing.TB, daemon string) {

@@ -131,6 +131,12 @@ var states = map[packet.FSMState]string{
 	packet.BGP_FSM_OPENSENT: "opensent", packet.BGP_FSM_OPENCONFIRM: "openconfirm", packet.BGP_FSM_ESTABLISHED: "established",
 }
 
+// passing are reasons to go from one state to the next that say nothing of why there is no
+// session, in GoBGP's words.
+var passing = map[string]bool{
+	"idle-hold-timer-expired": true, "new-connection": true, "open-msg-received": true, "open-msg-negotiated": true, "unknown": true, "dying": true,
+}
+
 func (s *speaker) session(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
 	if e.Type == apiutil.PEER_EVENT_END_OF_INIT {
 		return
@@ -139,9 +145,12 @@ func (s *speaker) session(e *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
 	if !known {
 		return
 	}
-	state := e.Peer.State.SessionState
+	state, reason := e.Peer.State.SessionState, e.Peer.State.DisconnectMessage
+	if passing[reason] {
+		reason = ""
+	}
 	s.out.tell(message.Event{Neighbour: n.Name, Session: &message.Session{
-		State: states[state], Established: state == packet.BGP_FSM_ESTABLISHED, Reason: e.Peer.State.DisconnectMessage,
+		State: states[state], Established: state == packet.BGP_FSM_ESTABLISHED, Reason: reason,
 	}})
 }
 
