@@ -200,19 +200,19 @@ func (f *routing) take(e message.Event) {
 
 // become takes note of the state of a session.
 func (f *routing) become(name string, s *session, now message.Session, keep time.Duration) {
-	before := s.Session
-	s.Session = now
 	switch {
-	case now.Established && !before.Established:
-		s.since, s.reason, s.ended = time.Now(), "", map[bgp.Family]bool{}
+	case now.Established && !s.Established:
+		s.Session, s.since, s.reason, s.ended = now, time.Now(), "", map[bgp.Family]bool{}
 		f.transient.WithLabelValues("established").Inc()
 		f.Log.Info("BGP session established", "peer", name)
-	case before.Established && !now.Established:
+		return
+	case s.Established && !now.Established:
 		s.reason = now.Reason
 		f.down(name, s, f.keeps(name), keep)
 	case !now.Established && now.Reason != "":
 		s.reason = now.Reason
 	}
+	s.Session = now
 }
 
 // keeps reports whether a neighbour's routes are kept while it restarts.
@@ -222,10 +222,8 @@ func (f *routing) keeps(name string) bool {
 
 // down says that a session has ended.
 func (f *routing) down(name string, s *session, keepRoutes bool, keep time.Duration) {
-	was := s.Established
-	s.Session = message.Session{State: "idle", Reason: s.reason}
-	if was {
-		s.since = time.Now()
+	if s.Established {
+		s.Session, s.since = message.Session{State: "idle"}, time.Now()
 		f.transient.WithLabelValues("down").Inc()
 		f.Log.Warn("BGP session has ended", "peer", name, "reason", s.reason)
 	}

@@ -69,6 +69,19 @@ func (p *Policy) Refuses(prefix netip.Prefix) string {
 	return RefusedOther
 }
 
+// compare orders prefixes by what matters more: other nodes' pods first.
+func (p *Policy) compare(a, b netip.Prefix) int {
+	_, podsA := p.others[a]
+	_, podsB := p.others[b]
+	if podsA != podsB {
+		if podsA {
+			return -1
+		}
+		return 1
+	}
+	return a.Compare(b)
+}
+
 func (w Within) covers(p netip.Prefix) bool {
 	return w.prefix.Addr().Is4() == p.Addr().Is4() && w.prefix.Contains(p.Addr()) && p.Bits() >= w.MinLength && p.Bits() <= w.MaxLength
 }

@@ -136,7 +136,8 @@ type Learned struct {
 }
 
 // Learned chooses the routes: of what the policy accepts the best paths of each prefix,
-// and of prefixes the first ones by address where there are more than the maximum.
+// and where there are more prefixes than the maximum those of
+// other nodes' pods, and the first ones by address.
 func (t *Table) Learned(policy *Policy) Learned {
 	l := Learned{Routes: map[netip.Prefix][]netip.Addr{}, Accepted: map[string]int{}, Refused: map[string]map[string]int{}, Example: map[string]map[string]netip.Prefix{}}
 	accepted := make([]netip.Prefix, 0, len(t.paths))
@@ -155,7 +156,7 @@ func (t *Table) Learned(policy *Policy) Learned {
 		}
 	}
 	if most := policy.accept.MaximumRoutes; len(accepted) > most {
-		slices.SortFunc(accepted, netip.Prefix.Compare)
+		slices.SortFunc(accepted, policy.compare)
 		l.Beyond = len(accepted) - most
 		accepted = accepted[:most]
 	}

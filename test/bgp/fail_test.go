@@ -37,7 +37,7 @@ func (s *site) flow(one, two *cluster.Pod) *flow {
 func (f *flow) end(most int) {
 	f.t.Helper()
 	for i, p := range f.pings {
-		e, err := p.Stop(pace.Far())
+		e, err := p.Stop(pace.Of(5 * time.Second))
 		must(f.t, err)
 		f.t.Logf("IPv%d: %d of %d lost", 4+2*i, e.Lost(), e.Sent)
 		if e.Lost() > most {
