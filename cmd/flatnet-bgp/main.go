@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/flatnet-cni/flatnet/pkg/bgp/speaker"
 )
@@ -17,6 +18,8 @@ func main() {
 		fmt.Println("flatnet-bgp", version, "is started by flatnetd --bgp-config")
 		return
 	}
+	// As flatnetd: it is idle nearly always, and memory is what a node has little of.
+	debug.SetGCPercent(33)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if err := speaker.Main(os.Stdin, os.Stdout, log); err != nil {
 		fmt.Fprintln(os.Stderr, "flatnet-bgp:", err)

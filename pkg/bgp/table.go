@@ -2,9 +2,9 @@ package bgp
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
 )
@@ -13,34 +13,36 @@ import (
 // flatnetd before this one, can be kept as stale ones until the neighbour has told all of
 // its own again. It is not safe for concurrent use.
 type Table struct {
-	paths    map[netip.Prefix]map[string]held // by the neighbour
-	received map[string]int                   // by the neighbour
+	paths    map[netip.Prefix][]held // one of each neighbour that has any
+	received map[string]int          // by the neighbour
 }
 
 type held struct {
 	Path
-	stale bool
+	neighbour string
+	stale     bool
 }
 
-// kernelsOwn stands for the neighbours of a run before: no neighbour has this name.
-const kernelsOwn = ""
+// kernelsOwn begins the names that stand for the neighbours of a run before: that of no
+// neighbour begins so.
+const kernelsOwn = " "
 
 // NewTable returns a table that has nothing.
 func NewTable() *Table {
-	return &Table{paths: map[netip.Prefix]map[string]held{}, received: map[string]int{}}
+	return &Table{paths: map[netip.Prefix][]held{}, received: map[string]int{}}
 }
 
 // Seed notes a route that the kernel has of a run before, by its first next hops.
 func (t *Table) Seed(prefix netip.Prefix, hops []netip.Addr) {
 	for _, hop := range hops {
-		t.set(kernelsOwn+" "+hop.String(), held{Path: Path{Prefix: prefix, NextHop: hop}, stale: true})
+		t.set(held{Path: Path{Prefix: prefix, NextHop: hop}, neighbour: kernelsOwn + hop.String(), stale: true})
 	}
 }
 
 // Unseed forgets what was seeded.
-func (t *Table) Unseed() { t.drop(func(neighbour string, _ held) bool { return seeded(neighbour) }) }
+func (t *Table) Unseed() { t.drop(func(h held) bool { return seeded(h.neighbour) }) }
 
-func seeded(neighbour string) bool { return neighbour[0] == ' ' }
+func seeded(neighbour string) bool { return strings.HasPrefix(neighbour, kernelsOwn) }
 
 // Seeded reports whether anything is there that no neighbour has told in this run.
 func (t *Table) Seeded() bool {
@@ -52,70 +54,69 @@ func (t *Table) Seeded() bool {
 	return false
 }
 
-func (t *Table) set(neighbour string, h held) {
+func (t *Table) set(h held) {
 	of := t.paths[h.Prefix]
-	if of == nil {
-		of = map[string]held{}
-		t.paths[h.Prefix] = of
+	for i := range of {
+		if of[i].neighbour == h.neighbour {
+			of[i] = h
+			return
+		}
 	}
-	if _, was := of[neighbour]; !was {
-		t.received[neighbour]++
-	}
-	of[neighbour] = h
+	t.paths[h.Prefix] = append(of, h)
+	t.received[h.neighbour]++
 }
 
 // Update takes note of what a neighbour tells.
 func (t *Table) Update(neighbour string, paths []Path, withdrawn []netip.Prefix) {
 	for _, p := range withdrawn {
-		t.remove(p, neighbour)
+		t.remove(p, func(h held) bool { return h.neighbour == neighbour })
 	}
 	for _, p := range paths {
-		t.set(neighbour, held{Path: p})
+		t.set(held{Path: p, neighbour: neighbour})
 	}
 }
 
-func (t *Table) remove(prefix netip.Prefix, neighbour string) {
+func (t *Table) remove(prefix netip.Prefix, unwanted func(held) bool) {
 	of := t.paths[prefix]
-	if _, was := of[neighbour]; !was {
-		return
+	for _, h := range of {
+		if unwanted(h) {
+			if t.received[h.neighbour]--; t.received[h.neighbour] == 0 {
+				delete(t.received, h.neighbour)
+			}
+		}
 	}
-	delete(of, neighbour)
-	if t.received[neighbour]--; t.received[neighbour] == 0 {
-		delete(t.received, neighbour)
-	}
-	if len(of) == 0 {
+	if left := slices.DeleteFunc(of, unwanted); len(left) > 0 {
+		t.paths[prefix] = left
+	} else {
 		delete(t.paths, prefix)
 	}
 }
 
-func (t *Table) drop(unwanted func(neighbour string, h held) bool) {
-	for prefix, of := range t.paths {
-		for neighbour, h := range of {
-			if unwanted(neighbour, h) {
-				t.remove(prefix, neighbour)
-			}
-		}
+func (t *Table) drop(unwanted func(held) bool) {
+	for prefix := range t.paths {
+		t.remove(prefix, unwanted)
 	}
 }
 
 // Down says that a neighbour's session has ended: its paths go, or stay as stale ones.
 func (t *Table) Down(neighbour string, keep bool) {
 	if !keep {
-		t.drop(func(n string, _ held) bool { return n == neighbour })
+		t.drop(func(h held) bool { return h.neighbour == neighbour })
 		return
 	}
 	for _, of := range t.paths {
-		if h, is := of[neighbour]; is {
-			h.stale = true
-			of[neighbour] = h
+		for i := range of {
+			if of[i].neighbour == neighbour {
+				of[i].stale = true
+			}
 		}
 	}
 }
 
 // End says that a neighbour has told all that it has of a family: what is stale of it goes.
 func (t *Table) End(neighbour string, family Family) {
-	t.drop(func(n string, h held) bool {
-		return n == neighbour && h.stale && message.FamilyOf(h.Prefix.Addr()) == family
+	t.drop(func(h held) bool {
+		return h.neighbour == neighbour && h.stale && message.FamilyOf(h.Prefix.Addr()) == family
 	})
 }
 
@@ -147,11 +148,11 @@ func (t *Table) Learned(policy *Policy) Learned {
 			accepted = append(accepted, prefix)
 			continue
 		}
-		for neighbour, h := range of {
+		for _, h := range of {
 			if reason == RefusedOwn && h.Own {
-				l.refuse(neighbour, RefusedEcho, prefix)
+				l.refuse(h.neighbour, RefusedEcho, prefix)
 			} else {
-				l.refuse(neighbour, reason, prefix)
+				l.refuse(h.neighbour, reason, prefix)
 			}
 		}
 	}
@@ -163,8 +164,8 @@ func (t *Table) Learned(policy *Policy) Learned {
 	for _, prefix := range accepted {
 		of := t.paths[prefix]
 		l.Routes[prefix] = best(of)
-		for neighbour := range of {
-			l.Accepted[neighbour]++
+		for _, h := range of {
+			l.Accepted[h.neighbour]++
 		}
 	}
 	return l
@@ -186,8 +187,7 @@ func (l *Learned) refuse(neighbour, reason string, prefix netip.Prefix) {
 // best returns the next hops of the paths that are equally good (RFC 4271, 9.1.2.2, as far
 // as a node needs it, which tells nobody of what it learned). What this run has not been
 // told is the last resort.
-func best(of map[string]held) []netip.Addr {
-	paths := slices.Collect(maps.Values(of))
+func best(paths []held) []netip.Addr {
 	first := slices.MinFunc(paths, compare)
 	var hops []netip.Addr
 	for _, p := range paths {
@@ -215,5 +215,5 @@ func compare(a, b held) int {
 
 // Expire drops what is stale of a neighbour.
 func (t *Table) Expire(neighbour string) {
-	t.drop(func(n string, h held) bool { return n == neighbour && h.stale })
+	t.drop(func(h held) bool { return h.neighbour == neighbour && h.stale })
 }

@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,6 +120,28 @@ func (s *site) established(n *cluster.Node, many int) error {
 	return nil
 }
 
+// processes are those of a program on a node.
+func processes(t *testing.T, n *cluster.Node, program string) (pids []int) {
+	t.Helper()
+	own, err := os.Stat(n.Path)
+	must(t, err)
+	entries, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	must(t, err)
+	for _, entry := range entries {
+		stat, err := os.Stat(entry)
+		if err != nil || !os.SameFile(stat, own) {
+			continue // of another node, or ended
+		}
+		process := filepath.Dir(filepath.Dir(entry))
+		if name, _ := os.ReadFile(filepath.Join(process, "comm")); strings.TrimSpace(string(name)) == program {
+			pid, err := strconv.Atoi(filepath.Base(process))
+			must(t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // flatnet-bgp is killed: nothing is lost, and it is started again.
 func TestSpeakerIsKilled(t *testing.T) {
 	t.Parallel()
@@ -126,25 +150,11 @@ func TestSpeakerIsKilled(t *testing.T) {
 	s.joined(s.n1, "bgp", 2)
 	s.joined(s.n2, "bgp", 2)
 	f := s.flow(s.n1.Pod("one"), s.n2.Pod("two"))
-	killed := 0
-	entries, err := filepath.Glob("/proc/[0-9]*/ns/net")
-	must(t, err)
-	own, err := os.Stat(s.n1.Path)
-	must(t, err)
-	for _, entry := range entries {
-		stat, err := os.Stat(entry)
-		if err != nil || !os.SameFile(stat, own) {
-			continue
-		}
-		process := filepath.Dir(filepath.Dir(entry))
-		if name, _ := os.ReadFile(filepath.Join(process, "comm")); strings.TrimSpace(string(name)) == "flatnet-bgp" {
-			must(t, exec.Command("kill", "-9", filepath.Base(process)).Run())
-			killed++
-		}
+	speakers := processes(t, s.n1, "flatnet-bgp")
+	if len(speakers) != 1 {
+		t.Fatalf("they are %v", speakers)
 	}
-	if killed != 1 {
-		t.Fatalf("%d were killed", killed)
-	}
+	must(t, syscall.Kill(speakers[0], syscall.SIGKILL))
 	await(t, "the agent to see it", func() error {
 		if !strings.Contains(s.n1.Log(), "flatnet-bgp has ended, starting it again") {
 			return fmt.Errorf("it has not")

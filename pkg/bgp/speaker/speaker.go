@@ -130,6 +130,10 @@ type configured struct {
 // which neighbours are told: a node is no way to anything but its own pods and Services.
 const localOnly = "local-only"
 
+// unicast are the families ipv4-unicast and ipv6-unicast, in GoBGP's order of all. It would
+// make tables for each, which takes 8 MB.
+var unicast = []uint32{0, 1}
+
 func (s *speaker) start(g message.Global) error {
 	s.neighbours, s.known, s.announced = map[netip.Addr]configured{}, map[string]configured{}, map[netip.Prefix]*announced{}
 	s.server = server.NewBgpServer(server.LoggerOption(s.log, nil))
@@ -140,7 +144,7 @@ func (s *speaker) start(g message.Global) error {
 	if port == 0 {
 		port = -1
 	}
-	if err := s.server.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{Asn: g.ASN, RouterId: g.RouterID, ListenPort: port}}); err != nil {
+	if err := s.server.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{Asn: g.ASN, RouterId: g.RouterID, ListenPort: port, Families: unicast}}); err != nil {
 		return fmt.Errorf("listening at port %d: %w", g.ListenPort, err)
 	}
 	policy := &api.Policy{Name: localOnly, Statements: []*api.Statement{{
