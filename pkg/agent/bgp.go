@@ -44,6 +44,7 @@ type routing struct {
 	began     time.Time
 	current   *bgp.Config
 	wanted    *bgp.Desired // what flatnet-bgp was told last
+	told      time.Time    // when
 	sessions  map[string]*session
 	table     *bgp.Table
 	learned   bgp.Learned
@@ -300,8 +301,11 @@ func (f *routing) want() {
 	d := f.current.Desire(self, f.Accepted, f.current.Announcements(self, f.Plan.OwnPodCIDRs, services))
 	f.follows(d)
 	f.save(d)
-	// What has not changed is told nevertheless: a password may be another one by now.
-	f.wanted = &d
+	// What has not changed is told now and then: a password may be another one by now.
+	if f.wanted != nil && reflect.DeepEqual(*f.wanted, d) && time.Since(f.told) < f.config.Resync {
+		return
+	}
+	f.wanted, f.told = &d, time.Now()
 	f.program.Want(d)
 }
 
