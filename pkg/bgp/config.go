@@ -38,8 +38,8 @@ type Config struct {
 type Peer struct {
 	Name    string `json:"name,omitempty"`
 	Address string `json:"address,omitempty"`
-	// Interface is in the place of Address where the peer is the one other machine on it,
-	// known by its link-local address.
+	// Interface is in the place of Address where the peer is the one router on it, known by
+	// its link-local address.
 	Interface    string   `json:"interface,omitempty"`
 	ASN          uint32   `json:"asn"`
 	Port         int      `json:"port,omitempty"`

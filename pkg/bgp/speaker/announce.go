@@ -13,9 +13,6 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
 )
 
-// announced is a prefix that GoBGP tells neighbours of.
-type announced struct{ attributes string }
-
 // announce has GoBGP tell neighbours of these prefixes, and of no others.
 func (s *speaker) announce(a message.Announcement) error {
 	raw, err := json.Marshal(message.Announcement{Communities: a.Communities, MED: a.MED, LocalPref: a.LocalPref})
@@ -27,13 +24,13 @@ func (s *speaker) announce(a message.Announcement) error {
 	var add, remove []*apiutil.Path
 	for _, p := range a.Prefixes {
 		wanted[p] = true
-		if before := s.announced[p]; before == nil || before.attributes != attributes {
+		if before, is := s.announced[p]; !is || before != attributes {
 			path, err := localPath(p, a)
 			if err != nil {
 				return fmt.Errorf("announcing %s: %w", p, err)
 			}
 			add = append(add, path)
-			s.announced[p] = &announced{attributes}
+			s.announced[p] = attributes
 		}
 	}
 	for p := range s.announced {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // otherEnd returns the link-local address of the one router on an interface, as the kernel
@@ -20,16 +21,16 @@ func otherEnd(name string) (string, error) {
 	}
 	found := ""
 	for _, n := range list {
-		if !n.IP.IsLinkLocalUnicast() || n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) != 0 {
+		if !n.IP.IsLinkLocalUnicast() || n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) != 0 || n.Flags&unix.NTF_ROUTER == 0 {
 			continue
 		}
 		if found != "" {
-			return "", fmt.Errorf("interface %s has several machines on it (%s, %s): give the peer's address instead, as in %s%%%s", name, found, n.IP, n.IP, name)
+			return "", fmt.Errorf("interface %s has several routers on it (%s, %s): give the peer's address instead, as in %s%%%s", name, found, n.IP, n.IP, name)
 		}
 		found = n.IP.String()
 	}
 	if found == "" {
-		return "", fmt.Errorf("interface %s: no other machine has been heard of; it is tried again", name)
+		return "", fmt.Errorf("interface %s: no router has been heard of; it is tried again", name)
 	}
 	return found + "%" + name, nil
 }

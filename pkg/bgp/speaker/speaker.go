@@ -24,7 +24,7 @@ import (
 
 // retry is the pause until what could not be done is tried again: a password file that is
 // missing, an interface whose other end has not been heard of.
-const retry = 5 * time.Second
+const retry = 2 * time.Second
 
 // Main does what comes from in and answers on out, until in ends. Then it ends without a
 // word to the neighbours, so that these keep the node's routes: whoever has started it is
@@ -112,11 +112,12 @@ type speaker struct {
 	server *server.BgpServer
 	asn    uint32 // the own one
 
-	mu         sync.Mutex                  // of what callbacks of GoBGP read
-	neighbours map[netip.Addr]configured   // as GoBGP knows them
-	known      map[string]configured       // by name
-	announced  map[netip.Prefix]*announced // by what GoBGP was told
-	attributes string
+	mu         sync.Mutex                // of what callbacks of GoBGP read
+	neighbours map[netip.Addr]configured // as GoBGP knows them
+
+	// What follows belongs to the goroutine of Main.
+	known     map[string]configured   // by name
+	announced map[netip.Prefix]string // what GoBGP tells of, with the attributes
 }
 
 // configured is a neighbour as GoBGP was told of it.
@@ -135,7 +136,7 @@ const localOnly = "local-only"
 var unicast = []uint32{0, 1}
 
 func (s *speaker) start(g message.Global) error {
-	s.neighbours, s.known, s.announced = map[netip.Addr]configured{}, map[string]configured{}, map[netip.Prefix]*announced{}
+	s.neighbours, s.known, s.announced = map[netip.Addr]configured{}, map[string]configured{}, map[netip.Prefix]string{}
 	s.server = server.NewBgpServer(server.LoggerOption(s.log, nil))
 	s.asn = g.ASN
 	go s.server.Serve()
@@ -200,12 +201,22 @@ func (s *speaker) leave() {
 	}
 }
 
-func (s *speaker) named(address netip.Addr) (configured, bool) {
+// named returns the neighbour of an address. GoBGP leaves the interface of a link-local one
+// out of paths: then it is the one that has the address on whichever.
+func (s *speaker) named(address netip.Addr) (n configured, known bool) {
+	address = address.Unmap()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, known := s.neighbours[address.Unmap()]
-	if !known {
-		n, known = s.neighbours[address.Unmap().WithZone("")]
+	if n, known = s.neighbours[address]; known || address.Zone() != "" {
+		return n, known
+	}
+	for a, candidate := range s.neighbours {
+		if a.WithZone("") == address {
+			if known {
+				return n, false
+			}
+			n, known = candidate, true
+		}
 	}
 	return n, known
 }
