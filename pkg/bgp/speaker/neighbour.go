@@ -201,9 +201,7 @@ func pathOf(p *apiutil.Path, prefix netip.Prefix, n configured, own uint32) (mes
 		case *packet.PathAttributeNextHop:
 			path.NextHop = a.Value
 		case *packet.PathAttributeMpReachNLRI:
-			if path.NextHop = a.Nexthop; !path.NextHop.IsValid() || path.NextHop.IsUnspecified() {
-				path.NextHop = a.LinkLocalNexthop
-			}
+			path.NextHop = a.Nexthop
 		case *packet.PathAttributeLocalPref:
 			path.LocalPref = a.Value
 		case *packet.PathAttributeMultiExitDisc:
@@ -217,7 +215,12 @@ func pathOf(p *apiutil.Path, prefix netip.Prefix, n configured, own uint32) (mes
 			}
 		}
 	}
-	if !path.NextHop.IsValid() {
+	// A router without a global address on the link sends a link-local one beside, which
+	// GoBGP does not keep: on a session of link-local addresses it is the router's own.
+	if path.NextHop.IsUnspecified() && n.address.IsLinkLocalUnicast() {
+		path.NextHop = n.address
+	}
+	if !path.NextHop.IsValid() || path.NextHop.IsUnspecified() {
 		return path, errors.New("has no next hop")
 	}
 	if path.NextHop.IsLinkLocalUnicast() && path.NextHop.Zone() == "" {
