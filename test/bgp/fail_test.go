@@ -35,6 +35,10 @@ func (s *site) flow(one, two *cluster.Pod) *flow {
 	return f
 }
 
+// tenth has [flow.end] allow that one of ten packets is lost, where routers themselves have
+// no way for a moment.
+const tenth = -1
+
 // end stops it; no more packets may have been lost.
 func (f *flow) end(most int) {
 	f.t.Helper()
@@ -42,8 +46,12 @@ func (f *flow) end(most int) {
 		e, err := p.Stop(pace.Of(5 * time.Second))
 		must(f.t, err)
 		f.t.Logf("IPv%d: %d of %d lost", 4+2*i, e.Lost(), e.Sent)
-		if e.Lost() > most {
-			f.t.Errorf("IPv%d: %d of %d lost, want %d at most", 4+2*i, e.Lost(), e.Sent, most)
+		allowed := most
+		if most == tenth {
+			allowed = e.Sent / 10
+		}
+		if e.Lost() > allowed {
+			f.t.Errorf("IPv%d: %d of %d lost, want %d at most", 4+2*i, e.Lost(), e.Sent, allowed)
 		}
 	}
 }
@@ -226,7 +234,7 @@ func TestFlapping(t *testing.T) {
 		s.a1.ask(t, "enable node6")
 		s.joined(s.n1, "bgp", 2)
 	}
-	f.end(12)
+	f.end(tenth)
 	if reason := s.n1.Metrics()[`flatnet_bgp_session_changes_total{to="down"}`]; reason < 6 {
 		t.Errorf("%v sessions ended, by the metrics", reason)
 	}
