@@ -179,7 +179,10 @@ const servicesPatience = 2
 
 // want tells flatnet-bgp what is to be done, if anything is new.
 func (f *routing) want() {
-	self := f.self()
+	self, found := f.self()
+	if !found {
+		return // what is in force stays, as it does in the fabric
+	}
 	services, known := f.book.All()
 	patience := time.Duration(f.current.RestartTime) / servicesPatience
 	if f.wanted == nil && f.current.WantsServices() && !known && f.canKnowServices() && time.Since(f.began) < patience {
@@ -200,14 +203,14 @@ func (f *routing) want() {
 
 // self is the own node as it was accepted, with the labels and the leaving of the list, of
 // which the fabric has no use.
-func (f *routing) self() node.Node {
-	self, _ := f.Find(f.config.NodeName)
+func (f *routing) self() (self node.Node, found bool) {
+	self, found = f.Find(f.config.NodeName)
 	for _, n := range f.Nodes {
 		if n.Name == self.Name {
 			self.Labels, self.Leaving = n.Labels, n.Leaving
 		}
 	}
-	return self
+	return self, found
 }
 
 func (f *routing) canKnowServices() bool { return f.Services || f.client != nil }

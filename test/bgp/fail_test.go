@@ -86,6 +86,7 @@ func TestAgentRestarts(t *testing.T) {
 	s.joined(s.n2, "bgp", 2)
 	one, two := s.n1.Pod("one"), s.n2.Pod("two")
 	f := s.flow(one, two)
+	tunnelled := strings.Count(s.n1.Log(), "10.244.2.0/24 vxlan")
 	for _, end := range []func(){s.n1.Kill, func() { s.n1.Stop() }} {
 		end()
 		// All four sessions are gone before the next one begins.
@@ -109,6 +110,9 @@ func TestAgentRestarts(t *testing.T) {
 	}
 	// Where a route is replaced, a packet that has looked it up may be lost: test/fabric.
 	f.end(2)
+	if now := strings.Count(s.n1.Log(), "10.244.2.0/24 vxlan"); now != tunnelled {
+		t.Errorf("the tunnel was used %d times meanwhile", now-tunnelled)
+	}
 }
 
 func (s *site) established(n *cluster.Node, many int) error {

@@ -49,4 +49,9 @@ func TestRacks(t *testing.T) {
 			t.Errorf("peer %s: %+v", p.Name, p)
 		}
 	}
+	// A list without the node is no list: all stays as it is.
+	s.WriteNodesText("nodes:\n- {name: n2, addresses: [172.30.1.2], podCIDRs: [10.244.2.0/24]}\n")
+	s.problem(s.n1, "node-unlisted")
+	must(t, s.established(s.n1, 4))
+	s.knows(s.a1, "10.244.1.0/24", true)
 }
