@@ -2,9 +2,9 @@
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
-BINARIES = flatnet flatnet-ipam flatnetd kubectl-flatnet
+BINARIES = flatnet flatnet-ipam flatnetd flatnet-bgp kubectl-flatnet
 
-.PHONY: all build test race chart page generate lint bench demo fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
+.PHONY: all build test race chart bgp page generate lint bench demo fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
 
 all: build
 
@@ -27,7 +27,7 @@ test: build
 	@test/prepare.sh test
 	@$(if $(HOSTILE),$(GO) build -o bin/hostile ./test/hostile)
 	@race=$$(test/prepare.sh race); under=$(if $(HOSTILE),$(CURDIR)/bin/hostile); \
-		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy|fastpath)$$'); \
+		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy|fastpath|bgp)$$'); \
 		$$under $(GO) test $$race -timeout $(LIMIT) $$others && \
 		(cd test/e2e && $$under $(GO) test $$race -timeout $(LIMIT) ./...) && \
 		$$under $(GO) test $$race -timeout $(LIMIT) -p 1 $(CROWDS)
@@ -46,6 +46,12 @@ page: build
 	@test/prepare.sh page
 	@staticcheck=$$($(GO) tool -n staticcheck); cd test/page && $(GO) vet ./... && $$staticcheck ./... && \
 		$(GO) test -count=1 -timeout 20m ./... $(if $(PICTURES),-pictures '$(abspath $(PICTURES))')
+
+# BGP with BIRD and FRR, which nobody here wrote, in namespaces: two racks with two
+# routers each. No part of make test, for it fetches them, and waits for hold times.
+bgp: build
+	@test/prepare.sh bgp
+	@race=$$(test/prepare.sh race); $(GO) test $$race -count=1 -timeout 20m ./test/bgp
 
 # The tests on other kernels than this machine's, each in an emulated machine:
 # make kernels K=6.1 RUN=pkg/fabric; docs/tested-kernels.md. Takes minutes.

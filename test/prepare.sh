@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: test/prepare.sh test|bench|page|lint|generate|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM
+# Usage: test/prepare.sh test|bench|bgp|page|lint|generate|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM
 #
 # Looks for the programs besides Go that a make target uses. As root on Debian
 # or its descendants it installs the missing ones, and says so; anybody else is
@@ -37,6 +37,21 @@ unpack() {
 		[ "$(id -u)" != 0 ] || exit 1 # as where a package cannot be installed
 	fi
 	rm -rf "$unpacked"
+}
+
+# without_starting COMMAND: what is installed meanwhile starts no servers.
+without_starting() {
+	policy=/usr/sbin/policy-rc.d
+	if [ -e "$policy" ]; then
+		"$@"
+		return
+	fi
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	status=0
+	"$@" || status=$?
+	rm -f "$policy"
+	return "$status"
 }
 
 packages=""
@@ -96,6 +111,11 @@ managers)
 	need qemu-system-x86_64 qemu-system-x86 "the emulated machine"
 	need mke2fs e2fsprogs "its disk"
 	;;
+bgp)
+	can_race || { missing gcc "the race detector"; missing libc6-dev "the race detector"; }
+	need bird bird2 "a router to talk to"
+	[ -x /usr/lib/frr/bgpd ] || missing frr "another router to talk to"
+	;;
 lint|generate)
 	# Compared only where this is the clang that there is; see test/programs.sh.
 	if [ "$(id -u)" = 0 ] && apt-cache policy clang-14 2>/dev/null | grep -q "14.0.6"; then
@@ -105,7 +125,7 @@ lint|generate)
 	fi
 	;;
 *)
-	echo "usage: $0 test|bench|page|lint|generate|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM" >&2
+	echo "usage: $0 test|bench|bgp|page|lint|generate|race|managers|kernels [ARCHITECTURE]|emulator PROGRAM" >&2
 	exit 2
 	;;
 esac
@@ -116,7 +136,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq >/dev/null
 	# shellcheck disable=SC2086 # one word a package
-	apt-get install -y -qq --no-install-recommends $packages >/dev/null
+	without_starting apt-get install -y -qq --no-install-recommends $packages >/dev/null
 else
 	echo "prepare: missing, and what each is for:$purposes"
 	echo "prepare: as root on Debian: apt-get install$packages"

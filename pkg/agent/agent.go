@@ -16,11 +16,13 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/loop"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
+	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // features are what flatnetd does, in the order in which one relies on another: so
 // they are opened, their tasks are done, and they appear in the status.
 func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Feature {
+	book := service.NewBook()
 	return []feature.Feature{
 		newFabric(c, client, s).feature(),
 		newMasquerading(c, s).feature(),
@@ -30,7 +32,8 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newPeers(s).feature(),
 		newHostKeeping(c, s).feature(),
 		newInstallation(c, s).feature(),
-		newServices(c, client, s).feature(),
+		newServices(c, client, book, s).feature(),
+		newBGP(c, client, book, s).feature(),
 		newPolicies(c, client, s).feature(),
 		newFastPath(c, s).feature(),
 		newKernelKeeping(c, s).feature(),

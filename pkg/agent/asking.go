@@ -44,6 +44,12 @@ func AskServices(ctx context.Context, stateDir string) (s service.Status, err er
 	return s, err
 }
 
+// AskBGP asks the flatnetd of a state directory about its sessions with routers.
+func AskBGP(ctx context.Context, stateDir string) (s BGPStatus, err error) {
+	err = decode(ctx, stateDir, "/status/bgp", &s)
+	return s, err
+}
+
 // AskPolicies asks the flatnetd of a state directory what policies come to for each pod.
 func AskPolicies(ctx context.Context, stateDir string) (s PodPolicies, err error) {
 	err = decode(ctx, stateDir, "/status/policies", &s)

@@ -53,6 +53,7 @@ type Config struct {
 	Health                         string // probeOthers or no probes
 	ServicesHealth                 string // address:port; "" listens nowhere
 	ServicesMetrics                string // address:port; "" listens nowhere
+	BGPConfig                      string // "" speaks no BGP
 	LogLevel                       slog.Level
 	LogFormat                      string        // "text" or "json"
 	Resync                         time.Duration // between full comparisons
@@ -120,6 +121,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.StringVar(&c.PoliciesFile, "policies-file", DefaultPoliciesFile, "`file` that tells the plugin in which namespaces new pods are closed until their policies are in place; it has to outlive a reboot; with --policies")
 	set.StringVar(&c.PoliciesWithoutAgent, "policies-without-agent", closed.StayClosed, "what becomes of a new pod in a namespace with policies while no flatnetd runs, a `word`: closed or open; with --policies")
 	set.BoolVar(&c.LogDrops, "log-drops", false, "log what policies refuse, with the names of pods, ten packets a second at most; with --policies")
+	set.StringVar(&c.BGPConfig, "bgp-config", "", "YAML `file` that says which routers are spoken to by BGP, what they are told and what of theirs is accepted (docs/bgp.md); empty: none")
 	set.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "lowest `level` that is logged: debug, info, warn or error")
 	set.StringVar(&c.LogFormat, "log-format", "text", "`form` of the log: text or json")
 	set.DurationVar(&c.Resync, "resync", time.Minute, "`time` between full comparisons with the kernel and the disk")
@@ -198,7 +200,7 @@ func (c *Config) validate() error {
 		}
 	}
 	check(c.NodeName != "", "--node-name is empty: give the node's name in the source of nodes")
-	check(c.Services || c.Policies && c.PoliciesDir == "" || c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
+	check(c.Services || c.BGPConfig != "" || c.Policies && c.PoliciesDir == "" || c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
 	check(c.Fabric.VNI >= 1 && c.Fabric.VNI <= maximumVNI, "--vxlan-id %d is not within 1 to %d", c.Fabric.VNI, maximumVNI)
 	check(c.Fabric.Port >= 1 && c.Fabric.Port <= maximumPort, "--vxlan-port %d is not within 1 to %d", c.Fabric.Port, maximumPort)
 	check(c.Fabric.MTU == 0 || c.Fabric.MTU >= minimumMTU && c.Fabric.MTU <= maximumMTU, "--mtu %d is not 0 or within %d to %d", c.Fabric.MTU, minimumMTU, maximumMTU)
@@ -211,7 +213,7 @@ func (c *Config) validate() error {
 	check(c.Collect >= time.Second, "--collect %s is less than a second", c.Collect)
 	for _, d := range []struct{ flag, path string }{
 		{"cni-bin-dir", c.BinDir}, {"cni-conf-dir", c.ConfDir}, {"plugins-dir", c.PluginsDir}, {"state-dir", c.StateDir}, {"sysctl-dir", c.SysctlDir},
-		{"policies-dir", c.PoliciesDir}, {"policies-file", c.PoliciesFile},
+		{"policies-dir", c.PoliciesDir}, {"policies-file", c.PoliciesFile}, {"bgp-config", c.BGPConfig},
 	} {
 		check(d.path == "" || filepath.IsAbs(d.path), "--%s %q is not an absolute path", d.flag, d.path)
 	}

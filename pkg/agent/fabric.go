@@ -109,6 +109,8 @@ func (f *joining) follow(n feature.News) error {
 	case feature.KernelChanged:
 		f.configure()
 		f.join.Soon()
+	case feature.RoutesLearned:
+		f.join.Soon()
 	case feature.FabricJoined:
 		f.podMTU.Set(float64(f.Plan.PodMTU))
 		f.verify.By(time.Now().Add(f.config.Resync))
@@ -161,6 +163,7 @@ func (f *joining) plan(context.Context) error {
 	if err := f.readUnderlay(); err != nil {
 		return err
 	}
+	f.planner.Learned = f.Learned
 	f.Plan = f.planner.Plan(self, f.Accepted, f.Underlay)
 	if err := f.Publish(feature.FabricPlanned); err != nil {
 		return err

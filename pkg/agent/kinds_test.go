@@ -15,6 +15,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/fastpath"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
@@ -114,7 +115,7 @@ func plainWith(change func(*Config)) node1 {
 	change(&c)
 	a := node1{Agent: newAgent(c, slog.New(slog.DiscardHandler))}
 	a.joining, a.pods, a.host = newFabric(c, nil, a.shared), newPods(c, a.shared), newHostKeeping(c, a.shared)
-	a.installation, a.services = newInstallation(c, a.shared), newServices(c, nil, a.shared)
+	a.installation, a.services = newInstallation(c, a.shared), newServices(c, nil, service.NewBook(), a.shared)
 	a.probing = newProbing(c, a.shared)
 	a.joining.source, a.shared.Fabric = sourceOf{}, fabric.NewEngine(refusing{})
 	a.joining.begun.Store(true)
@@ -200,6 +201,30 @@ var examples = map[problem.Kind][]example{
 		failing(a.joining.join, a.joining.join.Run(t.Context()))
 		return telling(a)
 	}, "--node-name n1: node n1 is not in the source of nodes (/etc/nodes.yaml): nothing is changed", "set --node-name to the name that this node has in /etc/nodes.yaml", ""}},
+	problem.BGPConfig: {
+		{speaking("asn: 64512\nprs: []\n", nil), "node n1: --bgp-config CONFIG: unknown field \"prs\"", "correct the key", ""},
+		{speaking("asn: 64512\npeers: [{address: 172.30.0.250, asn: 64600}]\nannounce: {services: [loadBalancer]}\n", nil), "node n1: announce.services: Services come from the Kubernetes API", "--kubeconfig", ""},
+	},
+	problem.BGPProgram: {{speaking(onePeer, func(f *routing) {
+		f.take(message.Event{Error: "exit status 2"})
+		f.sessions["tor"].Session.Established = true
+	}), "node n1: flatnet-bgp: flatnet-bgp has ended: exit status 2", "look at flatnetd's log", ""}},
+	problem.BGPSession: {
+		{speaking(onePeer, func(f *routing) { f.sessions["tor"].since = time.Now().Add(-time.Minute) }),
+			"node n1: peer tor (172.30.0.250, AS 64600): no connection to TCP port 179 (state idle)", "addresses and passwords", ""},
+		{speaking(onePeer, func(f *routing) {
+			f.take(message.Event{Neighbour: "tor", Session: &message.Session{State: "idle", Reason: "notification-received code 2(open message error) subcode 2(bad peer as)"}})
+			f.sessions["tor"].since = time.Now().Add(-time.Minute)
+		}), "node n1: peer tor (172.30.0.250, AS 64600): the peer has another AS for this node than 64512", "compare both sides' AS", ""},
+	},
+	problem.BGPRefused: {{tellingOf("0.0.0.0/0"), "node n1: peer tor: announces 0.0.0.0/0, which is refused: default routes are not accepted", "let it pass in accept", ""}},
+	problem.BGPMaximum: {{tellingOf("192.0.2.0/24", "192.0.3.0/24"), "node n1: accept.maximumRoutes: 1 routes are accepted, and 1 more are not used", "raise accept.maximumRoutes", ""}},
+	problem.BGPNextHop: {{func(t *testing.T) []problem.Problem {
+		a := on(t, fabric.Direct, refusing{}, []node.Node{near, peer})
+		a.joining.planner.Learned = fabric.Learned{netip.MustParsePrefix("192.0.2.0/24"): {netip.MustParseAddr("203.0.113.1")}}
+		a.shared.Plan = a.joining.planner.Plan(near, a.shared.Accepted, a.shared.Underlay)
+		return telling(a)
+	}, "node n1: next hop 203.0.113.1: is not on link, so that 1 learned routes are not used, the first of them to 192.0.2.0/24", "next-hop-self", ""}},
 	problem.TaskFailed: taskExamples(),
 	problem.NodeEntry: {
 		{func(t *testing.T) []problem.Problem {
@@ -551,4 +576,46 @@ func TestNoProblem(t *testing.T) {
 	if all := telling(a); len(all) > 0 {
 		t.Errorf("%v", all)
 	}
+}
+
+const onePeer = "asn: 64512\npeers: [{name: tor, address: 172.30.0.250, asn: 64600}]\naccept: {prefixes: [{prefix: 192.0.0.0/8, maxLength: 24}], maximumRoutes: 1}\n"
+
+// speaking are the problems of an agent that speaks BGP by a configuration, in which change
+// has happened. CONFIG stands for the file.
+func speaking(text string, change func(*routing)) func(*testing.T) []problem.Problem {
+	return func(t *testing.T) []problem.Problem {
+		path := filepath.Join(t.TempDir(), "bgp.yaml")
+		write(t, path, text)
+		c := Config{NodeName: "n1", BGPConfig: path, StateDir: t.TempDir()}
+		a := newAgent(c, slog.New(slog.DiscardHandler))
+		f := newBGP(c, nil, service.NewBook(), a.shared)
+		if err := f.open(); err != nil {
+			t.Fatal(err)
+		}
+		a.have([]feature.Feature{f.feature()})
+		a.shared.Plan, a.shared.Nodes, a.shared.Accepted = &fabric.Plan{}, []node.Node{near}, []node.Node{near}
+		f.file.Read()
+		if err := f.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if change != nil {
+			change(f)
+			f.learn()
+		}
+		var all []problem.Problem
+		for _, p := range a.currentProblems() {
+			all = append(all, p.Kind().Of(problem.Facts{Node: p.Node(), Object: strings.ReplaceAll(p.Object(), path, "CONFIG"), Reason: p.Reason(), Advice: p.Advice()}))
+		}
+		return all
+	}
+}
+
+// tellingOf has a peer tell of prefixes.
+func tellingOf(prefixes ...string) func(*testing.T) []problem.Problem {
+	return speaking(onePeer, func(f *routing) {
+		f.take(message.Event{Neighbour: "tor", Session: &message.Session{State: "established", Established: true}})
+		for _, p := range prefixes {
+			f.take(message.Event{Neighbour: "tor", Paths: []message.Path{{Prefix: netip.MustParsePrefix(p), NextHop: netip.MustParseAddr("172.30.0.250")}}})
+		}
+	})
 }

@@ -36,6 +36,8 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
                                      ask it who serves what Service
   flatnetd status policies [-o json] [flags]
                                      ask it what policies come to for each pod of the node
+  flatnetd status bgp [-o json] [flags]
+                                     ask it about routers: sessions, what is announced and learned
   flatnetd status pods [-o json] [flags]
                                      what is attached on this node, and what is wrong with it;
                                      nobody is asked: flatnetd may be down
@@ -84,7 +86,7 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		set.BoolVar(&brief, "brief", false, "with -o json, count peers instead of listing them, as a big cluster needs it")
 	}
 	err := set.Parse(arguments)
-	if command == "status" && err == nil && slices.Contains([]string{"services", "policies", "pods"}, set.Arg(0)) {
+	if command == "status" && err == nil && slices.Contains([]string{"services", "policies", "pods", "bgp"}, set.Arg(0)) {
 		about = set.Arg(0)
 		err = set.Parse(set.Args()[1:])
 	}
@@ -159,7 +161,7 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 	}
 	log := c.Logger(errOut)
 	var client *apiwatch.Client
-	if c.NodesFile == "" || c.Services || c.Policies && c.PoliciesDir == "" {
+	if c.NodesFile == "" || c.Services || c.Policies && c.PoliciesDir == "" || c.BGPConfig != "" && c.Kubeconfig != "" {
 		var err error
 		if client, err = apiwatch.NewClient(c.Kubeconfig); err != nil {
 			return fmt.Errorf("%w: %s", err, c.withoutAPI())
@@ -223,6 +225,13 @@ func printStatus(ctx context.Context, c Config, about, output string, out io.Wri
 		s, err := AskServices(ctx, c.StateDir)
 		if err == nil {
 			s.Print(out)
+		}
+		return err
+	}
+	if about == "bgp" && output == "" {
+		s, err := AskBGP(ctx, c.StateDir)
+		if err == nil {
+			s.Print(out, time.Now())
 		}
 		return err
 	}

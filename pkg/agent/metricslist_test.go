@@ -128,7 +128,7 @@ func withEverything(t *testing.T) (*Agent, *services) {
 	client.Requests = countRequests()
 	set := flag.NewFlagSet("flatnetd", flag.ContinueOnError)
 	parsed := Flags(set, func(string) string { return "" })
-	if err := set.Parse([]string{"--node-name=n1", "--services", "--policies", "--state-dir=" + t.TempDir()}); err != nil {
+	if err := set.Parse([]string{"--node-name=n1", "--services", "--policies", "--bgp-config=/etc/flatnet/bgp.yaml", "--state-dir=" + t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := parsed()
@@ -140,7 +140,7 @@ func withEverything(t *testing.T) (*Agent, *services) {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.close)
-	s := newServices(c, client, a.shared)
+	s := newServices(c, client, service.NewBook(), a.shared)
 	if err := s.open(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -30,7 +31,7 @@ type peerChange struct {
 
 func newPeers(s *feature.Shared) *peers {
 	return &peers{Shared: s, changed: map[string]peerChange{}, modes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "flatnet_peers", Help: "Other nodes by how their pods are reached: direct, vxlan, mixed (by family), none (there is no way), waiting (no podCIDR yet).",
+		Name: "flatnet_peers", Help: "Other nodes by how their pods are reached: direct, bgp (by routes that routers tell of), vxlan, mixed (by family), none (there is no way), waiting (no podCIDR yet).",
 	}, []string{"mode"})}
 }
 
@@ -65,7 +66,7 @@ func (f *peers) follow(n feature.News) error {
 }
 
 func (f *peers) count() {
-	counts := map[string]int{"direct": 0, "vxlan": 0, "mixed": 0, "none": 0, "waiting": 0}
+	counts := map[string]int{"direct": 0, "bgp": 0, "vxlan": 0, "mixed": 0, "none": 0, "waiting": 0}
 	for _, peer := range f.Plan.Peers {
 		counts[modeOf(peer.Ways)]++
 	}
@@ -146,6 +147,9 @@ func describeWays(ways []fabric.Way) string {
 		if w.Via.IsValid() {
 			text += " via " + w.Via.String()
 		}
+		if more := len(w.Hops.All()) - 1; more > 0 {
+			text += fmt.Sprintf(" and %d more", more)
+		}
 	}
 	return text
 }
@@ -165,20 +169,38 @@ type Objects struct {
 // PeerStatus is another node as this one sees it.
 type PeerStatus struct {
 	Name    string      `json:"name"`
-	Mode    string      `json:"mode"` // direct, vxlan, mixed, none, waiting
+	Mode    string      `json:"mode"` // direct, bgp, vxlan, mixed, none, waiting
 	Ways    []WayStatus `json:"ways"`
 	Changed time.Time   `json:"changed"` // when the way was last another
 	// Health sums up that of the ways: the worst of their states.
 	Health *HealthStatus `json:"health,omitempty"`
 }
 
+// HopStatus is one of several next hops.
+type HopStatus struct {
+	Via  netip.Addr `json:"via"`
+	Link string     `json:"link"`
+}
+
+func hopsOf(w fabric.Way) (all []HopStatus) {
+	hops := w.Hops.All()
+	if len(hops) < 2 {
+		return nil
+	}
+	for _, h := range hops {
+		all = append(all, HopStatus{h.Gateway, h.Link})
+	}
+	return all
+}
+
 // WayStatus is how the pods of one podCIDR are reached.
 type WayStatus struct {
 	PodCIDR netip.Prefix `json:"podCIDR"`
-	Mode    fabric.Mode  `json:"mode"` // direct, vxlan, or "" where there is no way
+	Mode    fabric.Mode  `json:"mode"` // direct, bgp, vxlan, or "" where there is no way
 	Via     netip.Addr   `json:"via,omitzero"`
 	Link    string       `json:"link,omitempty"`
-	Present bool         `json:"present"` // the route is in the kernel
+	Hops    []HopStatus  `json:"hops,omitempty"` // where there are several next hops, all of them
+	Present bool         `json:"present"`        // the route is in the kernel
 	// Health is that of this way alone.
 	Health *HealthStatus `json:"health,omitempty"`
 }
@@ -192,7 +214,7 @@ func (f *peers) status() PeersStatus {
 	for _, p := range f.Plan.Peers {
 		peer := PeerStatus{Name: p.Name, Mode: modeOf(p.Ways), Ways: []WayStatus{}, Changed: f.changed[p.Name].at}
 		for _, w := range p.Ways {
-			peer.Ways = append(peer.Ways, WayStatus{PodCIDR: w.PodCIDR, Mode: w.Mode, Via: w.Via, Link: w.Link, Present: w.Mode != "" && f.Fabric.HasRoute(w.PodCIDR), Health: wayHealth(f.Prober, w.PodCIDR)})
+			peer.Ways = append(peer.Ways, WayStatus{PodCIDR: w.PodCIDR, Mode: w.Mode, Via: w.Via, Link: w.Link, Hops: hopsOf(w), Present: w.Mode != "" && f.Fabric.HasRoute(w.PodCIDR), Health: wayHealth(f.Prober, w.PodCIDR)})
 		}
 		peer.Health = sumHealth(peer.Ways)
 		s.Peers = append(s.Peers, peer)
@@ -216,10 +238,22 @@ func (s PeersStatus) print(w io.Writer, now time.Time) {
 			fmt.Fprintf(table, "%s\t-\twaiting for podCIDR\t-\t-\t-\t-\t%s\n", p.Name, since(p.Changed, now))
 		}
 		for _, way := range p.Ways {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, way.PodCIDR, dash(string(way.Mode)), dash(viaText(way.Via)), dash(way.Link), presence(way), way.Health.text(), since(p.Changed, now))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, way.PodCIDR, dash(string(way.Mode)), dash(way.vias()), dash(way.Link), presence(way), way.Health.text(), since(p.Changed, now))
 		}
 	}
 	table.Flush()
+}
+
+// vias are the next hops, in a word.
+func (w WayStatus) vias() string {
+	if len(w.Hops) == 0 {
+		return viaText(w.Via)
+	}
+	var texts []string
+	for _, h := range w.Hops {
+		texts = append(texts, h.Via.String())
+	}
+	return strings.Join(texts, ",")
 }
 
 func viaText(a netip.Addr) string {

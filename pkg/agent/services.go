@@ -29,6 +29,7 @@ type services struct {
 	*feature.Shared
 	config  Config
 	client  *apiwatch.Client
+	book    *service.Book // is told of what is balanced
 	task    *feature.Task
 	metrics *prometheus.Registry
 	asProxy *prometheus.Registry // what kube-proxy's address tells
@@ -52,8 +53,8 @@ type services struct {
 // at once.
 const resyncsPerComparison = 5
 
-func newServices(c Config, client *apiwatch.Client, s *feature.Shared) *services {
-	f := &services{Shared: s, config: c, client: client, metrics: prometheus.NewRegistry(), asProxy: prometheus.NewRegistry(), first: true}
+func newServices(c Config, client *apiwatch.Client, book *service.Book, s *feature.Shared) *services {
+	f := &services{Shared: s, config: c, client: client, book: book, metrics: prometheus.NewRegistry(), asProxy: prometheus.NewRegistry(), first: true}
 	f.task = &feature.Task{
 		Name: "services", Run: s.OncePlanned(f.look), Gap: 200 * time.Millisecond, Every: c.Resync,
 		Advice: "flatnetd cannot tell whether kube-proxy runs, or whether ClusterIPs have a route: look at `nft list tables` and `ip route`",
@@ -101,6 +102,9 @@ func (s *services) open() error {
 		}
 	}
 	s.controller.Changed = s.task.Ask
+	if s.config.BGPConfig != "" {
+		s.controller.Served = s.book.Note
+	}
 	s.controller.Reporter = &service.Events{Client: s.client, Node: s.config.NodeName, Log: s.Log}
 	unknown := leavingUnknown
 	s.leaving.Store(&unknown)

@@ -8,6 +8,7 @@
 // applies the difference. For each peer and address family:
 //
 //	direct  ip route add PODCIDR via PEER dev eth0 proto 70 src SELF
+//	bgp     ip route add PODCIDR via ROUTER dev eth0 proto 70 src SELF
 //	vxlan   ip neigh add VTEP lladdr MAC dev flatnet.vx nud permanent
 //	        bridge fdb add MAC dev flatnet.vx dst PEER self permanent
 //	        ip route add PODCIDR via VTEP dev flatnet.vx proto 70 onlink
@@ -43,6 +44,10 @@ const (
 	Direct Mode = "direct" // over the underlay, which has to know the routes where a peer is not on link
 	VXLAN  Mode = "vxlan"  // through the overlay
 	None   Mode = "none"   // somebody else makes the routes
+
+	// BGP is no mode that a user chooses: so are peers reached, in modes auto and direct,
+	// whose podCIDRs routers have told of, though the peers are not on link.
+	BGP Mode = "bgp"
 )
 
 // ParseMode reads a mode, as a user writes it.
@@ -108,9 +113,10 @@ func entry(o kernel.Object) Entry {
 // Way is how the pods of one podCIDR of a peer are reached.
 type Way struct {
 	PodCIDR netip.Prefix
-	Mode    Mode       // Direct or VXLAN; "" where there is no way
-	Via     netip.Addr // next hop of Direct, other end of VXLAN
+	Mode    Mode       // Direct, BGP or VXLAN; "" where there is no way
+	Via     netip.Addr // next hop of Direct, other end of VXLAN; of BGP the first next hop
 	Link    string
+	Hops    kernel.Hops // of BGP, all of them
 }
 
 // Peer is the part of a plan that joins one peer.

@@ -31,6 +31,8 @@ func (s *surroundings) join(peer node.Node) *Peer {
 			p.Entries = append(p.Entries, entry(kernel.Route{
 				Destination: c, Link: way.Link, Gateway: way.Via, Source: s.source(c.Addr(), way.Link),
 			}))
+		case BGP:
+			p.Entries = append(p.Entries, entry(s.learnedRoute(c, way.Hops, 0)))
 		case VXLAN:
 			overlaid[familyOf(c.Addr())], outer = true, way.Via
 			p.Entries = append(p.Entries, entry(kernel.Route{
@@ -67,6 +69,9 @@ func (s *surroundings) way(peer node.Node, podCIDR netip.Prefix) (Way, *problem.
 			case routed == nil:
 				routed = &Way{PodCIDR: podCIDR, Mode: Direct, Via: route.Gateway, Link: route.Link}
 			}
+		}
+		if hops := s.resolve(s.learned[podCIDR]); len(hops) > 0 {
+			return Way{PodCIDR: podCIDR, Mode: BGP, Via: hops[0].Gateway, Link: hops[0].Link, Hops: kernel.HopsOf(hops)}, nil
 		}
 		if s.Mode == Direct {
 			if routed != nil {

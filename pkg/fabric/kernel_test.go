@@ -125,7 +125,14 @@ func TestWhatIsAppliedIsFoundAgain(t *testing.T) {
 					})
 				}()
 
-				planner := &Planner{Config: answering(mode)}
+				planner := &Planner{Config: answering(mode), Learned: learned(`
+					10.244.3.0/24 172.30.0.251 172.30.0.252
+					fd00:244:3::/64 fd00:30::251 fd00:30::252
+					198.51.100.0/24 172.30.0.251 172.31.0.252
+					2001:db8::/32 fd00:30::251 fd00:30::252
+					2001:db8:1::/48 fe80::251%eth0 fe80::251%eth1
+					203.0.112.0/24 172.30.0.251
+				`)}
 				plan := planner.Plan(testNodes[0], testNodes, underlay)
 				e := NewEngine(k)
 				result, err := e.Sync(plan)
@@ -207,6 +214,36 @@ func randomNodes(r *rand.Rand, self node.Node) []node.Node {
 	return nodes
 }
 
+// randomLearned are routes as routers tell of them, and no longer do.
+func randomLearned(r *rand.Rand, nodes []node.Node) Learned {
+	l := Learned{}
+	hops := func(ipv6 bool) (all []netip.Addr) {
+		for i := range 1 + r.IntN(3) {
+			switch {
+			case ipv6 && r.IntN(4) == 0:
+				all = append(all, netip.MustParseAddr(fmt.Sprintf("fe80::%d%%eth%d", 250+i, r.IntN(2))))
+			case ipv6:
+				all = append(all, netip.MustParseAddr(fmt.Sprintf("fd00:30::%d", 250+i)))
+			default:
+				all = append(all, netip.MustParseAddr(fmt.Sprintf("172.%d.0.%d", 30+r.IntN(2), 250+i)))
+			}
+		}
+		return all
+	}
+	for _, n := range nodes {
+		for _, c := range n.PodCIDRs {
+			if r.IntN(2) == 0 {
+				l[c] = hops(c.Addr().Is6())
+			}
+		}
+	}
+	for i := range r.IntN(4) {
+		l[netip.MustParsePrefix(fmt.Sprintf("198.51.%d.0/24", 100+i))] = hops(false)
+		l[netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::/48", i))] = hops(true)
+	}
+	return l
+}
+
 func randomSelf(r *rand.Rand) node.Node {
 	self := testNode(1, "172.30.0.1", "fd00:30::1")
 	switch r.IntN(8) {
@@ -247,8 +284,10 @@ func TestAnyHistoryEndsInTheSameState(t *testing.T) {
 			}
 			mode := modes[r.IntN(len(modes))]
 			nodes := randomNodes(r, self)
+			told := randomLearned(r, nodes)
+			planners[mode].Learned = told
 			plan := planners[mode].Plan(self, nodes, underlay)
-			if scratch := (&Planner{Config: answering(mode)}).Plan(self, nodes, underlay); scratch.String() != plan.String() {
+			if scratch := (&Planner{Config: answering(mode), Learned: told}).Plan(self, nodes, underlay); scratch.String() != plan.String() {
 				t.Fatalf("step %d: the planner's memory makes a difference:\n%s\ninstead of\n%s", step, plan, scratch)
 			}
 			want := plan.Entries()

@@ -29,6 +29,8 @@ const (
 // Planner. It is not safe for concurrent use.
 type Planner struct {
 	Config Config
+	// Learned are routes that routers have told of. Nobody may write to what was given.
+	Learned Learned
 
 	self     node.Node
 	underlay kernel.Underlay
@@ -38,9 +40,10 @@ type Planner struct {
 }
 
 type remembered struct {
-	node  node.Node
-	peer  *Peer
-	round int // in which the peer was last among the nodes
+	node    node.Node
+	learned [][]netip.Addr // ways to its podCIDRs
+	peer    *Peer
+	round   int // in which the peer was last among the nodes
 }
 
 // surroundings is what the ways to all peers depend on.
@@ -51,7 +54,9 @@ type surroundings struct {
 	under  kernel.Underlay
 	// outer is the node's address on the underlay that the overlay uses; zero
 	// where there is no overlay.
-	outer netip.Addr
+	outer   netip.Addr
+	learned Learned
+	hops    map[netip.Addr]kernel.Hop // next hops by what was learned; zero where it cannot be used
 }
 
 // Plan returns what the node self needs to be joined to the peers, on the given
@@ -63,6 +68,7 @@ func (p *Planner) Plan(self node.Node, peers []node.Node, underlay kernel.Underl
 		p.around.outer = p.around.overlayAddress()
 		p.peers = map[string]*remembered{}
 	}
+	p.around.learned, p.around.hops = p.Learned, map[netip.Addr]kernel.Hop{}
 	plan := &Plan{Peers: make([]*Peer, 0, len(peers))}
 	p.round++
 	for _, n := range peers {
@@ -70,8 +76,9 @@ func (p *Planner) Plan(self node.Node, peers []node.Node, underlay kernel.Underl
 			continue
 		}
 		r, is := p.peers[n.Name]
-		if !is || !r.node.Equal(n) {
-			r = &remembered{node: n, peer: p.around.join(n)}
+		learned := p.Learned.to(n.PodCIDRs)
+		if !is || !r.node.Equal(n) || !slices.EqualFunc(r.learned, learned, slices.Equal) {
+			r = &remembered{node: n, learned: learned, peer: p.around.join(n)}
 			p.peers[n.Name] = r
 		}
 		r.round = p.round
@@ -116,6 +123,10 @@ func (s *surroundings) own(plan *Plan) {
 				overlaid[familyOf(w.PodCIDR.Addr())] = true
 			case Direct:
 				links[w.Link] = true
+			case BGP:
+				for _, h := range w.Hops.All() {
+					links[h.Link] = true
+				}
 			}
 		}
 	}
@@ -132,6 +143,7 @@ func (s *surroundings) own(plan *Plan) {
 		return
 	}
 	add := func(o kernel.Object) { plan.Shared = append(plan.Shared, entry(o)) }
+	s.others(plan, add)
 	if s.outer.IsValid() {
 		plan.Tunnel = s.Tunnel
 		add(kernel.Tunnel{Name: s.Tunnel, VNI: s.VNI, Port: s.Port, From: s.outer, MAC: MAC(s.self.Name), MTU: s.tunnelMTU(carrier)})

@@ -47,6 +47,8 @@ type Facts struct {
 	Underlay kernel.Underlay
 	// Plan joins the node to the others; nil until there is one.
 	Plan *fabric.Plan
+	// Learned are the routes that routers have told of; nobody writes to what was given.
+	Learned fabric.Learned
 	// Fabric knows what of the plan is in the kernel. Others than its writer only ask it.
 	Fabric *fabric.Engine
 	// Prober knows whether packets get through to others; nil where nobody is probed.
@@ -75,6 +77,7 @@ const (
 	FabricJoined               // the kernel has what was planned, but for what it refused
 	SourcesChanged             // LooseSources
 	PathChanged                // FastPath
+	RoutesLearned              // Learned
 )
 
 // Find returns the node of a name as it was accepted last.

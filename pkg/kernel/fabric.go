@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -169,7 +170,15 @@ func (f *Fabric) message(c Change) (*nl.NetlinkRequest, error) {
 	verb := c.Verb
 	switch o := c.Object.(type) {
 	case Route:
-		return o.in(f.request(verb, unix.RTM_NEWROUTE, unix.RTM_DELROUTE), index), nil
+		var hops []int
+		for _, h := range o.Hops.All() {
+			link, err := f.index(h.Link)
+			if err != nil {
+				return nil, err
+			}
+			hops = append(hops, link)
+		}
+		return o.in(f.request(verb, unix.RTM_NEWROUTE, unix.RTM_DELROUTE), index, hops...), nil
 	case Address:
 		return o.in(f.request(verb, unix.RTM_NEWADDR, unix.RTM_DELADDR), index), nil
 	case Neighbour:
@@ -333,33 +342,57 @@ func (f *Fabric) readRoute(message []byte, names map[int]string) (route Route, o
 	if found.protocol != Protocol {
 		return route, false, err
 	}
-	name, known := names[found.link]
-	if !known && found.link != 0 {
-		l, err := f.socket.getLinkByIndex(found.link)
-		switch {
-		case isGone(err):
+	if err := f.nameLinks(found, names); err != nil {
+		if isGone(err) {
 			return route, false, nil // and the route with it
-		case err != nil:
-			return route, false, err
 		}
-		if l.Attrs().Group != Group {
-			name = l.Attrs().Name
-		}
-		names[found.link] = name
+		return route, false, err
 	}
-	route, ours = nodeRoute(found, name)
+	route, ours = nodeRoute(found, func(link int) string { return names[link] })
 	return route, ours, nil
+}
+
+// nameLinks notes the names of a route's interfaces; those of pods have none.
+func (f *Fabric) nameLinks(found foundRoute, names map[int]string) error {
+	links := []int{found.link}
+	for _, h := range found.hops {
+		links = append(links, h.link)
+	}
+	for _, link := range links {
+		if _, known := names[link]; known || link == 0 {
+			continue
+		}
+		l, err := f.socket.getLinkByIndex(link)
+		if err != nil {
+			return err
+		}
+		names[link] = ""
+		if a := l.Attrs(); a.Group != Group {
+			names[link] = a.Name
+		}
+	}
+	return nil
 }
 
 // nodeRoute describes a route with flatnet's protocol number; ours is false for
 // those of pods, whose interface has no name here.
-func nodeRoute(found foundRoute, link string) (route Route, ours bool) {
+func nodeRoute(found foundRoute, name func(link int) string) (route Route, ours bool) {
 	if found.cloned || (found.Table != unix.RT_TABLE_MAIN && found.Table != FabricTable) {
 		return route, false
+	}
+	link := ""
+	if found.link != 0 {
+		link = name(found.link)
 	}
 	route = Route{
 		Destination: found.Destination, Metric: found.Metric, Gateway: found.Gateway,
 		OnLink: found.OnLink, Source: found.Source, Link: link,
+	}
+	if len(found.hops) > 0 {
+		if route.Hops = found.named(name); route.Hops == "" {
+			return route, false
+		}
+		route.Gateway, route.Link = netip.Addr{}, ""
 	}
 	if found.Table != unix.RT_TABLE_MAIN {
 		route.Table = found.Table

@@ -175,9 +175,8 @@ func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
 		}
 		return
 	}
-	var l seenLink
 	if found.link != 0 {
-		l = m.seen(found.link)
+		l := m.seen(found.link)
 		if l.group == Group && gone {
 			tell(Event{Pods: true})
 		}
@@ -185,7 +184,7 @@ func (m *Monitor) route(message []byte, gone bool, tell func(Event)) {
 			return // a pod's, or gone with its interface
 		}
 	}
-	if route, ours := nodeRoute(found, l.name); ours {
+	if route, ours := nodeRoute(found, func(link int) string { return m.seen(link).name }); ours {
 		tell(Event{Object: route, Gone: gone})
 	}
 }

@@ -18,6 +18,9 @@ type Route struct {
 	Destination netip.Prefix
 	// Gateway is the next hop; zero where the destination is on link.
 	Gateway netip.Addr
+	// Hops are the next hops where there are several, among which the kernel divides
+	// what takes the route; Link and Gateway are empty then.
+	Hops Hops
 	// OnLink takes the next hop to be reachable through the interface,
 	// whatever its addresses say.
 	OnLink bool
@@ -74,6 +77,10 @@ func (r Route) String() string {
 		b = r.Source.AppendTo(append(b, " src "...))
 	}
 	number("metric", r.Metric)
+	for _, h := range r.Hops.All() {
+		b = h.Gateway.AppendTo(append(b, " nexthop via "...))
+		b = append(append(b, " dev "...), h.Link...)
+	}
 	if r.OnLink {
 		b = append(b, " onlink"...)
 	}
@@ -88,8 +95,9 @@ func (r Route) String() string {
 // Dependence implements [Object].
 func (r Route) Dependence() (Side, string) { return r.Side, r.Link }
 
-// in fills a request in; index is the interface's, 0 where there is none.
-func (o Route) in(r *nl.NetlinkRequest, index int) *nl.NetlinkRequest {
+// in fills a request in; index is the interface's, 0 where there is none, and hops are the
+// indices of several next hops' interfaces.
+func (o Route) in(r *nl.NetlinkRequest, index int, hops ...int) *nl.NetlinkRequest {
 	header := nl.NewRtMsg()
 	header.Family = uint8(family(o.Destination.Addr()))
 	header.Dst_len = uint8(o.Destination.Bits())
@@ -121,6 +129,9 @@ func (o Route) in(r *nl.NetlinkRequest, index int) *nl.NetlinkRequest {
 		r.AddData(gatewayAttribute(o.Destination.Addr(), o.Gateway))
 	}
 	number(add, unix.RTA_OIF, index)
+	if o.Hops != "" {
+		r.AddData(nl.NewRtAttr(unix.RTA_MULTIPATH, o.Hops.attribute(o.Destination.Addr(), hops)))
+	}
 	if o.Source.IsValid() {
 		r.AddData(nl.NewRtAttr(unix.RTA_PREFSRC, o.Source.AsSlice()))
 	}
@@ -139,7 +150,7 @@ func (o Route) scope() uint8 {
 	switch {
 	case o.Scope != nil:
 		return uint8(*o.Scope)
-	case o.Gateway.IsValid() || o.Destination.Addr().Is6() || o.Unreachable || o.Odd != 0:
+	case o.Gateway.IsValid() || o.Hops != "" || o.Destination.Addr().Is6() || o.Unreachable || o.Odd != 0:
 		return unix.RT_SCOPE_UNIVERSE
 	}
 	return unix.RT_SCOPE_LINK
@@ -237,7 +248,8 @@ type foundRoute struct {
 	protocol uint8
 	link     int
 	scope    uint8
-	cloned   bool // an exception in a cache, not an entry of a table
+	cloned   bool       // an exception in a cache, not an entry of a table
+	hops     []foundHop // where there are several; link and Gateway are the first's
 }
 
 func (f foundRoute) matches(o Route, link int) bool {
@@ -245,23 +257,6 @@ func (f foundRoute) matches(o Route, link int) bool {
 		(o.Scope == nil || o.Destination.Addr().Is6() || f.scope == uint8(*o.Scope)) &&
 		(o.Metric == 0 || f.Metric == o.Metric) &&
 		(o.MTU == 0 || f.MTU == o.MTU) && (o.AdvMSS == 0 || f.AdvMSS == o.AdvMSS)
-}
-
-// firstHop reads the first of several next hops (struct rtnexthop).
-func (f *foundRoute) firstHop(raw []byte) {
-	if len(raw) < unix.SizeofRtNexthop {
-		return
-	}
-	length := int(nl.NativeEndian().Uint16(raw))
-	if length < unix.SizeofRtNexthop || length > len(raw) {
-		return
-	}
-	f.link = int(nl.NativeEndian().Uint32(raw[4:]))
-	for kind, value := range netlink.Attributes(raw[unix.SizeofRtNexthop:length]) {
-		if kind == unix.RTA_GATEWAY {
-			f.Gateway, _ = netip.AddrFromSlice(value)
-		}
-	}
 }
 
 func parseRoute(message []byte) foundRoute {
@@ -291,7 +286,7 @@ func parseRoute(message []byte) foundRoute {
 		case unix.RTA_PRIORITY:
 			f.Metric = number(value)
 		case unix.RTA_MULTIPATH:
-			f.firstHop(value)
+			f.readHops(value)
 		case unix.RTA_METRICS:
 			for kind, value := range netlink.Attributes(value) {
 				switch kind {

@@ -92,7 +92,7 @@ func (l *listed) Replace(objects []any, _ string) error {
 func (l *listed) Resync() error { return nil }
 
 // Transformer makes the reflector keep little while a list is streamed to it.
-func (l *listed) Transformer() cache.TransformFunc { return strip }
+func (l *listed) Transformer() cache.TransformFunc { return l.strip }
 
 // tell says that there is a change.
 func (l *listed) tell() {
@@ -113,6 +113,15 @@ func (l *listed) sorted() []Node {
 	l.mu.Unlock()
 	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	return nodes
+}
+
+// strip is the function strip, but for the own node's labels.
+func (l *listed) strip(obj any) (any, error) {
+	stripped, err := strip(obj)
+	if of, is := obj.(*v1.Node); is && of.Name == l.own {
+		stripped.(*v1.Node).Labels = of.Labels
+	}
+	return stripped, err
 }
 
 // strip returns a Node with what nodeOf looks at, and nothing of the rest: a
@@ -154,12 +163,12 @@ func internal(addresses []v1.NodeAddress) []v1.NodeAddress {
 	return good
 }
 
-// nodeOf returns the Node that the network sees, of the own one whether it stays, and of
-// others whether they are there.
+// nodeOf returns the Node that the network sees, of the own one its labels and whether it
+// stays, and of others whether they are there.
 func (l *listed) nodeOf(object *v1.Node) Node {
 	n := nodeOf(object)
 	if n.Name == l.own {
-		n.Leaving = leavingOf(object)
+		n.Leaving, n.Labels = leavingOf(object), object.Labels
 	} else {
 		n.Away = awayOf(object)
 	}

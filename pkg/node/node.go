@@ -5,6 +5,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -35,6 +36,8 @@ type Node struct {
 	// ready, or about to go. It is known where nodes come from Kubernetes. What is
 	// joined does not depend on it.
 	Away string
+	// Labels are known of the own node, and of all where nodes come from a file.
+	Labels map[string]string
 	// Malformed are entries that the source could not read. Each keeps its
 	// place in Addresses or PodCIDRs as a zero value, so that the index in a
 	// Refusal's Field is that of the source. Their Node is this one.
@@ -43,7 +46,7 @@ type Node struct {
 
 // Equal reports whether nothing about the node differs.
 func (n Node) Equal(o Node) bool {
-	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Away == o.Away && n.Created.Equal(o.Created) &&
+	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Away == o.Away && maps.Equal(n.Labels, o.Labels) && n.Created.Equal(o.Created) &&
 		slices.Equal(n.Addresses, o.Addresses) &&
 		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(n.Malformed, o.Malformed)

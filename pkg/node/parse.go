@@ -69,7 +69,7 @@ var errNoNodes = errors.New("a list of zero nodes is taken for a mistake: list t
 
 // parseNode reads one node; place names it until its name is known.
 func parseNode(item *yaml.Node, place string) (Node, error) {
-	f, err := fields(item, place, "name", "addresses", "podCIDRs", "zone")
+	f, err := fields(item, place, "name", "addresses", "podCIDRs", "zone", "labels")
 	if err != nil {
 		return Node{}, err
 	}
@@ -87,6 +87,9 @@ func parseNode(item *yaml.Node, place string) (Node, error) {
 	n := Node{Name: strings.Clone(name.Value)}
 	place = "node " + n.Name
 	if n.Zone, err = parseZone(f["zone"], place); err != nil {
+		return Node{}, err
+	}
+	if n.Labels, err = parseLabels(f["labels"], place); err != nil {
 		return Node{}, err
 	}
 	if n.Addresses, err = parseList(f["addresses"], place, "addresses", parseAddress); err != nil {
@@ -110,6 +113,25 @@ func parseZone(zone *yaml.Node, place string) (string, error) {
 		return "", fault(zone, "%s: zone %q must be 1 to %d letters, digits, -, _ and .", place, zone.Value, longest)
 	}
 	return strings.Clone(zone.Value), nil
+}
+
+// parseLabels reads a mapping of texts, as Kubernetes has them.
+func parseLabels(n *yaml.Node, place string) (map[string]string, error) {
+	if n == nil {
+		return nil, nil
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil, fault(n, "%s: labels must be a mapping, as in {rack: a}, not %s", place, kind(n))
+	}
+	labels := make(map[string]string, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.Kind != yaml.ScalarNode || key.Value == "" || value.Kind != yaml.ScalarNode || value.ShortTag() == "!!null" {
+			return nil, fault(key, "%s: labels has an entry that is not a text with a text, as in {rack: a}", place)
+		}
+		labels[strings.Clone(key.Value)] = strings.Clone(value.Value)
+	}
+	return labels, nil
 }
 
 // notInName reports whether a rune cannot be in a node's name. Kubernetes has

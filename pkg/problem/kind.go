@@ -51,6 +51,12 @@ const (
 	NodeHealth                     // the node's health cannot be told to load balancers
 	ProxyMetrics                   // kube-proxy's metrics and mode cannot be told to monitoring
 	FastPath                       // established flows do not take the fast path
+	BGPConfig                      // the configuration of BGP cannot be used
+	BGPProgram                     // flatnet-bgp does not run, or cannot do what it is to do
+	BGPSession                     // a peer is not reached by BGP
+	BGPRefused                     // a peer tells of networks that are never accepted
+	BGPMaximum                     // peers tell of more routes than are accepted
+	BGPNextHop                     // the next hop of learned routes is not on link
 	numberOfKinds
 )
 
@@ -149,6 +155,18 @@ var descriptions = [numberOfKinds]description{
 		"look at `ss -ltnp` for who has the port; give another --services-metrics, or an empty one; a kube-proxy that ends frees it within ten seconds"},
 	FastPath: {"fast-path", "established flows do not take the fast path, on this node or at an interface; they take the kernel's way, which is slower and as right",
 		"docs/fastpath.md says what it needs; with --datapath auto or kernel a node that cannot have it has no problem"},
+	BGPConfig: {"bgp-config", "the configuration of BGP cannot be used; what was in force before stays",
+		"correct the key that the sentence names; the file is read again by itself"},
+	BGPProgram: {"bgp-program", "flatnet-bgp does not run, or cannot do all that it is to do; routes stay until their time is over",
+		"the reason is the program's own: look at flatnetd's log; it is started, and tries, again by itself"},
+	BGPSession: {"bgp-session", "there is no BGP session with a peer",
+		"compare both sides' AS, addresses and passwords, and see to it that TCP port 179 passes between them"},
+	BGPRefused: {"bgp-refused", "a peer tells of a network that would be wrong to believe; it is not used",
+		"correct what the router announces to nodes; or, if it is meant, let it pass in accept"},
+	BGPMaximum: {"bgp-maximum", "peers tell of more networks that are accepted than accept.maximumRoutes; the rest is not used",
+		"have routers announce less to nodes (a default route may do), narrow accept.prefixes, or raise accept.maximumRoutes"},
+	BGPNextHop: {"bgp-next-hop", "routes were learned whose next hop is not on link; they are not used",
+		"have the router set itself as the next hop (next-hop-self)"},
 }
 
 // All returns every kind.

@@ -29,6 +29,9 @@ type Controller struct {
 	// Changed is called by the controller's goroutine when the summary has changed
 	// in more than numbers; nil for nobody. It must not wait.
 	Changed func()
+	// Served is called by the controller's goroutine when rules are written, with what has
+	// changed since; nil for nobody. It must not wait.
+	Served func(Batch)
 	// Reporter tells users of conflicts; nil for nobody but the log.
 	Reporter Reporter
 	Log      *slog.Logger
@@ -47,6 +50,7 @@ type Controller struct {
 	health    *health
 	conflicts map[Front]string // that were told
 	failures  int              // in a row
+	unserved  []Batch          // what Served was not called with yet
 	last      Observation
 	began     time.Time
 }
@@ -210,6 +214,9 @@ func (c *Controller) loop(ctx context.Context) {
 // take hands what the source has to the planner.
 func (c *Controller) take() []time.Time {
 	batch := c.Source.Take()
+	if c.Served != nil {
+		c.unserved = append(c.unserved, batch)
+	}
 	for _, name := range batch.Deleted {
 		c.planner.Delete(name)
 	}
@@ -251,6 +258,10 @@ func (c *Controller) sync(ctx context.Context, verify bool, triggered []time.Tim
 		// Load balancers are told after the rules are there.
 		c.health.apply(c.planner.health())
 		c.tellConflicts(ctx)
+		for _, batch := range c.unserved {
+			c.Served(batch)
+		}
+		c.unserved = nil
 	}
 	c.last = o
 	c.summarize()

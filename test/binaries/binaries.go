@@ -19,26 +19,26 @@ import (
 )
 
 // programs are flatnet's.
-var programs = []string{"flatnet", "flatnet-ipam", "flatnetd"}
+var programs = []string{"flatnet", "flatnet-ipam", "flatnetd", "flatnet-bgp"}
 
 // directoryVariable names the directory where the programs are already, for
 // tests that run apart from the repository.
 const directoryVariable = "FLATNET_BINARIES"
 
-// Build builds flatnet, flatnet-ipam and flatnetd into the repository's bin/, if they are
+// Build builds flatnet, flatnet-ipam, flatnetd and flatnet-bgp into the repository's bin/, if they are
 // missing there or older than the source, and returns that directory. With
 // $FLATNET_BINARIES it is that directory, and nothing is built.
 func Build() (directory string, err error) { return buildAll("bin", nil) }
 
 // BuildForTest is Build, but where the calling program has the race detector,
-// flatnetd gets it too: the directory is another one then. A flatnetd that
+// flatnetd and flatnet-bgp get it too: the directory is another one then. A flatnetd that
 // finds a race says so on standard error, and ends with status 66.
 func BuildForTest() (directory string, err error) {
 	if !RaceDetector {
 		return Build()
 	}
 	// The plugin has no goroutines to speak of, and would take long to begin.
-	return buildAll(filepath.Join("bin", "race"), map[string]bool{"flatnetd": true})
+	return buildAll(filepath.Join("bin", "race"), map[string]bool{"flatnetd": true, "flatnet-bgp": true})
 }
 
 // buildAll builds the programs below the repository's root, some of them with

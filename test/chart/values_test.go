@@ -46,6 +46,8 @@ var effects = []set{
 	{"policies.enabled=false", `FLATNETD_POLICIES: "false"`},
 	{"policies.withoutAgent=open", "FLATNETD_POLICIES_WITHOUT_AGENT: open"},
 	{"policies.logDrops=true", `FLATNETD_LOG_DROPS: "true"`},
+	{"bgp.config=asn: 64512", "FLATNETD_BGP_CONFIG: /etc/flatnet/bgp/bgp.yaml"},
+	{"bgp.config=asn: 64512,bgp.passwordsSecret=passwords", "secretName: passwords"},
 	{"log.level=debug", "FLATNETD_LOG_LEVEL: debug"},
 	{"log.format=json", "FLATNETD_LOG_FORMAT: json"},
 	{"resync=30s", "FLATNETD_RESYNC: 30s"},

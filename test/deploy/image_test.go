@@ -54,7 +54,7 @@ func TestBasesArePinned(t *testing.T) {
 func TestImageHasWhatIsNeeded(t *testing.T) {
 	text := strings.Join(instructions(t), "\n")
 	for _, needed := range []string{
-		"for binary in flatnetd flatnet flatnet-ipam;", "CGO_ENABLED=0", "-X main.version=$VERSION",
+		"for binary in flatnetd flatnet flatnet-ipam flatnet-bgp;", "CGO_ENABLED=0", "-X main.version=$VERSION",
 		"apk add --no-cache nftables iptables iptables-legacy", `ENTRYPOINT ["/usr/local/bin/flatnetd"]`, "COPY --from=build /out/ /usr/local/bin/",
 	} {
 		if !strings.Contains(text, needed) {

@@ -22,7 +22,7 @@ func (p platform) String() string { return p.os + "/" + p.architecture }
 
 // forNodes are the programs of nodes.
 func forNodes() programs {
-	return programs{"flatnet", []string{"flatnet", "flatnet-ipam", "flatnetd"}, []platform{{"linux", "amd64"}, {"linux", "arm64"}}}
+	return programs{"flatnet", []string{"flatnet", "flatnet-ipam", "flatnetd", "flatnet-bgp"}, []platform{{"linux", "amd64"}, {"linux", "arm64"}}}
 }
 
 // forUsers is the plugin of kubectl, for the machines that kubectl runs on.

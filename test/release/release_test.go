@@ -103,7 +103,7 @@ func TestImageIsBuiltLikewise(t *testing.T) {
 			t.Errorf("the Dockerfile does not build with %s", words)
 		}
 	}
-	if strings.Contains(string(dockerfile), "for binary in flatnetd flatnet flatnet-ipam;") != (len(forNodes().binaries) == 3) {
+	if strings.Contains(string(dockerfile), "for binary in flatnetd flatnet flatnet-ipam flatnet-bgp;") != (len(forNodes().binaries) == 4) {
 		t.Error("the Dockerfile builds other binaries")
 	}
 }

@@ -64,7 +64,7 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
-    add: [NET_ADMIN, NET_RAW, SYS_PTRACE, DAC_OVERRIDE{{ if ne .Values.fabric.datapath "kernel" }}, BPF, PERFMON{{ end }}]
+    add: [NET_ADMIN, NET_RAW, SYS_PTRACE, DAC_OVERRIDE{{ if ne .Values.fabric.datapath "kernel" }}, BPF, PERFMON{{ end }}{{ if .Values.bgp.config }}, NET_BIND_SERVICE{{ end }}]
   seccompProfile:
     type: RuntimeDefault
   appArmorProfile:
@@ -84,4 +84,14 @@ volumeMounts:
     mountPropagation: HostToContainer
   - name: sysctl-net
     mountPath: /host/proc/sys/net
+  {{- if .Values.bgp.config }}
+  - name: bgp
+    mountPath: /etc/flatnet/bgp
+    readOnly: true
+  {{- end }}
+  {{- if .Values.bgp.passwordsSecret }}
+  - name: bgp-passwords
+    mountPath: /etc/flatnet/bgp-passwords
+    readOnly: true
+  {{- end }}
 {{- end }}

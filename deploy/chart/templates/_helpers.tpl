@@ -60,6 +60,7 @@ FLATNETD_LOG_LEVEL: {{ $v.log.level | quote }}
   (list "FLATNETD_SERVICES_METRICS" $proxyMetrics "127.0.0.1:10249")
   (list "FLATNETD_POLICIES_WITHOUT_AGENT" $v.policies.withoutAgent "closed")
   (list "FLATNETD_LOG_DROPS" $v.policies.logDrops false)
+  (list "FLATNETD_BGP_CONFIG" (ternary "/etc/flatnet/bgp/bgp.yaml" "" (ne $v.bgp.config "")) "")
   (list "FLATNETD_LOG_FORMAT" $v.log.format "text")
   (list "FLATNETD_RESYNC" $v.resync "1m")
   (list "FLATNETD_COLLECT" $v.collect "5m")

@@ -44,7 +44,7 @@ func upCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"flatnet", "flatnet-ipam", "flatnetd", "kubectl-flatnet"} {
+	for _, name := range []string{"flatnet", "flatnet-ipam", "flatnetd", "flatnet-bgp", "kubectl-flatnet"} {
 		if _, err := os.Stat(filepath.Join(root, "bin", name)); err != nil {
 			return fmt.Errorf("bin/%s is missing: run `make build` first", name)
 		}

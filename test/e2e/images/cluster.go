@@ -55,7 +55,7 @@ func Network(s Sources) []Image {
 // flatnet is the image of deploy/image/Dockerfile, on Debian instead of Alpine.
 func flatnet(s Sources) Image {
 	l := base()
-	for _, name := range []string{"flatnetd", "flatnet", "flatnet-ipam"} {
+	for _, name := range []string{"flatnetd", "flatnet", "flatnet-ipam", "flatnet-bgp"} {
 		l.File("/usr/local/bin/"+name, filepath.Join(s.Flatnet, name))
 	}
 	l.Program("/usr/sbin/nft", programs.Find("nft"))

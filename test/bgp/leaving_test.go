@@ -1,0 +1,63 @@
+package bgp_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/flatnet-cni/flatnet/test/cluster"
+)
+
+// nodeOf is a Node as Kubernetes has it.
+func nodeOf(n *cluster.Node, rack string, taints ...v1.Taint) *v1.Node {
+	o := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: map[string]string{"rack": rack}}, Spec: v1.NodeSpec{Taints: taints}}
+	for _, a := range n.Addresses {
+		o.Status.Addresses = append(o.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
+	}
+	for _, c := range n.PodCIDRs {
+		o.Spec.PodCIDRs = append(o.Spec.PodCIDRs, c.String())
+	}
+	return o
+}
+
+// A node that is to go tells of no Service any more, while its pods are still reached; when
+// its agent ends, routers forget them at once, though they would keep them for an hour.
+// Beside kube-proxy, nobody but BGP follows Services.
+func TestLeaving(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	server, kubeconfig := s.api()
+	s.configure(strings.Replace(usual, "restartTime: 60s", "restartTime: 1h", 1) + "announce: {services: [loadBalancer]}\n")
+	server.Put(nodeOf(s.n1, "a"))
+	server.Put(nodeOf(s.n2, "b"))
+	s.up("--nodes-file=", "--kubeconfig", kubeconfig)
+	s.joined(s.n2, "bgp", 2)
+	one := s.n1.Pod("one")
+	server.Put(web(0, balancer))
+	server.Put(endpoints(0, one, 80, true))
+	for _, r := range s.routers() {
+		s.knows(r, balancer+"/32", true)
+	}
+	server.Put(nodeOf(s.n1, "a", v1.Taint{Key: "ToBeDeletedByClusterAutoscaler", Effect: v1.TaintEffectNoSchedule}))
+	for _, r := range s.routers() {
+		s.knows(r, balancer+"/32", false)
+	}
+	s.knows(s.a1, "10.244.1.0/24", true)
+	s.n1.Stop()
+	for _, r := range s.routers() {
+		s.knows(r, "10.244.1.0/24", false)
+		s.knows(r, "fd00:244:1::/64", false)
+	}
+	// One that stays is kept.
+	s.n2.Stop()
+	await(t, "the session with n2 to be gone", func() error {
+		if text := s.b1.ask(t, "show protocols node4"); strings.Contains(text, "Established") {
+			return fmt.Errorf("b1: %s", text)
+		}
+		return nil
+	})
+	s.knows(s.b1, "10.244.2.0/24", true)
+}
