@@ -1,0 +1,295 @@
+package loadbalancer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/flatnet-cni/flatnet/pkg/loop"
+	"github.com/flatnet-cni/flatnet/pkg/service"
+)
+
+// Services are those that a [Controller] gives addresses to: [Source] has them.
+type Services interface {
+	Known() bool
+	Services() []*Service
+	// Catch brings what is known up to what the API server has now.
+	Catch(context.Context) error
+	// Assume notes what was written of a Service, before the watch brings it.
+	Assume(*Service, []netip.Addr)
+}
+
+// Writer changes the status of a Service.
+type Writer interface {
+	PatchServiceStatus(ctx context.Context, namespace, name string, patch []byte) error
+}
+
+// Leader knows whether this agent is the one that gives addresses.
+type Leader interface {
+	// Until is when it no longer is, the zero time where it is not.
+	Until() (until, from time.Time)
+}
+
+// Controller gives addresses while it leads.
+type Controller struct {
+	Services Services
+	Writer   Writer
+	Leader   Leader
+	Reporter service.Reporter
+	Log      *slog.Logger
+	// Changed are given after a change of the Services, of who leads.
+	Changed []loop.Signal
+	// Wrote is called after a status was written, or could not be.
+	Wrote func(error)
+
+	config loop.Latest[*Config]
+	state  atomic.Pointer[State]
+	led    bool
+	told   map[string]string // what a Service was told last, by its UID
+	events events
+}
+
+// State is what the controller has come to.
+type State struct {
+	Leads   bool
+	Waiting []Waiting // Services without all their addresses, by name
+	Given   int       // Services that have all
+	Failure string    // why a status could not be written
+	// InUse are the addresses of each pool that are taken, by family.
+	InUse map[string]map[Family]int
+}
+
+// Waiting is a Service that does not have all that it should.
+type Waiting struct {
+	Service service.Name `json:"-"`
+	Name    string       `json:"service"`
+	Reason  string       `json:"reason"`
+}
+
+// NewController returns one without a configuration.
+func NewController() *Controller {
+	c := &Controller{config: loop.NewLatest[*Config](), told: map[string]string{}}
+	c.state.Store(&State{})
+	return c
+}
+
+// SetConfig has the controller go by another configuration.
+func (c *Controller) SetConfig(config *Config) { c.config.Put(config) }
+
+// State returns what it has come to.
+func (c *Controller) State() State { return *c.state.Load() }
+
+const (
+	writeTimeout = 5 * time.Second
+	writers      = 8 // at a time
+	again        = 250 * time.Millisecond
+	longestAgain = 30 * time.Second
+)
+
+// Run gives addresses until ctx ends.
+func (c *Controller) Run(ctx context.Context) {
+	wake := loop.NewSignal()
+	for _, s := range c.Changed {
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-s:
+					wake.Give()
+				}
+			}
+		}()
+	}
+	var config *Config
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for failures := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case config = <-c.config:
+		case <-wake:
+		case <-timer.C:
+		}
+		if config == nil {
+			continue
+		}
+		more, err := c.pass(ctx, config)
+		switch {
+		case err != nil:
+			failures++
+			timer.Reset(min(longestAgain, again<<min(failures, 8)))
+		case more:
+			failures = 0
+			wake.Give()
+		default:
+			failures = 0
+		}
+	}
+}
+
+// pass brings all Services nearer to what they are to have. There is more to do where
+// an address was given back, which somebody else may wait for.
+func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err error) {
+	until, _ := c.Leader.Until()
+	if !time.Now().Before(until) || !c.Services.Known() {
+		if c.led {
+			c.Log.Info("another agent gives addresses to Services now")
+		}
+		c.led = false
+		c.state.Store(&State{})
+		return false, nil
+	}
+	if !c.led {
+		// The one before may have written what the watch has not brought yet.
+		limited, cancel := context.WithTimeout(ctx, writeTimeout)
+		defer cancel()
+		if err := c.Services.Catch(limited); err != nil {
+			return false, err
+		}
+		c.led = true
+		clear(c.told)
+		c.Log.Info("this agent gives addresses to Services")
+	}
+	decisions := Allocate(config, c.Services.Services())
+	state := State{Leads: true, InUse: map[string]map[Family]int{}}
+	var writing sync.WaitGroup
+	var mu sync.Mutex
+	free := make(chan struct{}, writers)
+	for _, d := range decisions {
+		if !d.Changes() {
+			continue
+		}
+		free <- struct{}{}
+		writing.Go(func() {
+			defer func() { <-free }()
+			wrong := c.write(ctx, d)
+			mu.Lock()
+			defer mu.Unlock()
+			if wrong != nil {
+				err, state.Failure = wrong, wrong.Error()
+			}
+			more = more || len(d.Lost) > 0 // somebody may wait for it
+		})
+	}
+	writing.Wait()
+	taken := map[string]bool{}
+	for _, d := range decisions {
+		if d.Waits != "" {
+			state.Waiting = append(state.Waiting, Waiting{d.Service.Name, d.Service.Name.String(), d.Waits})
+		} else if config.Ours(d.Service) {
+			state.Given++
+		}
+		c.tell(ctx, d)
+		for _, ip := range d.Addresses {
+			if pool := config.Pool(ip); pool != nil && !taken[ip.String()] {
+				taken[ip.String()] = true
+				if state.InUse[pool.Name] == nil {
+					state.InUse[pool.Name] = map[Family]int{}
+				}
+				state.InUse[pool.Name][familyOf(ip)]++
+			}
+		}
+	}
+	c.state.Store(&state)
+	if err != nil {
+		c.led = false // something may have been written all the same: look before the next time
+	}
+	return more, err
+}
+
+// write writes a Service's status. It fails where the Service is another one by now: then
+// the watch brings it.
+func (c *Controller) write(ctx context.Context, d Decision) error {
+	s := d.Service
+	all := []map[string]string{}
+	for _, ip := range d.Addresses {
+		all = append(all, map[string]string{"ip": ip.String()})
+	}
+	// Whoever has changed the Service since, or made another one of its name, wins.
+	meta := map[string]string{"resourceVersion": s.Version}
+	if s.UID != "" {
+		meta["uid"] = s.UID
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": meta, "status": map[string]any{"loadBalancer": map[string]any{"ingress": all}}})
+	if err != nil {
+		return fmt.Errorf("encoding the status of Service %s: %w", s.Name, err)
+	}
+	until, _ := c.Leader.Until()
+	if most := time.Now().Add(writeTimeout); most.Before(until) {
+		until = most
+	}
+	limited, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	err = c.Writer.PatchServiceStatus(limited, s.Name.Namespace, s.Name.Name, patch)
+	if c.Wrote != nil {
+		c.Wrote(err)
+	}
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("writing the status of Service %s: %w", s.Name, err)
+	}
+	c.Services.Assume(s, d.Addresses)
+	c.Log.Info("addresses of a Service", "service", s.Name.String(), "before", fmt.Sprint(s.Held), "now", fmt.Sprint(d.Addresses), "because", strings.Join(d.Lost, "; "))
+	return nil
+}
+
+// tell makes Events on the Service of what its owner has to know, each once.
+func (c *Controller) tell(ctx context.Context, d Decision) {
+	if len(d.Lost) > 0 {
+		c.once(ctx, d.Service, "AddressLost", strings.Join(d.Lost, "; "))
+	}
+	if d.Waits != "" {
+		c.once(ctx, d.Service, "NoAddress", d.Waits)
+	} else {
+		delete(c.told, d.Service.UID+" NoAddress")
+	}
+}
+
+func (c *Controller) once(ctx context.Context, s *Service, reason, message string) {
+	key := s.UID + " " + reason
+	if c.told[key] == message || !c.events.may(time.Now()) {
+		return
+	}
+	if len(c.told) > mostTold {
+		clear(c.told) // those of Services that are gone; an Event has its name of what it says
+	}
+	c.told[key] = message
+	c.Reporter.Report(ctx, s.Name, s.UID, reason, message)
+}
+
+// mostTold is how many Services are remembered to have been told something.
+const mostTold = 10_000
+
+// events limits how many Events are made: a pool that is full may be the same news to a
+// thousand Services.
+type events struct {
+	left float64
+	last time.Time
+}
+
+const (
+	eventsAtOnce    = 25
+	eventsPerSecond = 1
+)
+
+func (e *events) may(now time.Time) bool {
+	e.left = min(eventsAtOnce, e.left+now.Sub(e.last).Seconds()*eventsPerSecond)
+	e.last = now
+	if e.left < 1 {
+		return false
+	}
+	e.left--
+	return true
+}
