@@ -36,6 +36,8 @@ type Holder struct {
 	Duration, Interval time.Duration
 	// Became is called when the Lease is won, lost, or could not be written.
 	Became func()
+	// Renewed is called when a renewal was seen. It must not wait, nor ask the holder.
+	Renewed func()
 
 	now       func() time.Time
 	poked     loop.Signal
@@ -45,6 +47,7 @@ type Holder struct {
 	says     map[string]string   // annotations
 	begun    map[int64]time.Time // of renewals that were not seen yet, when they began, by what was written
 	from     time.Time           // when the last renewal began that was seen
+	lapses   uint64              // how often it was not the holder's before it was
 	reported bool                // what Became was called for
 	err      error
 	written  int64 // microseconds since 1970
@@ -87,6 +90,9 @@ func (h *Holder) see(s Seen) {
 		return
 	}
 	if from, is := h.begun[s.renewed]; is && from.After(h.from) {
+		if from.After(h.from.Add(h.Duration)) {
+			h.lapses++
+		}
 		h.from = from
 		for written, begun := range h.begun {
 			if !begun.After(from) {
@@ -95,6 +101,17 @@ func (h *Holder) see(s Seen) {
 		}
 	}
 	h.confirmed.Give()
+	if h.Renewed != nil {
+		h.Renewed()
+	}
+}
+
+// Lapses counts how often the Lease was not the holder's before it was: what somebody
+// else has done meanwhile is not known.
+func (h *Holder) Lapses() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lapses
 }
 
 // Until is when the Lease is no longer the holder's, if it is not renewed; the zero time

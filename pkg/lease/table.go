@@ -143,6 +143,7 @@ func (t *Table) Delete(object any) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.seen, l.Name)
+	t.gone(l.Name)
 	t.give()
 	return nil
 }
@@ -163,8 +164,20 @@ func (t *Table) Replace(objects []any, _ string) error {
 		}
 		t.note(l)
 	}
+	for name := range before {
+		if _, is := t.seen[name]; !is {
+			t.gone(name)
+		}
+	}
 	t.give()
 	return nil
+}
+
+// gone says that a Lease is nobody's.
+func (t *Table) gone(name string) {
+	for _, f := range t.listen {
+		f(Seen{Name: name})
+	}
 }
 
 // Resync does nothing: what is known has been told.

@@ -1,0 +1,293 @@
+package announce
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/flatnet-cni/flatnet/pkg/lease"
+	"github.com/flatnet-cni/flatnet/pkg/loop"
+)
+
+// Announcer is a node's part in answering.
+type Announcer struct {
+	Node  string
+	Lease *lease.Holder
+	Table *lease.Table
+	Log   *slog.Logger
+	// Changed are given after a change of what Wanted returns, and of Leases.
+	Changed []loop.Signal
+	// Wanted are all addresses that some node is to answer for; nil while that is not known.
+	Wanted func() []Address
+	// Became is called after another State.
+	Became func()
+
+	interfaces loop.Latest[[]string]
+	leaving    loop.Latest[string]
+	looked     loop.Signal // at the interfaces
+	awaiting   atomic.Bool // a renewal
+	state      atomic.Pointer[State]
+	counts     counts
+
+	// What follows belongs to Run.
+	named   []string
+	going   string
+	links   map[string]*link
+	down    []string // named, and not usable
+	lapses  uint64
+	repeats []repeat
+}
+
+// State is what the announcer has come to.
+type State struct {
+	Addresses  []Answered // all, sorted by address
+	Members    []Member
+	Valid      bool     // the own Lease is
+	Interfaces []string // at which this node answers
+	Down       []string // those named that are there, and cannot be used, with the reason
+	Failure    string   // why an address is not answered for that should be
+	Conflicts  []Conflict
+}
+
+// Answered is who answers for an address.
+type Answered struct {
+	IP       netip.Addr `json:"ip"`
+	Services []string   `json:"services"`
+	Node     string     `json:"node,omitempty"`
+	Nobody   string     `json:"nobody,omitempty"` // why
+}
+
+// repeat is an announcement that is made again, as it may be lost.
+type repeat struct {
+	ip   netip.Addr
+	at   time.Time
+	left []time.Duration
+}
+
+// pauses are those between announcements of an address that was taken over.
+var pauses = []time.Duration{200 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}
+
+// New returns an announcer that answers nowhere.
+func New(node string, log *slog.Logger) *Announcer {
+	a := &Announcer{Node: node, Log: log, interfaces: loop.NewLatest[[]string](), leaving: loop.NewLatest[string](), looked: loop.NewSignal(), links: map[string]*link{}}
+	a.state.Store(&State{})
+	return a
+}
+
+// SetInterfaces names the interfaces at which the node may answer.
+func (a *Announcer) SetInterfaces(names []string) { a.interfaces.Put(names) }
+
+// SetLeaving says why others should answer instead of this node; empty while it stays.
+func (a *Announcer) SetLeaving(reason string) { a.leaving.Put(reason) }
+
+// Look has the interfaces looked at again. It does not wait.
+func (a *Announcer) Look() { a.looked.Give() }
+
+// State returns what it has come to.
+func (a *Announcer) State() State { return *a.state.Load() }
+
+// Counts are how many questions were answered, by ARP and by NDP, and how many
+// announcements were made.
+func (a *Announcer) Counts() (arp, ndp, announced uint64) {
+	return a.counts.arp.Load(), a.counts.ndp.Load(), a.counts.announced.Load()
+}
+
+// Run answers until ctx ends.
+func (a *Announcer) Run(ctx context.Context) {
+	wake := loop.NewSignal()
+	a.Lease.Renewed = func() {
+		if a.awaiting.Load() {
+			wake.Give()
+		}
+	}
+	for _, s := range a.Changed {
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-s:
+					wake.Give()
+				}
+			}
+		}()
+	}
+	defer func() {
+		for _, l := range a.links {
+			l.close()
+		}
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case a.named = <-a.interfaces:
+			a.open()
+		case <-a.looked:
+			a.open()
+		case a.going = <-a.leaving:
+		case <-wake:
+		case <-timer.C:
+		}
+		next := a.pass(time.Now())
+		if again := a.repeat(time.Now()); !again.IsZero() && (next.IsZero() || again.Before(next)) {
+			next = again
+		}
+		wait := time.Hour
+		if !next.IsZero() {
+			wait = max(time.Until(next), time.Millisecond)
+		}
+		timer.Reset(wait)
+	}
+}
+
+// open answers at those of the named interfaces that can be used.
+func (a *Announcer) open() {
+	usable := map[string]net.Interface{}
+	a.down = nil
+	for _, name := range a.named {
+		i, err := net.InterfaceByName(name)
+		switch {
+		case err != nil: // another node has it
+		case i.Flags&net.FlagUp == 0 || i.Flags&net.FlagRunning == 0:
+			a.down = append(a.down, name+": it is down, or has no carrier")
+		case len(i.HardwareAddr) != 6:
+			a.down = append(a.down, name+": it has no MAC address")
+		default:
+			usable[name] = *i
+		}
+	}
+	for name, l := range a.links {
+		if i, is := usable[name]; !is || i.Index != l.index || i.HardwareAddr.String() != l.mac.String() {
+			l.close()
+			delete(a.links, name)
+		}
+	}
+	for name, i := range usable {
+		if a.links[name] != nil {
+			continue
+		}
+		l, err := openLink(i, a.Lease.Valid, &a.counts, a.Log)
+		if err != nil {
+			a.down = append(a.down, err.Error())
+			continue
+		}
+		a.links[name] = l
+	}
+	slices.Sort(a.down)
+}
+
+// pass decides who answers, and has the links do so. It returns when to look again.
+func (a *Announcer) pass(now time.Time) (next time.Time) {
+	self := Member{Node: a.Node, Interfaces: slices.Sorted(maps.Keys(a.links)), Leaving: a.going}
+	a.Lease.Say(self.Says())
+	until, from := a.Lease.Until()
+	state := State{Valid: now.Before(until), Interfaces: self.Interfaces, Down: a.down}
+	if lapses := a.Lease.Lapses(); lapses != a.lapses {
+		// Somebody else may have answered since: what is still here is taken over again.
+		a.lapses = lapses
+		a.setLinks(nil, &state)
+	}
+	owned := map[netip.Addr][]string{}
+	var silent bool
+	wanted := a.Wanted()
+	state.Members, silent, next = living(a.Table.All(Purpose), from, now)
+	a.awaiting.Store(silent)
+	if silent && state.Valid {
+		a.Lease.Renew()
+	}
+	// What the own Lease says may be a request behind.
+	for i, m := range state.Members {
+		if m.Node == a.Node {
+			self.Renewed = m.Renewed
+			state.Members[i] = self
+		}
+	}
+	for _, w := range wanted {
+		node, nobody := choose(w, state.Members)
+		state.Addresses = append(state.Addresses, Answered{w.IP, w.Services, node, nobody})
+		if node == a.Node && state.Valid {
+			owned[w.IP] = w.Interfaces
+		}
+	}
+	slices.SortFunc(state.Addresses, func(x, y Answered) int { return x.IP.Compare(y.IP) })
+	a.setLinks(owned, &state)
+	for _, l := range a.links {
+		state.Conflicts = append(state.Conflicts, l.conflicts()...)
+	}
+	a.state.Store(&state)
+	if a.Became != nil {
+		a.Became()
+	}
+	if silent {
+		next = now.Add(Interval / 2) // if the renewal is not seen
+	}
+	if state.Valid && (next.IsZero() || until.Before(next)) {
+		next = until
+	}
+	return next
+}
+
+// setLinks has the links answer, and announce what is new.
+func (a *Announcer) setLinks(owned map[netip.Addr][]string, state *State) {
+	var fresh []netip.Addr
+	var errs []error
+	for name, l := range a.links {
+		here := map[netip.Addr]bool{}
+		for ip, names := range owned {
+			if slices.Contains(names, name) {
+				here[ip] = true
+			}
+		}
+		more, err := l.set(here)
+		fresh, errs = append(fresh, more...), append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		state.Failure = err.Error()
+	}
+	slices.SortFunc(fresh, netip.Addr.Compare)
+	for _, ip := range slices.Compact(fresh) {
+		a.announce(ip)
+		a.repeats = append(a.repeats, repeat{ip, time.Now().Add(pauses[0]), pauses[1:]})
+	}
+	if len(fresh) > 0 {
+		a.Log.Info("answering for addresses of load balancers", "more", len(fresh), "all", len(owned))
+	}
+}
+
+func (a *Announcer) announce(ip netip.Addr) {
+	for _, l := range a.links {
+		l.announce(ip)
+	}
+}
+
+// repeat makes the announcements that are due, and returns when the next one is.
+func (a *Announcer) repeat(now time.Time) (next time.Time) {
+	kept := a.repeats[:0]
+	for _, r := range a.repeats {
+		if !r.at.After(now) {
+			a.announce(r.ip)
+			if len(r.left) == 0 {
+				continue
+			}
+			r.at, r.left = now.Add(r.left[0]), r.left[1:]
+		}
+		if next.IsZero() || r.at.Before(next) {
+			next = r.at
+		}
+		kept = append(kept, r)
+	}
+	a.repeats = kept
+	return next
+}
+
+func isClosed(err error) bool { return errors.Is(err, os.ErrClosed) }
