@@ -30,6 +30,7 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newHostKeeping(c, s).feature(),
 		newInstallation(c, s).feature(),
 		newServices(c, client, s).feature(),
+		newBalancers(c, client, s).feature(),
 		newPolicies(c, client, s).feature(),
 		newKernelKeeping(c, s).feature(),
 		newCollection(c, s).feature(),

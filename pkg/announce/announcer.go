@@ -184,6 +184,7 @@ func (a *Announcer) open() {
 		a.links[name] = l
 	}
 	slices.Sort(a.down)
+	a.Lease.Rest(len(a.links) == 0)
 }
 
 // pass decides who answers, and has the links do so. It returns when to look again.

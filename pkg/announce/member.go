@@ -69,7 +69,11 @@ func memberOf(s lease.Seen) Member {
 func living(all []lease.Seen, from, now time.Time) (members []Member, silent bool, next time.Time) {
 	for _, s := range all {
 		end := s.At.Add(Duration)
-		if s.Holder == "" || !from.Before(end) {
+		gone := !from.Before(end)
+		if from.IsZero() {
+			gone = !now.Before(end) // who has no Lease only looks on
+		}
+		if s.Holder == "" || gone {
 			continue
 		}
 		switch {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -48,7 +49,8 @@ type Holder struct {
 	begun    map[int64]time.Time // of renewals that were not seen yet, when they began, by what was written
 	from     time.Time           // when the last renewal began that was seen
 	lapses   uint64              // how often it was not the holder's before it was
-	reported bool                // what Became was called for
+	resting  bool
+	reported bool // what Became was called for
 	err      error
 	written  int64 // microseconds since 1970
 }
@@ -70,6 +72,17 @@ func (h *Holder) Say(annotations map[string]string) {
 	h.says = maps.Clone(annotations)
 	h.mu.Unlock()
 	if !same {
+		h.poked.Give()
+	}
+}
+
+// Rest has the Lease run out, and nobody see it renewed, until it is to be held again.
+func (h *Holder) Rest(rest bool) {
+	h.mu.Lock()
+	before := h.resting
+	h.resting = rest
+	h.mu.Unlock()
+	if before && !rest {
 		h.poked.Give()
 	}
 }
@@ -179,7 +192,8 @@ func (h *Holder) wait() time.Duration {
 	if !is || s.Holder == "" {
 		return retry / 4
 	}
-	return max(s.At.Add(h.Duration).Sub(h.now()), 0) + retry/4
+	// Not all who wait ask at the same moment.
+	return max(s.At.Add(h.Duration).Sub(h.now()), 0) + retry/4 + rand.N(2*retry)
 }
 
 // report calls Became where the Lease was won or lost.
@@ -196,6 +210,12 @@ func (h *Holder) report() {
 
 // try renews, and returns when to do so again.
 func (h *Holder) try(ctx context.Context) time.Duration {
+	h.mu.Lock()
+	resting := h.resting
+	h.mu.Unlock()
+	if resting {
+		return time.Hour
+	}
 	if !h.Table.Known() {
 		return retry
 	}

@@ -182,7 +182,7 @@ func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err e
 		})
 	}
 	writing.Wait()
-	taken := map[string]bool{}
+	taken := map[netip.Addr]bool{}
 	for _, d := range decisions {
 		if d.Waits != "" {
 			state.Waiting = append(state.Waiting, Waiting{d.Service.Name, d.Service.Name.String(), d.Waits})
@@ -191,12 +191,9 @@ func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err e
 		}
 		c.tell(ctx, d)
 		for _, ip := range d.Addresses {
-			if pool := config.Pool(ip); pool != nil && !taken[ip.String()] {
-				taken[ip.String()] = true
-				if state.InUse[pool.Name] == nil {
-					state.InUse[pool.Name] = map[Family]int{}
-				}
-				state.InUse[pool.Name][familyOf(ip)]++
+			if pool := config.Pool(ip); pool != nil && !taken[ip] {
+				taken[ip] = true
+				state.use(pool, ip)
 			}
 		}
 	}
@@ -292,4 +289,26 @@ func (e *events) may(now time.Time) bool {
 	}
 	e.left--
 	return true
+}
+
+// CountHeld is a State for who does not give addresses: only what is taken is known.
+func CountHeld(c *Config, all []*Service) State {
+	state := State{InUse: map[string]map[Family]int{}}
+	seen := map[netip.Addr]bool{}
+	for _, s := range all {
+		for _, ip := range s.Held {
+			if pool := c.Pool(ip); pool != nil && c.Ours(s) && !seen[ip] {
+				seen[ip] = true
+				state.use(pool, ip)
+			}
+		}
+	}
+	return state
+}
+
+func (s *State) use(p *Pool, ip netip.Addr) {
+	if s.InUse[p.Name] == nil {
+		s.InUse[p.Name] = map[Family]int{}
+	}
+	s.InUse[p.Name][familyOf(ip)]++
 }

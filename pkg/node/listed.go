@@ -125,22 +125,27 @@ func strip(obj any) (any, error) {
 	return &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              n.Name,
-			Labels:            zoneOnly(n.Labels),
+			Labels:            few(n.Labels),
 			ResourceVersion:   n.ResourceVersion,
 			CreationTimestamp: n.CreationTimestamp,
 			DeletionTimestamp: n.DeletionTimestamp,
 		},
-		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: leavingTaints(n.Spec.Taints)},
+		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: keptTaints(n.Spec.Taints), Unschedulable: n.Spec.Unschedulable},
 		Status: v1.NodeStatus{Addresses: internal(n.Status.Addresses)},
 	}, nil
 }
 
-// zoneOnly returns the label of the zone, if there is one.
-func zoneOnly(labels map[string]string) map[string]string {
-	if zone := labels[v1.LabelTopologyZone]; zone != "" {
-		return map[string]string{v1.LabelTopologyZone: zone}
+// few returns the labels that are looked at.
+func few(labels map[string]string) (kept map[string]string) {
+	for _, name := range []string{v1.LabelTopologyZone, v1.LabelNodeExcludeBalancers} {
+		if value, is := labels[name]; is {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[name] = value
+		}
 	}
-	return nil
+	return kept
 }
 
 // internal returns the addresses by which nodes reach each other.
@@ -158,7 +163,7 @@ func internal(addresses []v1.NodeAddress) []v1.NodeAddress {
 func (l *listed) nodeOf(object *v1.Node) Node {
 	n := nodeOf(object)
 	if n.Name == l.own {
-		n.Leaving = leavingOf(object)
+		n.Leaving, n.Unfit = leavingOf(object), unfitOf(object)
 	}
 	return n
 }

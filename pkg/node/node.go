@@ -31,6 +31,9 @@ type Node struct {
 	// for another one; empty while it stays. It is known of the own node only, and
 	// where nodes come from Kubernetes.
 	Leaving string
+	// Unfit says why the node is not to answer for addresses of load balancers: it
+	// leaves, is cordoned, or not ready. It is known where Leaving is.
+	Unfit string
 	// Malformed are entries that the source could not read. Each keeps its
 	// place in Addresses or PodCIDRs as a zero value, so that the index in a
 	// Refusal's Field is that of the source. Their Node is this one.
@@ -39,7 +42,7 @@ type Node struct {
 
 // Equal reports whether nothing about the node differs.
 func (n Node) Equal(o Node) bool {
-	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Created.Equal(o.Created) &&
+	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Unfit == o.Unfit && n.Created.Equal(o.Created) &&
 		slices.Equal(n.Addresses, o.Addresses) &&
 		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(n.Malformed, o.Malformed)

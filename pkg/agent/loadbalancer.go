@@ -1,0 +1,285 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/flatnet-cni/flatnet/pkg/announce"
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/feature"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/lease"
+	"github.com/flatnet-cni/flatnet/pkg/loadbalancer"
+	"github.com/flatnet-cni/flatnet/pkg/loop"
+	"github.com/flatnet-cni/flatnet/pkg/service"
+)
+
+// balancers is the feature that gives addresses to Services of type LoadBalancer, and
+// answers for them.
+type balancers struct {
+	*feature.Shared
+	config Config
+	client *apiwatch.Client
+	writes *prometheus.CounterVec
+
+	// What follows is not there without --loadbalancer-config.
+	file       *loadbalancer.File
+	source     *loadbalancer.Source
+	table      *lease.Table
+	leader     *lease.Holder
+	member     *lease.Holder
+	controller *loadbalancer.Controller
+	announcer  *announce.Announcer
+	pools      atomic.Pointer[loadbalancer.Config] // nil before there is one
+	began      time.Time
+}
+
+const (
+	leaderLease    = "flatnet-loadbalancer"
+	leaderPurpose  = "loadbalancer"
+	leaderDuration = 15 * time.Second
+	leaderInterval = 5 * time.Second
+)
+
+func newBalancers(c Config, client *apiwatch.Client, s *feature.Shared) *balancers {
+	return &balancers{Shared: s, config: c, client: client, began: time.Now(), writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "flatnet_loadbalancer_writes_total", Help: "Writes of Services' addresses into their status by this agent, by how they went: ok, failed.",
+	}, []string{"result"})}
+}
+
+func (b *balancers) feature() feature.Feature {
+	return feature.Feature{
+		Open: b.open, Follow: b.follow, Event: b.event,
+		Listeners: []feature.Listener{{Name: "load balancers", Run: b.run}},
+		Problems:  b.problems,
+		Status:    func(context.Context) feature.Part { return b.part() },
+		Pages:     map[string]http.HandlerFunc{"/status/announcements": b.serve},
+		Metrics:   []prometheus.Collector{b.writes, announcing{b}},
+		Gauges:    b.gauges(),
+	}
+}
+
+// on reports whether the agent does anything of it.
+func (b *balancers) on() bool { return b.file != nil }
+
+// open prepares all; nothing is watched or written before the file is read.
+func (b *balancers) open() error {
+	if b.config.LoadBalancerConfig == "" {
+		return nil
+	}
+	for _, result := range []string{"ok", "failed"} {
+		b.writes.WithLabelValues(result)
+	}
+	b.file = loadbalancer.NewFile(b.config.LoadBalancerConfig, b.Log)
+	b.source, b.table = loadbalancer.NewSource(b.client, b.Log), lease.NewTable(b.Log)
+	identity := fmt.Sprintf("%s/%d-%d", b.config.NodeName, os.Getpid(), time.Now().UnixNano())
+	elected := loop.NewSignal()
+	b.leader = &lease.Holder{
+		Writer: b.client, Table: b.table, Namespace: ownNamespace(), Name: leaderLease, Purpose: leaderPurpose, Identity: identity,
+		Contended: true, Duration: leaderDuration, Interval: leaderInterval, Became: elected.Give,
+	}
+	b.member = &lease.Holder{
+		Writer: b.client, Table: b.table, Namespace: ownNamespace(), Name: announce.LeaseName(b.config.NodeName), Purpose: announce.Purpose, Identity: identity,
+		Duration: announce.Duration, Interval: announce.Interval,
+	}
+	b.controller = loadbalancer.NewController()
+	b.controller.Services, b.controller.Writer, b.controller.Leader, b.controller.Log = b.source, b.client, b.leader, b.Log
+	b.controller.Reporter = &service.Events{Client: b.client, Node: b.config.NodeName, Log: b.Log}
+	b.controller.Changed = []loop.Signal{b.source.Changed(), elected}
+	b.controller.Wrote = func(err error) {
+		result := "ok"
+		if err != nil {
+			result = "failed"
+		}
+		b.writes.WithLabelValues(result).Inc()
+	}
+	b.announcer = announce.New(b.config.NodeName, b.Log)
+	b.announcer.Lease, b.announcer.Table, b.announcer.Wanted = b.member, b.table, b.wanted
+	b.announcer.Changed = []loop.Signal{b.source.Changed(), b.table.Changed()}
+	b.leader.Start()
+	b.member.Start()
+	b.member.Rest(true) // before there are interfaces
+	return nil
+}
+
+// serviceAccountNamespace is where a pod reads which namespace it is in.
+const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// ownNamespace is the namespace of the Leases: that of the pod, or else the usual one.
+func ownNamespace() string {
+	if text, err := os.ReadFile(serviceAccountNamespace); err == nil && len(text) > 0 {
+		return strings.TrimSpace(string(text))
+	}
+	return "flatnet"
+}
+
+// run does all that there is until ctx ends, once the file is read.
+func (b *balancers) run(ctx context.Context) error {
+	if !b.on() {
+		return nil
+	}
+	first := true
+	b.file.Run(ctx, func(c *loadbalancer.Config) {
+		b.pools.Store(c)
+		b.controller.SetConfig(c)
+		b.announcer.SetInterfaces(c.Interfaces())
+		if first {
+			first = false
+			go b.source.Run(ctx)
+			go b.table.Run(ctx, b.client, ownNamespace(), b.Log)
+			go b.controller.Run(ctx)
+			go b.announcer.Run(ctx)
+			go b.hold(ctx, b.leader)
+			go b.hold(ctx, b.member)
+		}
+	})
+	return nil
+}
+
+func (b *balancers) hold(ctx context.Context, h *lease.Holder) {
+	if err := h.Run(ctx); err != nil {
+		b.Log.Error("a lease is no longer held", "lease", h.Name, "err", err)
+	}
+}
+
+// wanted are the addresses that some node is to answer for.
+func (b *balancers) wanted() (all []announce.Address) {
+	config := b.pools.Load()
+	if config == nil || !b.source.Known() {
+		return nil
+	}
+	at := map[string]int{}
+	for _, s := range b.source.Services() {
+		if !config.Ours(s) {
+			continue
+		}
+		var nodes map[string]bool
+		for _, ip := range s.Held {
+			pool := config.Pool(ip)
+			if pool == nil || len(pool.Interfaces) == 0 {
+				continue
+			}
+			if s.Local() && nodes == nil {
+				nodes = b.source.Nodes(s.Name)
+			}
+			i, is := at[ip.String()]
+			if !is {
+				i = len(all)
+				at[ip.String()] = i
+				all = append(all, announce.Address{IP: ip, Interfaces: pool.Interfaces, Nodes: nodes})
+			}
+			all[i].Services = append(all[i].Services, s.Name.String())
+		}
+	}
+	return all
+}
+
+// follow tells the announcer whether the node is to answer.
+func (b *balancers) follow(n feature.News) error {
+	if !b.on() || n != feature.NodesListed {
+		return nil
+	}
+	unfit := ""
+	for _, node := range b.Nodes {
+		if node.Name == b.config.NodeName {
+			unfit = node.Unfit
+		}
+	}
+	b.announcer.SetLeaving(unfit)
+	return nil
+}
+
+// event has the interfaces looked at where one has changed.
+func (b *balancers) event(e kernel.Event) {
+	if b.on() && (e.Underlay || e.Lost) {
+		b.announcer.Look()
+	}
+}
+
+// announcing are the counters of answers.
+type announcing struct{ *balancers }
+
+var (
+	answersDescription   = prometheus.NewDesc("flatnet_announce_answers_total", "Questions of neighbours for addresses of load balancers that this node has answered, by protocol: arp, ndp.", []string{"protocol"}, nil)
+	announcedDescription = prometheus.NewDesc("flatnet_announce_announcements_total", "Announcements that this node has sent of addresses of load balancers, unasked.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (a announcing) Describe(all chan<- *prometheus.Desc) {
+	all <- answersDescription
+	all <- announcedDescription
+}
+
+// Collect implements [prometheus.Collector].
+func (a announcing) Collect(all chan<- prometheus.Metric) {
+	if !a.on() {
+		return
+	}
+	arp, ndp, announced := a.announcer.Counts()
+	all <- prometheus.MustNewConstMetric(answersDescription, prometheus.CounterValue, float64(arp), "arp")
+	all <- prometheus.MustNewConstMetric(answersDescription, prometheus.CounterValue, float64(ndp), "ndp")
+	all <- prometheus.MustNewConstMetric(announcedDescription, prometheus.CounterValue, float64(announced))
+}
+
+func (b *balancers) gauges() (all []feature.Gauge) {
+	gauge := func(name, help string, labels []string, read func(tell func(float64, ...string))) {
+		all = append(all, feature.Gauge{Description: prometheus.NewDesc(name, help, labels, nil), Read: func(_ context.Context, tell func(float64, ...string)) {
+			if b.on() {
+				read(tell)
+			}
+		}})
+	}
+	gauge("flatnet_loadbalancer_leader", "1 on the node whose agent gives addresses to Services, else 0.", nil, func(tell func(float64, ...string)) {
+		tell(truth(b.controller.State().Leads))
+	})
+	gauge("flatnet_loadbalancer_services", "Services of type LoadBalancer by state: served, waiting (for an address). Only the agent that gives them tells.", []string{"state"}, func(tell func(float64, ...string)) {
+		if s := b.controller.State(); s.Leads {
+			tell(float64(s.Given), "served")
+			tell(float64(len(s.Waiting)), "waiting")
+		}
+	})
+	gauge("flatnet_loadbalancer_addresses", "Addresses of a pool, by family and state: all, given. Only the agent that gives them tells.", []string{"pool", "family", "state"}, func(tell func(float64, ...string)) {
+		s, config := b.controller.State(), b.pools.Load()
+		if !s.Leads || config == nil {
+			return
+		}
+		for _, p := range poolUsage(config, s) {
+			tell(p.Size, p.Pool, p.Family, "all")
+			tell(float64(p.Given), p.Pool, p.Family, "given")
+		}
+	})
+	gauge("flatnet_announce_addresses", "Addresses of load balancers that some node is to answer for, by who does: here, elsewhere, nobody.", []string{"where"}, func(tell func(float64, ...string)) {
+		here, elsewhere, nobody := countAnswered(b.announcer.State(), b.config.NodeName)
+		tell(float64(here), "here")
+		tell(float64(elsewhere), "elsewhere")
+		tell(float64(nobody), "nobody")
+	})
+	gauge("flatnet_announce_lease_valid", "1 where this node may answer for addresses of load balancers, because it has renewed its Lease in time, else 0. Only nodes with a named interface tell.", nil, func(tell func(float64, ...string)) {
+		if s := b.announcer.State(); len(s.Interfaces) > 0 {
+			tell(truth(b.member.Valid()))
+		}
+	})
+	return all
+}
+
+// countAnswered counts addresses by who answers for them.
+func countAnswered(s announce.State, node string) (here, elsewhere, nobody int) {
+	for _, a := range s.Addresses {
+		switch {
+		case a.Node == "":
+			nobody++
+		case a.Node != node:
+			elsewhere++
+		case s.Valid:
+			here++
+		}
+	}
+	return here, elsewhere, nobody
+}
