@@ -186,3 +186,12 @@ func (s *Server) Calls() []string {
 	s.calls = nil
 	return calls
 }
+
+// Get returns the object of this one's kind and name, nil where there is none. Nobody may
+// write to it.
+func (s *Server) Get(o Object) Object {
+	of, name := place(o)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.objects[of][name]
+}

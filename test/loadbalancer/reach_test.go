@@ -1,0 +1,52 @@
+package loadbalancer_test
+
+import (
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// TestReached: a host of the segment finds the address of a Service by ARP and NDP, and
+// reaches its pods; with the policy Local it is answered for by the node of a pod, and
+// seen with its own address.
+func TestReached(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 3)
+	s.endpoints("web", s.pod("n1"), s.pod("n2"))
+	s.api.Put(serviceObject("web", 1))
+	for _, ip := range s.held("web", 2) {
+		owner := s.agreed(ip, "n1", "n2", "n3")
+		s.Eventually("an answer from "+ip.String(), func() error {
+			_, _, err := s.ask(ip)
+			return err
+		})
+		if got := s.resolved(ip); got != owner {
+			t.Errorf("%s leads to %s, and %s is to answer", ip, got, owner)
+		}
+	}
+	local := serviceObject("local", 2)
+	local.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
+	s.endpoints("local", s.pod("n3"))
+	s.api.Put(local)
+	for _, ip := range s.held("local", 2) {
+		if owner := s.agreed(ip, "n1", "n2", "n3"); owner != "n3" {
+			t.Errorf("%s answers for %s, and the pod is on n3", owner, ip)
+		}
+		s.Eventually("an answer from "+ip.String(), func() error {
+			server, source, err := s.ask(ip)
+			if err == nil && (server != "n3" || source.String() != "172.30.0.250" && source.String() != "fd00:30::fa") {
+				t.Errorf("%s: the pod of %s saw %s", ip, server, source)
+			}
+			return err
+		})
+		if got := s.resolved(ip); got != "n3" {
+			t.Errorf("%s leads to %q", ip, got)
+		}
+	}
+	out, err := s.Node("n1").Flatnetd("status", "announcements")
+	must(t, err)
+	t.Log("\n" + out)
+	out, err = s.Node("n1").Flatnetd("status")
+	must(t, err)
+	t.Log("\n" + out)
+}
