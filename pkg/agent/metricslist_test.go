@@ -128,7 +128,7 @@ func withEverything(t *testing.T) (*Agent, *services) {
 	client.Requests = countRequests()
 	set := flag.NewFlagSet("flatnetd", flag.ContinueOnError)
 	parsed := Flags(set, func(string) string { return "" })
-	if err := set.Parse([]string{"--node-name=n1", "--services", "--policies", "--state-dir=" + t.TempDir()}); err != nil {
+	if err := set.Parse([]string{"--node-name=n1", "--services", "--policies", "--loadbalancer-config=/nowhere/pools.yaml", "--state-dir=" + t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := parsed()

@@ -36,6 +36,8 @@ type Writer interface {
 type Leader interface {
 	// Until is when it no longer is, the zero time where it is not.
 	Until() (until, from time.Time)
+	// Lapses counts how often it was not, and is again.
+	Lapses() uint64
 }
 
 // Controller gives addresses while it leads.
@@ -50,9 +52,12 @@ type Controller struct {
 	// Wrote is called after a status was written, or could not be.
 	Wrote func(error)
 
+	writers int // at a time
+
 	config loop.Latest[*Config]
 	state  atomic.Pointer[State]
 	led    bool
+	lapses uint64
 	told   map[string]string // what a Service was told last, by its UID
 	events events
 }
@@ -76,7 +81,7 @@ type Waiting struct {
 
 // NewController returns one without a configuration.
 func NewController() *Controller {
-	c := &Controller{config: loop.NewLatest[*Config](), told: map[string]string{}}
+	c := &Controller{writers: writers, config: loop.NewLatest[*Config](), told: map[string]string{}}
 	c.state.Store(&State{})
 	return c
 }
@@ -149,6 +154,9 @@ func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err e
 		c.state.Store(&State{})
 		return false, nil
 	}
+	if lapses := c.Leader.Lapses(); lapses != c.lapses {
+		c.led, c.lapses = false, lapses
+	}
 	if !c.led {
 		// The one before may have written what the watch has not brought yet.
 		limited, cancel := context.WithTimeout(ctx, writeTimeout)
@@ -164,7 +172,7 @@ func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err e
 	state := State{Leads: true, InUse: map[string]map[Family]int{}}
 	var writing sync.WaitGroup
 	var mu sync.Mutex
-	free := make(chan struct{}, writers)
+	free := make(chan struct{}, c.writers)
 	for _, d := range decisions {
 		if !d.Changes() {
 			continue
