@@ -84,4 +84,8 @@ volumeMounts:
     mountPropagation: HostToContainer
   - name: sysctl-net
     mountPath: /host/proc/sys/net
+  {{- if .Values.loadBalancer.pools }}
+  - name: loadbalancer
+    mountPath: /etc/flatnet/loadbalancer
+  {{- end }}
 {{- end }}
