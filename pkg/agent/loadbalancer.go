@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -138,6 +139,7 @@ func (b *balancers) run(ctx context.Context) error {
 			go b.announcer.Run(ctx)
 			go b.hold(ctx, b.leader)
 			go b.hold(ctx, b.member)
+			go b.forget(ctx)
 		}
 	})
 	return nil
@@ -149,13 +151,41 @@ func (b *balancers) hold(ctx context.Context, h *lease.Holder) {
 	}
 }
 
+const (
+	// forgotten is how old the Lease of a node is that is taken for gone for good.
+	forgotten   = time.Hour
+	forgetEvery = 10 * time.Minute
+)
+
+// forget deletes the Leases of nodes that have not renewed them for long, where this agent
+// is the one that gives addresses. A node that comes back makes another one.
+func (b *balancers) forget(ctx context.Context) {
+	ticker := time.NewTicker(forgetEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, s := range b.table.All(announce.Purpose) {
+			if !b.leader.Valid() || time.Since(s.At) < forgotten {
+				continue
+			}
+			if err := b.client.DeleteLease(ctx, ownNamespace(), s.Name); err != nil && ctx.Err() == nil {
+				b.Log.Warn("a lease of a node that is gone cannot be deleted", "lease", s.Name, "err", err)
+			}
+		}
+	}
+}
+
 // wanted are the addresses that some node is to answer for.
 func (b *balancers) wanted() (all []announce.Address) {
 	config := b.pools.Load()
 	if config == nil || !b.source.Known() {
 		return nil
 	}
-	at := map[string]int{}
+	at := map[netip.Addr]int{}
 	for _, s := range b.source.Services() {
 		if !config.Ours(s) {
 			continue
@@ -169,10 +199,10 @@ func (b *balancers) wanted() (all []announce.Address) {
 			if s.Local() && nodes == nil {
 				nodes = b.source.Nodes(s.Name)
 			}
-			i, is := at[ip.String()]
+			i, is := at[ip]
 			if !is {
 				i = len(all)
-				at[ip.String()] = i
+				at[ip] = i
 				all = append(all, announce.Address{IP: ip, Interfaces: pool.Interfaces, Nodes: nodes})
 			}
 			all[i].Services = append(all[i].Services, s.Name.String())

@@ -209,7 +209,7 @@ func metricsDocument(a *Agent, own, proxy map[string]described) []byte {
 # Metrics
 
 What flatnetd tells Prometheus. [monitoring.md](monitoring.md) has a dashboard and alerts made of it, and says how to scrape it.
-Those of a task that is switched off (`+"`--services`, `--policies`"+`) are not there, or tell nothing.
+Those of a task that is switched off (`+"`--services`, `--policies`, `--loadbalancer-config`"+`) are not there, or tell nothing.
 
 `)
 	section := func(title, about string, list map[string]described) {

@@ -31,7 +31,7 @@ import (
 // site is a cluster with an API server on a segment of its own and a client on the nodes' segment.
 type site struct {
 	*cluster.Cluster
-	t      *testing.T
+	t      testing.TB
 	api    *apiserver.Server
 	client *netlab.Node
 	lan    *netlab.Segment
@@ -50,7 +50,7 @@ pools:
 `
 
 // newSite makes n nodes, which reach the API server by eth1 and everything else by eth0.
-func newSite(t *testing.T, n int) *site {
+func newSite(t testing.TB, n int) *site {
 	t.Helper()
 	s := &site{Cluster: cluster.Start(t), t: t, api: apiserver.New()}
 	lan, management := s.Lab.Segment("lan"), s.Lab.Segment("management")
