@@ -110,7 +110,7 @@ func (a Announcements) Print(w io.Writer, now time.Time) {
 		for _, m := range a.Members {
 			note := m.Leaving
 			if m.Node == a.Node && !a.Valid {
-				note = strings.TrimPrefix(note+"; its Lease is not valid: it answers for nothing", "; ")
+				note = strings.TrimPrefix(note+"; its Lease is not valid", "; ")
 			}
 			fmt.Fprintf(table, "%s\t%s\t%s ago\t%s\n", m.Node, strings.Join(m.Interfaces, ","), since(m.Renewed, now), note)
 		}

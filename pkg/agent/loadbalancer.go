@@ -101,9 +101,11 @@ func (b *balancers) open() error {
 		}
 		b.writes.WithLabelValues(result).Inc()
 	}
+	renewed := loop.NewSignal()
+	b.member.Became = renewed.Give
 	b.announcer = announce.New(b.config.NodeName, b.Log)
 	b.announcer.Lease, b.announcer.Table, b.announcer.Wanted = b.member, b.table, b.wanted
-	b.announcer.Changed = []loop.Signal{b.source.Changed(), b.table.Changed()}
+	b.announcer.Changed = []loop.Signal{b.source.Changed(), b.table.Changed(), renewed}
 	b.leader.Start()
 	b.member.Start()
 	b.member.Rest(true) // before there are interfaces
@@ -203,7 +205,7 @@ func (b *balancers) wanted() (all []announce.Address) {
 			if !is {
 				i = len(all)
 				at[ip] = i
-				all = append(all, announce.Address{IP: ip, Interfaces: pool.Interfaces, Nodes: nodes})
+				all = append(all, announce.Address{IP: ip, Interfaces: pool.Interfaces, Nodes: nodes, Keeps: pool.Keeps})
 			}
 			all[i].Services = append(all[i].Services, s.Name.String())
 		}

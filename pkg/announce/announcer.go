@@ -198,7 +198,7 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 		a.lapses = lapses
 		a.setLinks(nil, &state)
 	}
-	owned := map[netip.Addr][]string{}
+	owned := map[netip.Addr]Address{}
 	var silent bool
 	wanted := a.Wanted()
 	state.Members, silent, next = living(a.Table.All(Purpose), from, now)
@@ -217,12 +217,17 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 		node, nobody := choose(w, state.Members)
 		state.Addresses = append(state.Addresses, Answered{w.IP, w.Services, node, nobody})
 		if node == a.Node && state.Valid {
-			owned[w.IP] = w.Interfaces
+			owned[w.IP] = w
 		}
 	}
 	slices.SortFunc(state.Addresses, func(x, y Answered) int { return x.IP.Compare(y.IP) })
-	a.setLinks(owned, &state)
+	if state.Valid {
+		a.setLinks(owned, &state)
+	}
 	for _, l := range a.links {
+		if !state.Valid {
+			l.keepOnly()
+		}
 		state.Conflicts = append(state.Conflicts, l.conflicts()...)
 	}
 	a.state.Store(&state)
@@ -239,14 +244,14 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 }
 
 // setLinks has the links answer, and announce what is new.
-func (a *Announcer) setLinks(owned map[netip.Addr][]string, state *State) {
+func (a *Announcer) setLinks(owned map[netip.Addr]Address, state *State) {
 	var fresh []netip.Addr
 	var errs []error
 	for name, l := range a.links {
-		here := map[netip.Addr]bool{}
-		for ip, names := range owned {
-			if slices.Contains(names, name) {
-				here[ip] = true
+		here := map[netip.Addr]ownership{}
+		for ip, w := range owned {
+			if slices.Contains(w.Interfaces, name) {
+				here[ip] = ownership{keeps: w.Keeps}
 			}
 		}
 		more, err := l.set(here)

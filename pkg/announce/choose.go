@@ -13,6 +13,8 @@ type Address struct {
 	Interfaces []string // at which
 	// Nodes are those that may; nil is all, and an empty one is nobody.
 	Nodes map[string]bool
+	// Keeps has a node without a valid Lease go on until it hears another one.
+	Keeps bool
 }
 
 // choose returns the node that answers for an address, or says why nobody does. A node

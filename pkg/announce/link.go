@@ -31,9 +31,16 @@ type link struct {
 	source netip.Addr // of advertisements
 
 	mu       sync.RWMutex
-	owned    map[netip.Addr]time.Time // since when
+	owned    map[netip.Addr]ownership
 	conflict map[netip.Addr]Conflict
 	running  sync.WaitGroup
+}
+
+// ownership is that a link answers for an address.
+type ownership struct {
+	since time.Time
+	keeps bool // also without a valid Lease
+	lost  bool // to another node, until the Lease is valid and all is decided anew
 }
 
 // Conflict is somebody else who says that an address is theirs.
@@ -54,7 +61,7 @@ const (
 // openLink begins to answer for nothing at an interface.
 func openLink(i net.Interface, valid func() bool, c *counts, log *slog.Logger) (*link, error) {
 	l := &link{name: i.Name, index: i.Index, mac: i.HardwareAddr, valid: valid, counts: c, log: log.With("interface", i.Name),
-		groups: newGroups(i.Index), owned: map[netip.Addr]time.Time{}, conflict: map[netip.Addr]Conflict{}}
+		groups: newGroups(i.Index), owned: map[netip.Addr]ownership{}, conflict: map[netip.Addr]Conflict{}}
 	var err error
 	if l.arp, err = openPackets(i.Index, etherARP, nil); err != nil {
 		return nil, fmt.Errorf("answering ARP at %s: %w", i.Name, err)
@@ -81,11 +88,11 @@ func (l *link) close() {
 
 // set has the link answer for these addresses and no others. It returns those that are
 // new.
-func (l *link) set(all map[netip.Addr]bool) (fresh []netip.Addr, err error) {
+func (l *link) set(all map[netip.Addr]ownership) (fresh []netip.Addr, err error) {
 	now := time.Now()
 	var errs []error
 	for ip := range all {
-		if _, is := l.owned[ip]; is { // only this goroutine writes
+		if l.owns(ip) {
 			continue
 		}
 		if ip.Is6() {
@@ -103,10 +110,12 @@ func (l *link) set(all map[netip.Addr]bool) (fresh []netip.Addr, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, ip := range fresh {
-		l.owned[ip] = now
+		l.owned[ip] = ownership{since: now, keeps: all[ip].keeps}
 	}
-	for ip := range l.owned {
-		if !all[ip] {
+	for ip, before := range l.owned {
+		wanted, is := all[ip]
+		l.owned[ip] = ownership{before.since, wanted.keeps, before.lost}
+		if !is {
 			delete(l.owned, ip)
 			delete(l.conflict, ip)
 			if ip.Is6() {
@@ -122,7 +131,7 @@ func (l *link) listenNDP() error {
 	if l.ndp != nil {
 		return nil
 	}
-	ndp, err := openPackets(l.index, etherIPv6, isSolicitation)
+	ndp, err := openPackets(l.index, etherIPv6, isNeighbour)
 	if err != nil {
 		return fmt.Errorf("answering NDP at %s: %w", l.name, err)
 	}
@@ -149,12 +158,33 @@ func linkLocal(name string) netip.Addr {
 	return netip.Addr{}
 }
 
+// owns reports whether the link is to answer for an address.
+func (l *link) owns(ip netip.Addr) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	_, is := l.owned[ip]
+	return is
+}
+
 // has reports whether the link answers for an address now.
 func (l *link) has(ip netip.Addr) bool {
 	l.mu.RLock()
-	_, is := l.owned[ip]
+	o, is := l.owned[ip]
 	l.mu.RUnlock()
-	return is && l.valid()
+	return is && !o.lost && (o.keeps || l.valid())
+}
+
+// keepOnly has the link, without a valid Lease, go on with those that it is to keep.
+func (l *link) keepOnly() {
+	kept := map[netip.Addr]ownership{}
+	l.mu.RLock()
+	for ip, o := range l.owned {
+		if o.keeps && !o.lost {
+			kept[ip] = o
+		}
+	}
+	l.mu.RUnlock()
+	_, _ = l.set(kept) // none is new
 }
 
 func (l *link) hearARP(frame []byte) {
@@ -163,19 +193,27 @@ func (l *link) hearARP(frame []byte) {
 		return
 	}
 	if l.has(q.asker) {
-		l.dispute(q)
+		l.dispute(q.asker, q.from)
 	}
 	if asks && l.has(q.target) && l.arp.send(answerARP(l.mac, q)) == nil {
 		l.counts.arp.Add(1)
 	}
 }
 
-// dispute notes that somebody else says to have an address.
-func (l *link) dispute(q question) {
+// dispute notes that somebody else says to have an address. Without a valid Lease that may
+// be who has taken it over: it is theirs.
+func (l *link) dispute(ip netip.Addr, mac net.HardwareAddr) {
+	valid := l.valid()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); now.Sub(l.owned[q.asker]) > settled {
-		l.conflict[q.asker] = Conflict{q.asker, l.name, q.from.String(), now}
+	o, is := l.owned[ip]
+	switch now := time.Now(); {
+	case !is:
+	case !valid:
+		o.lost = true
+		l.owned[ip] = o
+	case now.Sub(o.since) > settled:
+		l.conflict[ip] = Conflict{ip, l.name, mac.String(), now}
 	}
 }
 
@@ -194,6 +232,9 @@ func (l *link) conflicts() (all []Conflict) {
 }
 
 func (l *link) hearNDP(frame []byte) {
+	if ip, mac, good := readAdvertisement(frame); good && mac.String() != l.mac.String() && l.has(ip) {
+		l.dispute(ip, mac)
+	}
 	q, good := readNDP(frame)
 	if good && l.has(q.target) && l.ndp.send(answerNDP(l.mac, l.sourceFor(q.target), q)) == nil {
 		l.counts.ndp.Add(1)

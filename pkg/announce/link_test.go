@@ -56,9 +56,9 @@ func newLab(t *testing.T) *lab {
 // own has the link answer for these.
 func (l *lab) own(t *testing.T, texts ...string) {
 	t.Helper()
-	all := map[netip.Addr]bool{}
+	all := map[netip.Addr]ownership{}
 	for _, text := range texts {
-		all[netip.MustParseAddr(text)] = true
+		all[netip.MustParseAddr(text)] = ownership{}
 	}
 	// Groups are joined at an interface of the caller's namespace: the asker's, which has
 	// one of the same number. The segment here does not go by groups.
@@ -192,7 +192,7 @@ func TestConflict(t *testing.T) {
 	}
 	_, err := pace.Await(pace.Far(), func() error {
 		l.mu.Lock()
-		l.owned[netip.MustParseAddr("192.0.2.100")] = time.Now().Add(-2 * settled)
+		l.owned[netip.MustParseAddr("192.0.2.100")] = ownership{since: time.Now().Add(-2 * settled)}
 		l.mu.Unlock()
 		claim()
 		if all := l.conflicts(); len(all) != 1 || all[0].IP.String() != "192.0.2.100" || all[0].MAC == l.mac.String() {

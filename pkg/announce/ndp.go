@@ -30,41 +30,62 @@ func solicitedNode(ip netip.Addr) netip.Addr {
 	return netip.AddrFrom16(group)
 }
 
-// readNDP reads a neighbour solicitation.
-func readNDP(frame []byte) (q question, good bool) {
+// message returns a message of a type in a frame, with the target link-layer address or
+// the source's, as far as it says one.
+func message(frame []byte, kind, option byte) (source, target netip.Addr, mac net.HardwareAddr, good bool) {
 	const shortest = atICMP6 + 24
 	if len(frame) < shortest {
-		return q, false
+		return source, target, nil, false
 	}
 	ip, icmp := frame[atIPv6:atICMP6], frame[atICMP6:]
 	length := int(binary.BigEndian.Uint16(ip[4:6]))
-	if ip[6] != protocolICMP6 || ip[7] != hopLimit || icmp[0] != solicitation || icmp[1] != 0 || length < 24 || length > len(icmp) {
-		return q, false
+	if ip[6] != protocolICMP6 || ip[7] != hopLimit || icmp[0] != kind || icmp[1] != 0 || length < 24 || length > len(icmp) {
+		return source, target, nil, false
 	}
 	icmp = icmp[:length]
 	source, destination := netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40]))
 	if checksum(source, destination, icmp) != 0 {
-		return q, false
+		return source, target, nil, false
 	}
-	q = question{target: netip.AddrFrom16([16]byte(icmp[8:24])), asker: source, from: net.HardwareAddr(frame[6:12])}
 	for options := icmp[24:]; len(options) >= 8; {
 		size := int(options[1]) * 8
 		if size == 0 || size > len(options) {
-			return q, false
+			return source, target, nil, false
 		}
-		if options[0] == 1 && size == 8 { // source link-layer address
-			q.from = net.HardwareAddr(options[2:8])
+		if options[0] == option && size == 8 {
+			mac = net.HardwareAddr(options[2:8])
 		}
 		options = options[size:]
 	}
-	return q, true
+	if mac == nil {
+		mac = net.HardwareAddr(frame[6:12])
+	}
+	return source, netip.AddrFrom16([16]byte(icmp[8:24])), mac, true
+}
+
+// The options of link-layer addresses (RFC 4861, 4.6.1).
+const (
+	sourceAddress = 1
+	targetAddress = 2
+)
+
+// readNDP reads a neighbour solicitation.
+func readNDP(frame []byte) (q question, good bool) {
+	q.asker, q.target, q.from, good = message(frame, solicitation, sourceAddress)
+	return q, good
+}
+
+// readAdvertisement reads who says to have an address.
+func readAdvertisement(frame []byte) (ip netip.Addr, mac net.HardwareAddr, good bool) {
+	_, ip, mac, good = message(frame, advertisement, targetAddress)
+	return ip, mac, good
 }
 
 // advertise makes a frame that says that own has an address.
 func advertise(flags byte, own, to net.HardwareAddr, source, destination, ip netip.Addr) []byte {
 	target := ip.As16()
 	icmp := append([]byte{advertisement, 0, 0, 0, flags, 0, 0, 0}, target[:]...)
-	icmp = append(append(icmp, 2, 1), own...) // target link-layer address
+	icmp = append(append(icmp, targetAddress, 1), own...)
 	binary.BigEndian.PutUint16(icmp[2:], checksum(source, destination, icmp))
 	frame := append(append(make([]byte, 0, atICMP6+len(icmp)), to...), own...)
 	frame = binary.BigEndian.AppendUint16(frame, etherIPv6)

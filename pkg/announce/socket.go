@@ -16,13 +16,15 @@ type packets struct {
 	link int
 }
 
-// isSolicitation lets only neighbour solicitations into the socket: IPv6 of an interface
-// may be gigabits. In words: next header at 14+6 is ICMPv6, type at 14+40 is 135.
-var isSolicitation = []unix.SockFilter{
+// isNeighbour lets only neighbour solicitations and advertisements into the socket: IPv6
+// of an interface may be gigabits. In words: next header at 14+6 is ICMPv6, type at 14+40
+// is 135 or 136.
+var isNeighbour = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: atIPv6 + 6},
-	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: protocolICMP6, Jf: 3},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: protocolICMP6, Jf: 4},
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: atICMP6},
-	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: solicitation, Jf: 1},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: solicitation, Jt: 1},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: advertisement, Jf: 1},
 	{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
 	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 }

@@ -60,7 +60,7 @@ func NewTable(log *slog.Logger) *Table {
 }
 
 // Changed returns a signal that is given when another Lease is there, or one is gone,
-// or is another's, or says something else; not where one is only renewed.
+// or is another's, or says something else, or had run out; not where one is only renewed.
 func (t *Table) Changed() loop.Signal {
 	s := loop.NewSignal()
 	t.mu.Lock()
@@ -203,7 +203,11 @@ func (t *Table) note(l *coordination.Lease) bool {
 	for _, f := range t.listen {
 		f(s)
 	}
-	return !known || before.Holder != s.Holder || !maps.Equal(before.Annotations, s.Annotations)
+	revived := false // it had run out, and who counts on that has to know
+	if d := l.Spec.LeaseDurationSeconds; d != nil {
+		revived = known && s.At.Sub(before.At) >= time.Duration(*d)*time.Second
+	}
+	return !known || revived || before.Holder != s.Holder || !maps.Equal(before.Annotations, s.Annotations)
 }
 
 // older compares versions of an object.

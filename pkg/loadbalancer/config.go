@@ -43,6 +43,9 @@ type Pool struct {
 	// Interfaces are where one of the nodes answers for the pool's addresses (ARP, NDP);
 	// none is nowhere.
 	Interfaces []string
+	// Keeps has a node that cannot renew its Lease answer for what it answered for, until
+	// it hears that another one does.
+	Keeps bool
 }
 
 // Range is all addresses from the first to the last.

@@ -28,7 +28,8 @@ type filePool struct {
 }
 
 type fileLayer2 struct {
-	Interfaces []string `yaml:"interfaces"`
+	Interfaces   []string `yaml:"interfaces"`
+	WithoutLease string   `yaml:"withoutLease"`
 }
 
 // Parse reads a configuration. The error names the first key that is wrong, and its
@@ -103,7 +104,13 @@ func (f filePool) pool(at string) (Pool, error) {
 			return p, fmt.Errorf("%s.layer2.interfaces[%d]: %q is not the name of an interface", at, i, link)
 		}
 	}
-	p.Interfaces = f.Layer2.Interfaces
+	switch p.Interfaces = f.Layer2.Interfaces; f.Layer2.WithoutLease {
+	case "", "stop":
+	case "answer":
+		p.Keeps = true
+	default:
+		return p, fmt.Errorf("%s.layer2.withoutLease: %q is not stop or answer", at, f.Layer2.WithoutLease)
+	}
 	return p, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/flatnet-cni/flatnet/pkg/agent"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
 
@@ -188,6 +189,65 @@ func TestPartition(t *testing.T) {
 		if _, last, _ := p.answered(s.macOf(to), at); last > p.now()-2 {
 			t.Errorf("%s still answers", to)
 		}
+	}
+}
+
+// TestWithoutLease: with withoutLease: answer, addresses are answered for while nobody
+// reaches the API server; and a node that alone does not reach it stops when it hears
+// another one.
+func TestWithoutLease(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 2)
+	must(t, os.WriteFile(s.file, []byte(pools+"    withoutLease: answer\n"), 0o600))
+	s.endpoints("web", s.pod("n1"), s.pod("n2"))
+	s.api.Put(serviceObject("web", 1))
+	ips := s.held("web", 2)
+	ip := ips[0]
+	owner := s.agreed(ip, "n1", "n2")
+	other := s.others(owner)[0]
+	p := startProber(t, s.client.Namespace, ip)
+	s.awaitAnswer(p, s.macOf(owner))
+	invalid := func(node string) {
+		s.Eventually("the Lease of "+node+" to run out", func() error {
+			if a, err := agent.AskAnnouncements(t.Context(), s.Node(node).StateDir); err != nil || a.Valid {
+				return fmt.Errorf("valid, %v", err)
+			}
+			return nil
+		})
+	}
+	link := func(node, state string) {
+		_, err := s.Node(node).Output("ip", "link", "set", "eth1", state)
+		must(t, err)
+	}
+	at := p.now()
+	for _, n := range []string{"n1", "n2"} {
+		link(n, "down")
+	}
+	for _, n := range []string{"n1", "n2"} {
+		invalid(n)
+	}
+	s.awaitAnswer(p, s.macOf(owner))
+	s.unlearn()
+	for _, ip := range ips {
+		s.Eventually("an answer without API server", func() error { _, _, err := s.ask(ip); return err })
+	}
+	if _, _, any := p.answered(s.macOf(other), at); any {
+		t.Errorf("%s has answered", other)
+	}
+	// The other one is there again, and takes over.
+	link(other, "up")
+	s.awaitAnswer(p, s.macOf(other))
+	from := p.now()
+	s.awaitAnswer(p, s.macOf(other))
+	if _, _, any := p.answered(s.macOf(owner), from); any {
+		t.Errorf("%s answers for what %s has taken over", owner, other)
+	}
+	t.Logf("%d of %d questions had two answers", p.both(at), p.now()-at)
+	link(owner, "up")
+	s.awaitAnswer(p, s.macOf(owner))
+	for _, ip := range ips {
+		s.agreed(ip, "n1", "n2")
+		s.Eventually("an answer", func() error { _, _, err := s.ask(ip); return err })
 	}
 }
 
