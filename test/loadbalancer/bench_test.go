@@ -52,7 +52,7 @@ func (a *announcements) await(ip netip.Addr, not string) (mac string, at time.Ti
 // a Service is created; an endpoint becomes ready on another node (policy Local). There
 // are a thousand Services. Then it says what the agents take while nothing happens.
 //
-//	go test ./test/loadbalancer -run '^$' -bench Announcement -benchtime 200x
+//	go test ./test/loadbalancer -run=^$ -bench Announcement -benchtime 200x
 func BenchmarkAnnouncement(b *testing.B) {
 	count := 1000
 	if text := os.Getenv("SERVICES"); text != "" {

@@ -36,7 +36,6 @@ type site struct {
 	client *netlab.Node
 	lan    *netlab.Segment
 	file   string // with the pools
-	flags  []string
 }
 
 // pools are those of the tests.
@@ -51,6 +50,12 @@ pools:
 
 // newSite makes n nodes, which reach the API server by eth1 and everything else by eth0.
 func newSite(t testing.TB, n int) *site {
+	t.Helper()
+	return newSiteWith(t, n, "--services")
+}
+
+// newSiteWith makes one whose agents have other flags.
+func newSiteWith(t testing.TB, n int, flags ...string) *site {
 	t.Helper()
 	s := &site{Cluster: cluster.Start(t), t: t, api: apiserver.New()}
 	lan, management := s.Lab.Segment("lan"), s.Lab.Segment("management")
@@ -85,8 +90,7 @@ current-context: c
 		// What goes to a ClusterIP has to have a way, though it never takes it.
 		must(t, n.AddRoute("default", "172.30.0.250"))
 	}
-	s.flags = []string{"--nodes-file=", "--fabric=direct", "--services", "--kubeconfig", kubeconfig, "--loadbalancer-config", s.file}
-	s.Cluster.Start(s.flags...)
+	s.Cluster.Start(append([]string{"--nodes-file=", "--fabric=direct", "--kubeconfig", kubeconfig, "--loadbalancer-config", s.file}, flags...)...)
 	s.Eventually("all nodes to be able to answer", func() error { return s.members(n) })
 	return s
 }
