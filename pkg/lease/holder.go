@@ -226,6 +226,9 @@ func (h *Holder) try(ctx context.Context) time.Duration {
 	limited, cancel := context.WithTimeout(ctx, h.Interval)
 	defer cancel()
 	err := h.write(limited, s, is)
+	if h.Contended && (apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err)) {
+		err = nil // somebody else was first
+	}
 	if ctx.Err() != nil {
 		return h.Interval
 	}
