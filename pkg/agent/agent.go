@@ -34,6 +34,7 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newInstallation(c, s).feature(),
 		newServices(c, client, book, s).feature(),
 		newBGP(c, client, book, s).feature(),
+		newBalancers(c, client, s).feature(),
 		newPolicies(c, client, s).feature(),
 		newFastPath(c, s).feature(),
 		newKernelKeeping(c, s).feature(),

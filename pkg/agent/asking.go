@@ -26,6 +26,7 @@ type Status struct {
 	PodsStatus
 	PeersStatus
 	ServicesStatus
+	BalancersStatus
 	PoliciesStatus
 	FastPathStatus
 	RequirementsStatus
@@ -48,6 +49,13 @@ func AskServices(ctx context.Context, stateDir string) (s service.Status, err er
 func AskBGP(ctx context.Context, stateDir string) (s BGPStatus, err error) {
 	err = decode(ctx, stateDir, "/status/bgp", &s)
 	return s, err
+}
+
+// AskAnnouncements asks the flatnetd of a state directory who answers for addresses of
+// load balancers.
+func AskAnnouncements(ctx context.Context, stateDir string) (a Announcements, err error) {
+	err = decode(ctx, stateDir, "/status/announcements", &a)
+	return a, err
 }
 
 // AskPolicies asks the flatnetd of a state directory what policies come to for each pod.

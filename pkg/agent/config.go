@@ -45,6 +45,7 @@ type Config struct {
 	Services                       bool   // balance Kubernetes Services
 	NodePortAddresses              service.NodePortAddresses
 	ServiceCIDRs                   []netip.Prefix
+	LoadBalancerConfig             string // file with pools of addresses for Services; "" gives none
 	Policies                       bool   // keep NetworkPolicies
 	PoliciesDir                    string // YAML of policies, pods, namespaces and nodes; "" means Kubernetes
 	PoliciesFile                   string // that tells the plugin which pods begin closed
@@ -116,6 +117,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	serviceCIDRs := set.String("service-cidrs", "", "comma-separated `networks` of ClusterIPs: what goes to one that no Service has is dropped on the node; with --services")
 	set.StringVar(&c.ServicesHealth, "services-health", DefaultServicesHealth, "`address` where load balancers ask whether the node balances Services; empty: not served; with --services")
 	set.StringVar(&c.ServicesMetrics, "services-metrics", DefaultServicesMetrics, "`address` where kube-proxy's /metrics, /proxyMode and /healthz are answered; empty: not served; with --services")
+	set.StringVar(&c.LoadBalancerConfig, "loadbalancer-config", "", "YAML `file` with pools of addresses for Services of type LoadBalancer, and at which interfaces the nodes answer for them; without it Services get none")
 	set.BoolVar(&c.Policies, "policies", false, "keep the cluster's NetworkPolicies and ClusterNetworkPolicies")
 	set.StringVar(&c.PoliciesDir, "policies-dir", "", "`directory` of YAML files with policies, pods, namespaces and nodes; without it they come from the Kubernetes API; with --policies")
 	set.StringVar(&c.PoliciesFile, "policies-file", DefaultPoliciesFile, "`file` that tells the plugin in which namespaces new pods are closed until their policies are in place; it has to outlive a reboot; with --policies")
@@ -200,7 +202,7 @@ func (c *Config) validate() error {
 		}
 	}
 	check(c.NodeName != "", "--node-name is empty: give the node's name in the source of nodes")
-	check(c.Services || c.BGPConfig != "" || c.Policies && c.PoliciesDir == "" || c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
+	check(c.Services || c.BGPConfig != "" || c.LoadBalancerConfig != "" || c.Policies && c.PoliciesDir == "" || c.NodesFile == "" || c.Kubeconfig == "", "--nodes-file and --kubeconfig name two sources of nodes: give one")
 	check(c.Fabric.VNI >= 1 && c.Fabric.VNI <= maximumVNI, "--vxlan-id %d is not within 1 to %d", c.Fabric.VNI, maximumVNI)
 	check(c.Fabric.Port >= 1 && c.Fabric.Port <= maximumPort, "--vxlan-port %d is not within 1 to %d", c.Fabric.Port, maximumPort)
 	check(c.Fabric.MTU == 0 || c.Fabric.MTU >= minimumMTU && c.Fabric.MTU <= maximumMTU, "--mtu %d is not 0 or within %d to %d", c.Fabric.MTU, minimumMTU, maximumMTU)
@@ -213,7 +215,7 @@ func (c *Config) validate() error {
 	check(c.Collect >= time.Second, "--collect %s is less than a second", c.Collect)
 	for _, d := range []struct{ flag, path string }{
 		{"cni-bin-dir", c.BinDir}, {"cni-conf-dir", c.ConfDir}, {"plugins-dir", c.PluginsDir}, {"state-dir", c.StateDir}, {"sysctl-dir", c.SysctlDir},
-		{"policies-dir", c.PoliciesDir}, {"policies-file", c.PoliciesFile}, {"bgp-config", c.BGPConfig},
+		{"policies-dir", c.PoliciesDir}, {"policies-file", c.PoliciesFile}, {"bgp-config", c.BGPConfig}, {"loadbalancer-config", c.LoadBalancerConfig},
 	} {
 		check(d.path == "" || filepath.IsAbs(d.path), "--%s %q is not an absolute path", d.flag, d.path)
 	}

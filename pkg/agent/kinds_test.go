@@ -15,6 +15,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/flatnet-cni/flatnet/pkg/announce"
 	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/fastpath"
@@ -23,6 +24,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/host"
 	"github.com/flatnet-cni/flatnet/pkg/install"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
+	"github.com/flatnet-cni/flatnet/pkg/loadbalancer"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/policy"
 	"github.com/flatnet-cni/flatnet/pkg/ports"
@@ -408,6 +410,22 @@ var examples = map[problem.Kind][]example{
 		{policed(policing{unread: []policy.Unread{{Object: "ClusterNetworkPolicy all", Why: "spec.subject: is empty"}}}),
 			"node n1: ClusterNetworkPolicy all: spec.subject: is empty", "correct the field that the sentence names", ""},
 	},
+	problem.BalancerConfig: {{addressed(addressing{file: errors.New("reading /etc/flatnet/lb.yaml: pools[0].name: \"\" is not a name")}),
+		"node n1: --loadbalancer-config: reading /etc/flatnet/lb.yaml: pools[0].name", "correct the key that the sentence names", ""}},
+	problem.BalancerSource: {{addressed(addressing{source: errors.New("watching leases: forbidden")}),
+		"node n1: source of load balancers: watching leases: forbidden", "rights of deploy/components/loadbalancer", ""}},
+	problem.BalancerAddress: {
+		{addressed(addressing{waiting: []loadbalancer.Waiting{{Name: "shop/web", Reason: "IPv4: all addresses of pool lan are taken"}}}),
+			"node n1: Services of type LoadBalancer without address: 1: shop/web: IPv4: all addresses of pool lan are taken", "enlarge the pool", ""},
+		{addressed(addressing{failure: "writing the status of Service shop/web: forbidden"}),
+			"node n1: addresses of load balancers: writing the status of Service shop/web: forbidden", "`flatnetd status announcements`", ""},
+	},
+	problem.AnnounceLease: {{addressed(addressing{lease: errors.New("renewing Lease flatnet/flatnet-announcer-n1: no route to host")}),
+		"node n1: Lease flatnet-announcer-n1: renewing Lease flatnet/flatnet-announcer-n1: no route to host", "see to it that the node reaches the API server", ""}},
+	problem.AnnounceInterface: {{addressed(addressing{down: []string{"eth1: it is down, or has no carrier"}}),
+		"node n1: interface eth1: it is down, or has no carrier", "set it up", ""}},
+	problem.AnnounceConflict: {{addressed(addressing{conflicts: []announce.Conflict{{IP: netip.MustParseAddr("192.0.2.1"), Interface: "eth0", MAC: "02:00:00:00:00:01"}}}),
+		"node n1: address 192.0.2.1: somebody with the MAC address 02:00:00:00:00:01 at eth0 says to have it", "take the address out of the pool", ""}},
 	problem.KubeProxy: {
 		{balanced(balancing{traces: []string{"nftables table ip kube-proxy"}, deaf: []deaf{deafAt(problem.NodeHealth, "services-health", ":10256")}}),
 			"node n1: kube-proxy: balances Services as well, or has left its rules: nftables table ip kube-proxy", "end kube-proxy on this node and run `kube-proxy --cleanup`. Or run flatnetd without --services", "node n1: --services-health :10256"},
@@ -471,6 +489,11 @@ func policed(b policing) func(*testing.T) []problem.Problem {
 func balanced(b balancing) func(*testing.T) []problem.Problem {
 	b.node = "n1"
 	return func(*testing.T) []problem.Problem { return problem.Fold(b.problems()) }
+}
+
+func addressed(a addressing) func(*testing.T) []problem.Problem {
+	a.node = "n1"
+	return func(*testing.T) []problem.Problem { return problem.Fold(a.problems()) }
 }
 
 // failing ends a run of a task with an error.

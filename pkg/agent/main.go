@@ -34,6 +34,9 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
                                      counts peers, and names those that are not as most are
   flatnetd status services [-o json] [flags]
                                      ask it who serves what Service
+  flatnetd status announcements [-o json] [flags]
+                                     ask it which addresses Services of type LoadBalancer have,
+                                     and which node answers for each
   flatnetd status policies [-o json] [flags]
                                      ask it what policies come to for each pod of the node
   flatnetd status bgp [-o json] [flags]
@@ -86,7 +89,7 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		set.BoolVar(&brief, "brief", false, "with -o json, count peers instead of listing them, as a big cluster needs it")
 	}
 	err := set.Parse(arguments)
-	if command == "status" && err == nil && slices.Contains([]string{"services", "policies", "pods", "bgp"}, set.Arg(0)) {
+	if command == "status" && err == nil && slices.Contains([]string{"services", "announcements", "policies", "pods", "bgp"}, set.Arg(0)) {
 		about = set.Arg(0)
 		err = set.Parse(set.Args()[1:])
 	}
@@ -161,7 +164,7 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 	}
 	log := c.Logger(errOut)
 	var client *apiwatch.Client
-	if c.NodesFile == "" || c.Services || c.Policies && c.PoliciesDir == "" || c.BGPConfig != "" && c.Kubeconfig != "" {
+	if c.NodesFile == "" || c.Services || c.LoadBalancerConfig != "" || c.Policies && c.PoliciesDir == "" || c.BGPConfig != "" && c.Kubeconfig != "" {
 		var err error
 		if client, err = apiwatch.NewClient(c.Kubeconfig); err != nil {
 			return fmt.Errorf("%w: %s", err, c.withoutAPI())
@@ -184,6 +187,9 @@ func serve(ctx context.Context, c Config, errOut io.Writer) error {
 func (c Config) withoutAPI() string {
 	if c.NodesFile == "" {
 		return "outside of a cluster, give --nodes-file or --kubeconfig"
+	}
+	if c.LoadBalancerConfig != "" && !c.Services {
+		return "Services come from the Kubernetes API: outside of a cluster, give --kubeconfig, or leave --loadbalancer-config out"
 	}
 	if !c.Services {
 		return "policies come from the Kubernetes API: outside of a cluster, give --policies-dir or --kubeconfig"
@@ -218,6 +224,13 @@ func printStatus(ctx context.Context, c Config, about, output string, out io.Wri
 		s, err := AskPolicies(ctx, c.StateDir)
 		if err == nil {
 			s.Print(out)
+		}
+		return err
+	}
+	if about == "announcements" && output == "" {
+		s, err := AskAnnouncements(ctx, c.StateDir)
+		if err == nil {
+			s.Print(out, time.Now())
 		}
 		return err
 	}

@@ -128,7 +128,7 @@ func withEverything(t *testing.T) (*Agent, *services) {
 	client.Requests = countRequests()
 	set := flag.NewFlagSet("flatnetd", flag.ContinueOnError)
 	parsed := Flags(set, func(string) string { return "" })
-	if err := set.Parse([]string{"--node-name=n1", "--services", "--policies", "--bgp-config=/etc/flatnet/bgp.yaml", "--state-dir=" + t.TempDir()}); err != nil {
+	if err := set.Parse([]string{"--node-name=n1", "--services", "--policies", "--bgp-config=/etc/flatnet/bgp.yaml", "--loadbalancer-config=/nowhere/pools.yaml", "--state-dir=" + t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := parsed()
@@ -209,7 +209,7 @@ func metricsDocument(a *Agent, own, proxy map[string]described) []byte {
 # Metrics
 
 What flatnetd tells Prometheus. [monitoring.md](monitoring.md) has a dashboard and alerts made of it, and says how to scrape it.
-Those of a task that is switched off (`+"`--services`, `--policies`"+`) are not there, or tell nothing.
+Those of a task that is switched off (`+"`--services`, `--policies`, `--loadbalancer-config`"+`) are not there, or tell nothing.
 
 `)
 	section := func(title, about string, list map[string]described) {

@@ -26,6 +26,7 @@ type Client struct {
 	services listsAndWatches[*v1.ServiceList]
 	slices   listsAndWatches[*discovery.EndpointSliceList]
 	core     *rest.RESTClient
+	writes   *rest.RESTClient // core without a limit of requests a second
 	codec    runtime.ParameterCodec
 }
 
@@ -100,12 +101,19 @@ func NewClientFor(config *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	// client-go's five requests a second would keep a lease from being renewed in time.
+	// Who writes has limits of their own.
+	config.QPS = -1
+	writes, err := group("/api", v1.SchemeGroupVersion)
+	if err != nil {
+		return nil, err
+	}
 	return &Client{
 		services: gentype.NewClientWithList("services", core, parameters, "",
 			func() *v1.Service { return &v1.Service{} }, func() *v1.ServiceList { return &v1.ServiceList{} }),
 		slices: gentype.NewClientWithList("endpointslices", others, parameters, "",
 			func() *discovery.EndpointSlice { return &discovery.EndpointSlice{} }, func() *discovery.EndpointSliceList { return &discovery.EndpointSliceList{} }),
-		core: core, codec: parameters,
+		core: core, writes: writes, codec: parameters,
 	}, nil
 }
 

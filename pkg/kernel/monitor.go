@@ -43,6 +43,7 @@ type seenLink struct {
 	group int
 	mtu   int
 	up    bool
+	runs  bool // has a carrier
 	mac   string
 }
 
@@ -109,7 +110,7 @@ func (m *Monitor) seen(index int) seenLink {
 }
 
 func describe(a *vishvananda.LinkAttrs) seenLink {
-	return seenLink{name: a.Name, group: int(a.Group), mtu: a.MTU, up: a.Flags&net.FlagUp != 0, mac: a.HardwareAddr.String()}
+	return seenLink{name: a.Name, group: int(a.Group), mtu: a.MTU, up: a.Flags&net.FlagUp != 0, runs: a.RawFlags&unix.IFF_RUNNING != 0, mac: a.HardwareAddr.String()}
 }
 
 func (m *Monitor) link(message []byte, gone bool, tell func(Event)) {

@@ -25,6 +25,7 @@ type (
 		agent.PodsStatus
 		agent.PeersStatus
 		agent.ServicesStatus
+		agent.BalancersStatus
 		agent.PoliciesStatus
 		agent.HostPortsStatus
 		agent.RequirementsStatus
@@ -37,6 +38,7 @@ type (
 		agent.PodsStatus
 		agent.BriefPeers
 		agent.ServicesStatus
+		agent.BalancersStatus
 		agent.PoliciesStatus
 		agent.HostPortsStatus
 		agent.RequirementsStatus

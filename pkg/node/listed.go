@@ -134,22 +134,27 @@ func strip(obj any) (any, error) {
 	return &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              n.Name,
-			Labels:            zoneOnly(n.Labels),
+			Labels:            few(n.Labels),
 			ResourceVersion:   n.ResourceVersion,
 			CreationTimestamp: n.CreationTimestamp,
 			DeletionTimestamp: n.DeletionTimestamp,
 		},
-		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: statusTaints(n.Spec.Taints)},
+		Spec:   v1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: keptTaints(n.Spec.Taints), Unschedulable: n.Spec.Unschedulable},
 		Status: v1.NodeStatus{Addresses: internal(n.Status.Addresses)},
 	}, nil
 }
 
-// zoneOnly returns the label of the zone, if there is one.
-func zoneOnly(labels map[string]string) map[string]string {
-	if zone := labels[v1.LabelTopologyZone]; zone != "" {
-		return map[string]string{v1.LabelTopologyZone: zone}
+// few returns the labels that are looked at.
+func few(labels map[string]string) (kept map[string]string) {
+	for _, name := range []string{v1.LabelTopologyZone, v1.LabelNodeExcludeBalancers} {
+		if value, is := labels[name]; is {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[name] = value
+		}
 	}
-	return nil
+	return kept
 }
 
 // internal returns the addresses by which nodes reach each other.
@@ -163,12 +168,12 @@ func internal(addresses []v1.NodeAddress) []v1.NodeAddress {
 	return good
 }
 
-// nodeOf returns the Node that the network sees, of the own one its labels and whether it
-// stays, and of others whether they are there.
+// nodeOf returns the Node that the network sees, of the own one its labels, whether it
+// stays and whether it may answer for addresses, and of others whether they are there.
 func (l *listed) nodeOf(object *v1.Node) Node {
 	n := nodeOf(object)
 	if n.Name == l.own {
-		n.Leaving, n.Labels = leavingOf(object), object.Labels
+		n.Leaving, n.Unfit, n.Labels = leavingOf(object), unfitOf(object), object.Labels
 	} else {
 		n.Away = awayOf(object)
 	}

@@ -32,6 +32,9 @@ type Node struct {
 	// for another one; empty while it stays. It is known of the own node only, and
 	// where nodes come from Kubernetes.
 	Leaving string
+	// Unfit says why the node is not to answer for addresses of load balancers: it
+	// leaves, is cordoned, or not ready. It is known where Leaving is.
+	Unfit string
 	// Away says why another node may not answer, and nobody need wonder: it is not
 	// ready, or about to go. It is known where nodes come from Kubernetes. What is
 	// joined does not depend on it.
@@ -46,7 +49,7 @@ type Node struct {
 
 // Equal reports whether nothing about the node differs.
 func (n Node) Equal(o Node) bool {
-	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Away == o.Away && maps.Equal(n.Labels, o.Labels) && n.Created.Equal(o.Created) &&
+	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Unfit == o.Unfit && n.Away == o.Away && maps.Equal(n.Labels, o.Labels) && n.Created.Equal(o.Created) &&
 		slices.Equal(n.Addresses, o.Addresses) &&
 		slices.Equal(n.PodCIDRs, o.PodCIDRs) &&
 		slices.Equal(n.Malformed, o.Malformed)

@@ -49,6 +49,12 @@ const (
 	ClusterIPRoute                 // the node has no route to ClusterIPs
 	ServiceHealth                  // a Service's health cannot be told to load balancers
 	NodeHealth                     // the node's health cannot be told to load balancers
+	BalancerConfig                 // the configuration of load balancers' addresses is not good
+	BalancerSource                 // what load balancers' addresses depend on is not up to date
+	BalancerAddress                // Services of type LoadBalancer have no address, or it cannot be written
+	AnnounceLease                  // the node may not answer for addresses of load balancers
+	AnnounceInterface              // an interface cannot be answered at
+	AnnounceConflict               // somebody else has an address of a load balancer
 	ProxyMetrics                   // kube-proxy's metrics and mode cannot be told to monitoring
 	FastPath                       // established flows do not take the fast path
 	BGPConfig                      // the configuration of BGP cannot be used
@@ -151,6 +157,18 @@ var descriptions = [numberOfKinds]description{
 		"look at `ss -ltnp` for who has the port, or give the Service another healthCheckNodePort"},
 	NodeHealth: {"node-health", "something else listens where load balancers ask for the node's health",
 		"look at `ss -ltnp` for who has the port; give another --services-health, or an empty one; a kube-proxy that ends frees it within ten seconds"},
+	BalancerConfig: {"loadbalancer-config", "the configuration of load balancers' addresses cannot be read or is wrong; what it said before stays in force",
+		"correct the key that the sentence names: the file is read again by itself; docs/loadbalancer.md has all keys"},
+	BalancerSource: {"loadbalancer-source", "Services, endpoints or Leases cannot be watched; what was known before stays, but who cannot renew its Lease does not answer for addresses",
+		"see to it that the node reaches the API server, and that flatnetd has the rights of deploy/components/loadbalancer"},
+	BalancerAddress: {"loadbalancer-address", "Services of type LoadBalancer do not have all their addresses",
+		"`flatnetd status announcements` on the node that gives addresses lists all of them, with the reason, and so do the Services' events; enlarge the pool, or change the Service"},
+	AnnounceLease: {"announce-lease", "the node could not renew its Lease: it answers for no address, so that another node can; only for those of pools with withoutLease: answer it goes on",
+		"see to it that the node reaches the API server, and that flatnetd has the rights of deploy/components/loadbalancer"},
+	AnnounceInterface: {"announce-interface", "an interface that the configuration names cannot be used for answering",
+		"set it up, with a carrier; or name another one in the pool's layer2.interfaces. On nodes that do not have it at all this is no problem"},
+	AnnounceConflict: {"announce-conflict", "another machine on the segment says to have an address for which this node answers",
+		"find the machine by its MAC address, and give it another address; or take the address out of the pool"},
 	ProxyMetrics: {"proxy-metrics", "something else listens where monitoring asks for kube-proxy's metrics and mode",
 		"look at `ss -ltnp` for who has the port; give another --services-metrics, or an empty one; a kube-proxy that ends frees it within ten seconds"},
 	FastPath: {"fast-path", "established flows do not take the fast path, on this node or at an interface; they take the kernel's way, which is slower and as right",

@@ -24,6 +24,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	watching, streaming := query.Get("watch") != "", query.Get("sendInitialEvents") != ""
 	of, namespace, name := resourceAt(r.URL.Path)
 	selected, err := parseSelection(query.Get("labelSelector"), query.Get("fieldSelector"))
+	selected.namespace = namespace
 	core, newer := isEvents(r.URL.Path)
 	inNamespace, pod, executing := ofPod(r.URL.Path, "exec")
 	ofNamespace, logged, logging := ofPod(r.URL.Path, "log")
@@ -37,7 +38,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var there []Object
 	if err == nil && name == "" {
 		for _, o := range s.objects[of] {
-			if selected.has(o) && (namespace == "" || o.GetNamespace() == namespace) {
+			if selected.has(o) {
 				there = append(there, o)
 			}
 		}
@@ -55,6 +56,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, s.Log(ofNamespace, logged, query.Get("previous") == "true"))
 	case r.Method == http.MethodPost && (core || newer):
 		s.post(w, r, core)
+	case s.Controllers && r.Method == http.MethodPatch && of != nil:
+		s.patch(w, r, of, types.NamespacedName{Namespace: namespace, Name: strings.TrimSuffix(name, "/status")})
+	case s.Controllers && of != nil && of.path == leasesPath && r.Method != http.MethodGet:
+		s.write(w, r, of, types.NamespacedName{Namespace: namespace, Name: name})
 	case s.Admit != nil && of != nil && (r.Method == http.MethodPost || r.Method == http.MethodDelete):
 		s.write(w, r, of, types.NamespacedName{Namespace: namespace, Name: name})
 	case strings.HasPrefix(r.URL.Path, notInstalled):
@@ -68,8 +73,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !watching:
 		page, next, left := pageOf(there, query)
 		s.writer(w, r, of, false).list(page, metav1.ListMeta{ResourceVersion: strconv.Itoa(version), Continue: next, RemainingItemCount: left})
-	case namespace != "":
-		refuse(w, &metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: call + ": one namespace cannot be watched here"})
 	case streaming && !s.Streams:
 		refuse(w, &metav1.Status{Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"})
 	default:

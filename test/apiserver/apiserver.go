@@ -1,5 +1,5 @@
 // Package apiserver answers list and watch of Nodes, Pods, Namespaces, NetworkPolicies,
-// Services, EndpointSlices, DaemonSets, ConfigMaps and ServiceCIDRs as a Kubernetes API server does, and stores
+// Services, EndpointSlices, DaemonSets, ConfigMaps, Leases and ServiceCIDRs as a Kubernetes API server does, and stores
 // Events, over HTTP, in JSON or protobuf, for tests and benchmarks. It can go away and come back, refuse, and forget.
 package apiserver
 
@@ -32,6 +32,9 @@ type Server struct {
 	// Admit lets somebody create an object, and may change it, or says why not; without it
 	// nothing but Events can be created, and nothing be deleted.
 	Admit func(Object) *metav1.Status
+	// Controllers lets Leases be created and deleted, and them and the status of others be
+	// changed by JSON merge patches.
+	Controllers bool
 	// Log returns what a pod has logged, before its last restart where previous is true;
 	// without it that is refused.
 	Log func(namespace, pod string, previous bool) string
@@ -48,7 +51,7 @@ type Server struct {
 }
 
 // Object is one that the server knows: a *v1.Node, *v1.Pod, *v1.Namespace, *v1.Service,
-// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice, *apps.DaemonSet, *v1.ConfigMap or
+// *v1.Event, *networking.NetworkPolicy, *discovery.EndpointSlice, *apps.DaemonSet, *v1.ConfigMap, *coordination.Lease or
 // *networking.ServiceCIDR.
 type Object interface {
 	runtime.Object
@@ -182,4 +185,13 @@ func (s *Server) Calls() []string {
 	calls := s.calls
 	s.calls = nil
 	return calls
+}
+
+// Get returns the object of this one's kind and name, nil where there is none. Nobody may
+// write to it.
+func (s *Server) Get(o Object) Object {
+	of, name := place(o)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.objects[of][name]
 }

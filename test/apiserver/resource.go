@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	apps "k8s.io/api/apps/v1"
+	coordination "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
@@ -30,6 +31,8 @@ type resource struct {
 // namespacesPath is where those are in which others are.
 const namespacesPath = "/api/v1/namespaces"
 
+const leasesPath = "/apis/coordination.k8s.io/v1/leases"
+
 var resources = [...]resource{
 	{"/api/v1/nodes", v1.SchemeGroupVersion, &v1.Node{}, &v1.NodeList{}},
 	{"/api/v1/pods", v1.SchemeGroupVersion, &v1.Pod{}, &v1.PodList{}},
@@ -40,6 +43,7 @@ var resources = [...]resource{
 	{"/apis/discovery.k8s.io/v1/endpointslices", discovery.SchemeGroupVersion, &discovery.EndpointSlice{}, &discovery.EndpointSliceList{}},
 	{"/api/v1/events", v1.SchemeGroupVersion, &v1.Event{}, &v1.EventList{}},
 	{"/apis/apps/v1/daemonsets", apps.SchemeGroupVersion, &apps.DaemonSet{}, &apps.DaemonSetList{}},
+	{leasesPath, coordination.SchemeGroupVersion, &coordination.Lease{}, &coordination.LeaseList{}},
 	{"/apis/networking.k8s.io/v1/servicecidrs", networking.SchemeGroupVersion, &networking.ServiceCIDR{}, &networking.ServiceCIDRList{}},
 }
 
@@ -103,8 +107,9 @@ func isEvents(path string) (core, newer bool) {
 
 // selection is which objects somebody wants to hear of.
 type selection struct {
-	labels labels.Selector
-	fields fields.Selector
+	labels    labels.Selector
+	fields    fields.Selector
+	namespace string // "" is all
 }
 
 func parseSelection(labelSelector, fieldSelector string) (selection, error) {
@@ -113,12 +118,12 @@ func parseSelection(labelSelector, fieldSelector string) (selection, error) {
 		return selection{}, err
 	}
 	byField, err := fields.ParseSelector(fieldSelector)
-	return selection{byLabel, byField}, err
+	return selection{labels: byLabel, fields: byField}, err
 }
 
 // has reports whether an object is one of the selection; nil is not.
 func (s selection) has(o Object) bool {
-	if o == nil {
+	if o == nil || s.namespace != "" && o.GetNamespace() != s.namespace {
 		return false
 	}
 	known := fields.Set{"metadata.name": o.GetName(), "metadata.namespace": o.GetNamespace()}

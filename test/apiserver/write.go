@@ -39,9 +39,11 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, of *resource, nam
 		return
 	}
 	o.SetNamespace(name.Namespace)
-	if refusal := s.Admit(o); refusal != nil {
-		refuse(w, refusal)
-		return
+	if s.Admit != nil {
+		if refusal := s.Admit(o); refusal != nil {
+			refuse(w, refusal)
+			return
+		}
 	}
 	if !s.create(o) {
 		refuse(w, &metav1.Status{Code: http.StatusConflict, Reason: metav1.StatusReasonAlreadyExists, Message: r.URL.Path + ": " + o.GetName() + " already exists"})

@@ -25,6 +25,24 @@ func TestSameObjects(t *testing.T) {
 resources: [../overlays/vxlan]
 components: [../components/services, ../monitoring, ../monitoring/services]
 `},
+		{"load balancer", "services.enabled=true,loadBalancer.pools[0].name=lan,loadBalancer.pools[0].addresses[0]=192.168.1.200-192.168.1.220,loadBalancer.pools[0].layer2.interfaces[0]=eth0", `
+resources: [../overlays/services]
+components: [../components/loadbalancer]
+patches:
+  - patch: |
+      apiVersion: v1
+      data:
+        pools.yaml: |
+          pools:
+          - addresses:
+            - 192.168.1.200-192.168.1.220
+            layer2:
+              interfaces:
+              - eth0
+            name: lan
+      kind: ConfigMap
+      metadata: {name: flatnet-loadbalancer, namespace: flatnet}
+`},
 		{"without kube-proxy", "services.enabled=true,apiServer.host=172.30.0.1,fabric.mode=vxlan", `
 resources: [../overlays/vxlan]
 components: [../components/services]

@@ -41,6 +41,8 @@ var effects = []set{
 	{"services.cidrs={10.96.0.0/16,fd00:96::/112}", "FLATNETD_SERVICE_CIDRS: 10.96.0.0/16,fd00:96::/112"},
 	{"services.health=127.0.0.1:10256", "FLATNETD_SERVICES_HEALTH: 127.0.0.1:10256"},
 	{"services.metrics=:10249", "FLATNETD_SERVICES_METRICS: :10249"},
+	{"loadBalancer.pools[0].name=lan,loadBalancer.pools[0].addresses[0]=192.168.1.200", "FLATNETD_LOADBALANCER_CONFIG: /etc/flatnet/loadbalancer/pools.yaml"},
+	{"loadBalancer.pools[0].name=lan,loadBalancer.pools[0].addresses[0]=192.168.1.200,loadBalancer.defaultClass=true", "defaultClass: true"},
 	{"apiServer.host=172.30.0.1", "KUBERNETES_SERVICE_HOST: 172.30.0.1"},
 	{"apiServer.host=172.30.0.1,apiServer.port=443", `KUBERNETES_SERVICE_PORT: "443"`},
 	{"policies.enabled=false", `FLATNETD_POLICIES: "false"`},

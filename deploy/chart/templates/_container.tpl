@@ -94,4 +94,8 @@ volumeMounts:
     mountPath: /etc/flatnet/bgp-passwords
     readOnly: true
   {{- end }}
+  {{- if .Values.loadBalancer.pools }}
+  - name: loadbalancer
+    mountPath: /etc/flatnet/loadbalancer
+  {{- end }}
 {{- end }}

@@ -73,6 +73,9 @@ FLATNETD_LOG_LEVEL: {{ $v.log.level | quote }}
 {{ $name }}: {{ $value | quote }}
 {{- end }}
 {{- end }}
+{{- if $v.loadBalancer.pools }}
+FLATNETD_LOADBALANCER_CONFIG: /etc/flatnet/loadbalancer/pools.yaml
+{{- end }}
 {{- if $v.apiServer.host }}
 KUBERNETES_SERVICE_HOST: {{ $v.apiServer.host | quote }}
 KUBERNETES_SERVICE_PORT: {{ $v.apiServer.port | int64 | quote }}

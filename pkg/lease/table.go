@@ -1,0 +1,224 @@
+// Package lease keeps Leases of the Kubernetes API, and knows who else does: a Lease is
+// its holder's for as long as the holder renews it.
+//
+// No clock is compared with another one's. A holder has its lease for a time after it
+// began to renew it, and only if its own watch has brought that renewal. So who has a
+// lease knows all that was renewed before. Who watches counts the same time from when it
+// saw a renewal, which is later; and takes nobody for gone before its own watch has
+// brought a renewal that began after that. So of two nodes that do not reach each other,
+// or that do not reach the API server, the one that loses its lease knows so before the
+// other one does.
+package lease
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"sync"
+	"time"
+
+	coordination "k8s.io/api/coordination/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/loop"
+)
+
+// Label is on every Lease of flatnet's; its value says what the Lease is for.
+const Label = "flatnet.io/lease"
+
+// Seen is a Lease as it was seen last.
+type Seen struct {
+	Name, Purpose string
+	Holder        string // empty where nobody holds it
+	Annotations   map[string]string
+	At            time.Time // when this renewal of it was seen, by this program's clock
+
+	renewed int64 // what the holder wrote: it tells renewals apart, and nothing else
+	version string
+}
+
+// Table is what is known of the Leases of a namespace. It is the store of a reflector.
+type Table struct {
+	contact *apiwatch.Contact
+	now     func() time.Time
+
+	mu     sync.Mutex
+	seen   map[string]Seen // nil before they are known
+	tell   []loop.Signal
+	listen []func(Seen)
+}
+
+// NewTable returns one that knows nothing yet.
+func NewTable(log *slog.Logger) *Table {
+	return &Table{contact: apiwatch.New("leases", log), now: time.Now}
+}
+
+// Changed returns a signal that is given when another Lease is there, or one is gone,
+// or is another's, or says something else, or had run out; not where one is only renewed.
+func (t *Table) Changed() loop.Signal {
+	s := loop.NewSignal()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tell = append(t.tell, s)
+	return s
+}
+
+// listens has f called with every renewal that is seen.
+func (t *Table) listens(f func(Seen)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.listen = append(t.listen, f)
+}
+
+// Run watches until ctx ends.
+func (t *Table) Run(ctx context.Context, client *apiwatch.Client, namespace string, log *slog.Logger) {
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(log.Handler()))
+	source := t.contact.ListerWatcher(client.Leases(namespace), Label)
+	go t.contact.Follow(ctx, cache.NewReflectorWithOptions(source, &coordination.Lease{}, t, cache.ReflectorOptions{Name: "leases"}))
+	<-ctx.Done()
+}
+
+// Check says what is wrong with the watch, nil if nothing.
+func (t *Table) Check() error { return t.contact.Check() }
+
+// Known reports whether the Leases were listed.
+func (t *Table) Known() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seen != nil
+}
+
+// All returns those for a purpose.
+func (t *Table) All(purpose string) (all []Seen) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.seen {
+		if s.Purpose == purpose {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// Get returns the Lease of a name.
+func (t *Table) Get(name string) (s Seen, is bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, is = t.seen[name]
+	return s, is
+}
+
+// Add notes a Lease as it is now.
+func (t *Table) Add(object any) error {
+	l, is := object.(*coordination.Lease)
+	if !is {
+		return fmt.Errorf("noting a lease: it is a %T", object)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.seen == nil {
+		t.seen = map[string]Seen{}
+	}
+	if t.note(l) {
+		t.give()
+	}
+	return nil
+}
+
+// Update is Add.
+func (t *Table) Update(object any) error { return t.Add(object) }
+
+// Delete forgets a Lease.
+func (t *Table) Delete(object any) error {
+	l, is := object.(*coordination.Lease)
+	if !is {
+		return fmt.Errorf("forgetting a lease: it is a %T", object)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.seen, l.Name)
+	t.gone(l.Name)
+	t.give()
+	return nil
+}
+
+// Replace notes all Leases, and forgets the others.
+func (t *Table) Replace(objects []any, _ string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.seen
+	t.seen = make(map[string]Seen, len(objects))
+	for _, object := range objects {
+		l, is := object.(*coordination.Lease)
+		if !is {
+			return fmt.Errorf("noting leases: one is a %T", object)
+		}
+		if known, is := before[l.Name]; is {
+			t.seen[l.Name] = known
+		}
+		t.note(l)
+	}
+	for name := range before {
+		if _, is := t.seen[name]; !is {
+			t.gone(name)
+		}
+	}
+	t.give()
+	return nil
+}
+
+// gone says that a Lease is nobody's.
+func (t *Table) gone(name string) {
+	for _, f := range t.listen {
+		f(Seen{Name: name})
+	}
+}
+
+// Resync does nothing: what is known has been told.
+func (t *Table) Resync() error { return nil }
+
+// note reports whether there is more to say than that the Lease was renewed.
+func (t *Table) note(l *coordination.Lease) bool {
+	s := Seen{Name: l.Name, Purpose: l.Labels[Label], Annotations: l.Annotations, At: t.now(), version: l.ResourceVersion}
+	if l.Spec.HolderIdentity != nil {
+		s.Holder = *l.Spec.HolderIdentity
+	}
+	if l.Spec.RenewTime != nil {
+		s.renewed = l.Spec.RenewTime.UnixMicro()
+	}
+	before, known := t.seen[s.Name]
+	if known && older(s.version, before.version) {
+		return false
+	}
+	if known && before.Holder == s.Holder && before.renewed == s.renewed {
+		s.At = before.At // as it was before a list
+	}
+	t.seen[s.Name] = s
+	for _, f := range t.listen {
+		f(s)
+	}
+	revived := false // it had run out, and who counts on that has to know
+	if d := l.Spec.LeaseDurationSeconds; d != nil {
+		revived = known && s.At.Sub(before.At) >= time.Duration(*d)*time.Second
+	}
+	return !known || revived || before.Holder != s.Holder || !maps.Equal(before.Annotations, s.Annotations)
+}
+
+// older compares versions of an object.
+func older(version, than string) bool {
+	a, errA := strconv.ParseUint(version, 10, 64)
+	b, errB := strconv.ParseUint(than, 10, 64)
+	return errA == nil && errB == nil && a < b
+}
+
+func (t *Table) give() {
+	for _, s := range t.tell {
+		s.Give()
+	}
+}

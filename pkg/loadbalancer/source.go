@@ -1,0 +1,292 @@
+package loadbalancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/go-logr/logr"
+	v1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/loop"
+	"github.com/flatnet-cni/flatnet/pkg/service"
+)
+
+// Source is what the API server tells of Services that have addresses of load balancers
+// or are to have some, and of the nodes with endpoints of Services.
+type Source struct {
+	client   *apiwatch.Client
+	log      *slog.Logger
+	contacts [2]*apiwatch.Contact
+
+	mu       sync.Mutex
+	complete [2]bool
+	services map[service.Name]*Service
+	slices   map[service.Name]map[string]service.Slice // by the Service and the slice's name
+	owners   map[service.Name]service.Name             // of slices, the Service
+	tell     []loop.Signal
+}
+
+// NewSource returns a source that watches with client.
+func NewSource(client *apiwatch.Client, log *slog.Logger) *Source {
+	return &Source{
+		client: client, log: log, contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
+		services: map[service.Name]*Service{}, slices: map[service.Name]map[string]service.Slice{}, owners: map[service.Name]service.Name{},
+	}
+}
+
+// Changed returns a signal that is given after a change.
+func (s *Source) Changed() loop.Signal {
+	signal := loop.NewSignal()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell = append(s.tell, signal)
+	return signal
+}
+
+// Run watches until ctx ends.
+func (s *Source) Run(ctx context.Context) {
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(s.log.Handler()))
+	follow := func(c *apiwatch.Contact, of apiwatch.Resource, object any, to cache.ReflectorStore, selector, name string) {
+		c.Follow(ctx, cache.NewReflectorWithOptions(c.ListerWatcher(of, selector), object, to, cache.ReflectorOptions{Name: name}))
+	}
+	go follow(s.contacts[0], s.client.Services(), &v1.Service{}, store[*v1.Service]{s, 0, s.setService, s.dropService, s.keepServices}, "", "services")
+	go follow(s.contacts[1], s.client.EndpointSlices(), &discovery.EndpointSlice{}, store[*discovery.EndpointSlice]{s, 1, s.setSlice, s.dropSlice, s.keepSlices}, service.Selector, "endpointslices")
+	<-ctx.Done()
+}
+
+// Known reports whether everything was listed.
+func (s *Source) Known() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.complete == [2]bool{true, true}
+}
+
+// Check says what is wrong with the watches, nil if nothing.
+func (s *Source) Check() error {
+	return errors.Join(s.contacts[0].Check(), s.contacts[1].Check())
+}
+
+// Services returns all that matter.
+func (s *Source) Services() []*Service {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*Service, 0, len(s.services))
+	for _, one := range s.services {
+		all = append(all, one)
+	}
+	return all
+}
+
+// Catch brings what is known up to what the API server has now: a watch may be behind.
+func (s *Source) Catch(ctx context.Context) error {
+	return s.client.EveryService(ctx, func(o *v1.Service) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.setService(o)
+	})
+}
+
+// Assume notes what was written of a Service, before the watch brings it: whatever that
+// brings next of the Service is this, or newer.
+func (s *Source) Assume(of *Service, held []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.services[of.Name]; now != of {
+		return // the watch was faster
+	}
+	assumed := *of
+	assumed.Held = held
+	s.services[of.Name] = &assumed
+}
+
+// Nodes returns the nodes with endpoints of a Service that take connections: those that
+// are ready, or else those that still serve while they end.
+func (s *Source) Nodes(of service.Name) map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ready, ending := map[string]bool{}, map[string]bool{}
+	for _, slice := range s.slices[of] {
+		for _, e := range slice.Endpoints {
+			switch {
+			case e.Node == "":
+			case e.Ready:
+				ready[e.Node] = true
+			case e.Serving && e.Terminating:
+				ending[e.Node] = true
+			}
+		}
+	}
+	if len(ready) > 0 {
+		return ready
+	}
+	return ending
+}
+
+func (s *Source) give() {
+	for _, t := range s.tell {
+		t.Give()
+	}
+}
+
+// setService notes a Service as it is now, or as it was: what is older than what is known
+// is no news.
+func (s *Source) setService(o *v1.Service) {
+	fresh, matters := FromService(o)
+	before, known := s.services[fresh.Name]
+	switch {
+	case known && older(fresh.Version, before.Version):
+	case !matters && known:
+		delete(s.services, fresh.Name)
+		s.give()
+	case matters && known && reflect.DeepEqual(withVersion(*before, fresh.Version), *fresh):
+		s.services[fresh.Name] = fresh
+	case matters:
+		s.services[fresh.Name] = fresh
+		s.give()
+	}
+}
+
+func withVersion(s Service, version string) Service {
+	s.Version = version
+	return s
+}
+
+// older compares versions of an object: they are numbers, and the API server counts up.
+func older(version, than string) bool {
+	a, errA := strconv.ParseUint(version, 10, 64)
+	b, errB := strconv.ParseUint(than, 10, 64)
+	return errA == nil && errB == nil && a < b
+}
+
+func (s *Source) dropService(o *v1.Service) {
+	name := service.Name{Namespace: o.Namespace, Name: o.Name}
+	if before, known := s.services[name]; known && !older(o.ResourceVersion, before.Version) {
+		delete(s.services, name)
+		s.give()
+	}
+}
+
+func (s *Source) keepServices(these map[service.Name]bool) {
+	for name := range s.services {
+		if !these[name] {
+			delete(s.services, name)
+		}
+	}
+}
+
+func (s *Source) setSlice(o *discovery.EndpointSlice) {
+	at := service.Name{Namespace: o.Namespace, Name: o.Name}
+	owner, slice, counts := service.FromSlice(o)
+	if before, known := s.owners[at]; known && (!counts || before != owner) {
+		s.dropSlice(o)
+	}
+	if !counts {
+		return
+	}
+	// Of an endpoint only where it is, and whether it serves; and each node once.
+	few := make([]service.Endpoint, 0, 1)
+	for _, e := range slice.Endpoints {
+		e = service.Endpoint{Node: e.Node, Ready: e.Ready, Serving: e.Serving, Terminating: e.Terminating}
+		if !slices.Contains(few, e) {
+			few = append(few, e)
+		}
+	}
+	before, known := s.slices[owner][slice.Name]
+	if known && slices.Equal(before.Endpoints, few) {
+		return
+	}
+	if s.slices[owner] == nil {
+		s.slices[owner] = map[string]service.Slice{}
+	}
+	s.slices[owner][slice.Name], s.owners[at] = service.Slice{Name: slice.Name, Endpoints: few}, owner
+	s.give()
+}
+
+func (s *Source) dropSlice(o *discovery.EndpointSlice) {
+	s.forgetSlice(service.Name{Namespace: o.Namespace, Name: o.Name})
+}
+
+func (s *Source) forgetSlice(at service.Name) {
+	owner, known := s.owners[at]
+	if !known {
+		return
+	}
+	delete(s.owners, at)
+	delete(s.slices[owner], at.Name)
+	if len(s.slices[owner]) == 0 {
+		delete(s.slices, owner)
+	}
+	s.give()
+}
+
+func (s *Source) keepSlices(these map[service.Name]bool) {
+	for at := range s.owners {
+		if !these[at] {
+			s.forgetSlice(at)
+		}
+	}
+}
+
+// store is the store of a reflector of one kind of object.
+type store[T interface {
+	GetNamespace() string
+	GetName() string
+}] struct {
+	source    *Source
+	kind      int
+	set, drop func(T)
+	keep      func(map[service.Name]bool) // forget all but these
+}
+
+func (s store[T]) with(object any, f func(T)) error {
+	o, is := object.(T)
+	if !is {
+		return fmt.Errorf("noting an object: it is a %T and not a %T", object, o)
+	}
+	s.source.mu.Lock()
+	defer s.source.mu.Unlock()
+	f(o)
+	return nil
+}
+
+// Add notes an object, as it is now.
+func (s store[T]) Add(object any) error { return s.with(object, s.set) }
+
+// Update is Add.
+func (s store[T]) Update(object any) error { return s.with(object, s.set) }
+
+// Delete forgets an object.
+func (s store[T]) Delete(object any) error { return s.with(object, s.drop) }
+
+// Replace notes all objects, and forgets the others.
+func (s store[T]) Replace(objects []any, _ string) error {
+	these := make(map[service.Name]bool, len(objects))
+	s.source.mu.Lock()
+	defer s.source.mu.Unlock()
+	for _, object := range objects {
+		o, is := object.(T)
+		if !is {
+			return fmt.Errorf("noting objects: one is a %T and not a %T", object, o)
+		}
+		these[service.Name{Namespace: o.GetNamespace(), Name: o.GetName()}] = true
+		s.set(o)
+	}
+	s.keep(these)
+	s.source.complete[s.kind] = true
+	s.source.give()
+	return nil
+}
+
+// Resync does nothing: what is known has been told.
+func (s store[T]) Resync() error { return nil }
