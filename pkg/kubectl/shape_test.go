@@ -26,6 +26,7 @@ type (
 		agent.PeersStatus
 		agent.ServicesStatus
 		agent.PoliciesStatus
+		agent.FastPathStatus
 		agent.HostPortsStatus
 		agent.RequirementsStatus
 		agent.ProblemsStatus
@@ -38,6 +39,7 @@ type (
 		agent.BriefPeers
 		agent.ServicesStatus
 		agent.PoliciesStatus
+		agent.FastPathStatus
 		agent.HostPortsStatus
 		agent.RequirementsStatus
 		agent.ProblemsStatus
