@@ -27,6 +27,7 @@ type (
 		agent.ServicesStatus
 		agent.BalancersStatus
 		agent.PoliciesStatus
+		agent.FastPathStatus
 		agent.HostPortsStatus
 		agent.RequirementsStatus
 		agent.ProblemsStatus
@@ -40,6 +41,7 @@ type (
 		agent.ServicesStatus
 		agent.BalancersStatus
 		agent.PoliciesStatus
+		agent.FastPathStatus
 		agent.HostPortsStatus
 		agent.RequirementsStatus
 		agent.ProblemsStatus

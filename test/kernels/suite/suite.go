@@ -38,6 +38,7 @@ var All = []Suite{
 		Name: "pkg/masquerade", Short: true, Skip: "TestLargeCluster",
 		Why: "random histories, all but a few, and tables for thousands of nodes: time, not another use of the kernel",
 	},
+	{Name: "pkg/fastpath"},
 	{Name: "pkg/host"},
 	{
 		Name: "pkg/service", Short: true,
@@ -59,7 +60,8 @@ var All = []Suite{
 	{
 		Name: "test/fabric", Limit: 15 * time.Minute,
 		Run: "TestReach/two_subnets/.*/dual|TestKill/auto|TestRepair|TestForeignObjectsStay|TestSpoofing|TestMasquerade$/with$|TestForwardThatDrops|" +
-			"TestCollect|TestSecondFlatnetdWaits|TestFlowtable|TestAddressOnDummy|TestSegmentsFitTheRoute|TestRoutersAnswersReachPods|TestTunnelIsInTheWay",
+			"TestCollect|TestSecondFlatnetdWaits|TestFlowtable|TestAddressOnDummy|TestSegmentsFitTheRoute|TestRoutersAnswersReachPods|TestTunnelIsInTheWay|" +
+			"TestAnswersNeedNoAgent|TestAnswersAreTheFabrics",
 		Skip: "TestRepair/.*(configuration|plugin)$",
 		Why:  "one underlay instead of three, both families at once, kills in one mode; what flatnetd does with its input and with files, which is the same everywhere",
 	},
@@ -69,6 +71,7 @@ var All = []Suite{
 		Why: "each family in one mode; load, which emulation cannot carry",
 	},
 	{Name: "test/policy", Limit: 15 * time.Minute},
+	{Name: "test/fastpath", Limit: 15 * time.Minute},
 	{Name: "test/kernels/measure"},
 }
 
