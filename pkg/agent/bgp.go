@@ -84,7 +84,7 @@ func (f *routing) feature() feature.Feature {
 			{Name: "Services to announce", Run: f.followServices},
 		},
 		Problems: f.problems,
-		Status:   func(context.Context) feature.Part { return f.status().part() },
+		Status:   func(context.Context) feature.Part { return f.status().summary().part() },
 		Pages:    map[string]http.HandlerFunc{"/status/bgp": f.serve},
 		Metrics:  []prometheus.Collector{f.transient}, Gauges: f.gauges(),
 		Cleanup: feature.Removal{At: feature.BeforePods, Do: f.withdraw},

@@ -133,9 +133,14 @@ func (s BGPStatus) counts() BGPCounts {
 
 const established = "established"
 
-func (s BGPStatus) part() feature.Part {
+func (s BGPStatus) summary() BGPSummary {
 	c := s.counts()
-	return feature.Part{Document: BGPSummary{&c}, Rows: []feature.Row{{
+	return BGPSummary{&c}
+}
+
+func (s BGPSummary) part() feature.Part {
+	c := s.BGP
+	return feature.Part{Document: s, Rows: []feature.Row{{
 		Name: "BGP", Value: fmt.Sprintf("%d of %d sessions established, %d prefixes announced, %d routes learned", c.Established, c.Peers, c.Announced, c.Learned),
 	}}}
 }

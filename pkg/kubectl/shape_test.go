@@ -25,6 +25,7 @@ type (
 		agent.PodsStatus
 		agent.PeersStatus
 		agent.ServicesStatus
+		agent.BGPSummary
 		agent.BalancersStatus
 		agent.PoliciesStatus
 		agent.FastPathStatus
@@ -39,6 +40,7 @@ type (
 		agent.PodsStatus
 		agent.BriefPeers
 		agent.ServicesStatus
+		agent.BGPSummary
 		agent.BalancersStatus
 		agent.PoliciesStatus
 		agent.FastPathStatus

@@ -108,7 +108,7 @@ const (
 func TestAgentsOfOtherVersions(t *testing.T) {
 	for directory, wanted := range map[string]map[string][]string{
 		"current": {
-			"status":       {"2 nodes: 2 not ready; 28 pods; problems at 2 nodes", "n1    not ready  v1.2.3", "1 direct, 1 none (n4), 1 vxlan (n2), 1 MISSING (n3)", "[peer-route]\n    look at `ip route get 172.99.0.4` on this node; and 1 thing that follows"},
+			"status":       {"2 nodes: 2 not ready; 28 pods; problems at 2 nodes", "n1    not ready  v1.2.3", "1 bgp, 1 none (n4), 1 vxlan (n2), 1 MISSING (n3)", "[peer-route]\n    look at `ip route get 172.99.0.4` on this node; and 1 thing that follows"},
 			"why":          {"WRONG  attachment of shop/web on n1: route missing", "ok     route from n1 to shop/db: 10.2.0.0/24 by vxlan", "WRONG  policies on n1: ingress of shop/db is refused: no rule"},
 			"check":        {"2 nodes: 2 not ready", "\nall paths work, but flatnetd is not well everywhere (above): 2 nodes"},
 			"bugreport":    {"2 nodes asked"},

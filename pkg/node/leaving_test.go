@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -98,10 +99,10 @@ func TestTaintsAreTold(t *testing.T) {
 		try(t, l.Update(o))
 		return len(l.changed) > 0
 	}
-	if changed(tainted(other, "node.kubernetes.io/unschedulable")) || changed(tainted(own, v1.TaintNodeNotReady)) {
+	if changed(tainted(other, "node.kubernetes.io/unschedulable")) || changed(tainted(own, "node.kubernetes.io/unschedulable")) {
 		t.Error("a taint that is not looked at is told")
 	}
-	for _, o := range []*v1.Node{tainted(own, toBeDeleted), tainted(other, v1.TaintNodeNotReady)} {
+	for _, o := range []*v1.Node{tainted(own, v1.TaintNodeNotReady), tainted(own, toBeDeleted), tainted(other, v1.TaintNodeNotReady)} {
 		if !changed(o) {
 			t.Errorf("a taint of %s is not told", o.Name)
 		}
@@ -109,6 +110,51 @@ func TestTaintsAreTold(t *testing.T) {
 	for _, o := range []*v1.Node{own, other} {
 		if !changed(o) {
 			t.Errorf("that the taint of %s has gone is not told", o.Name)
+		}
+	}
+}
+
+// TestUnfit: what keeps the own node from answering for addresses of load balancers is told,
+// and its labels; of others neither is.
+func TestUnfit(t *testing.T) {
+	own, other := object(t, "n1 172.30.0.1 10.244.1.0/24"), object(t, "n2 172.30.0.2 10.244.2.0/24")
+	cordoned := func(o *v1.Node) *v1.Node {
+		o = o.DeepCopy()
+		o.Spec.Unschedulable = true
+		return o
+	}
+	excluded := func(o *v1.Node) *v1.Node {
+		o = o.DeepCopy()
+		o.Labels[v1.LabelNodeExcludeBalancers] = ""
+		return o
+	}
+	for _, test := range []struct {
+		name   string
+		object *v1.Node
+		want   string
+	}{
+		{"there", own, ""},
+		{"other taints", tainted(own, "node.kubernetes.io/memory-pressure"), ""},
+		{"not ready", tainted(own, v1.TaintNodeNotReady), "its Node has the taint node.kubernetes.io/not-ready"},
+		{"out of service", tainted(own, v1.TaintNodeOutOfService), "its Node has the taint node.kubernetes.io/out-of-service"},
+		{"about to go", tainted(own, toBeDeleted), "its Node has the taint ToBeDeletedByClusterAutoscaler"},
+		{"deleted", deleted(own), "its Node is being deleted since 2026-02-03T04:05:06Z"},
+		{"cordoned", cordoned(own), "its Node is cordoned"},
+		{"excluded", excluded(own), "its Node has the label node.kubernetes.io/exclude-from-external-load-balancers"},
+		{"another one", cordoned(excluded(tainted(other, v1.TaintNodeNotReady))), ""},
+	} {
+		l := newListed("n1")
+		stripped, err := l.strip(test.object)
+		try(t, err)
+		labels := test.object.Labels
+		if test.object.Name != "n1" {
+			labels = nil
+		}
+		for what, o := range map[string]any{"whole": test.object, "stripped": stripped} {
+			try(t, l.Replace([]any{o}, "1"))
+			if n := l.sorted()[0]; n.Unfit != test.want || !maps.Equal(n.Labels, labels) {
+				t.Errorf("%s, %s: unfit %q, labels %q, want %q, %q", test.name, what, n.Unfit, n.Labels, test.want, labels)
+			}
 		}
 	}
 }
