@@ -89,14 +89,14 @@ func sortOf(n node.Node, w fabric.Way) string {
 	case w.Mode == fabric.VXLAN:
 		return "nodes reached by vxlan"
 	case router(n, w):
-		return "nodes behind router " + w.Via.String()
+		return "nodes behind router " + w.Via.String() + moreHops(w)
 	}
 	return "nodes on link of interface " + w.Link
 }
 
 // router reports whether the next hop of a way is not the node itself.
 func router(n node.Node, w fabric.Way) bool {
-	return w.Mode == fabric.Direct && !slices.Contains(n.Addresses, w.Via)
+	return (w.Mode == fabric.Direct || w.Mode == fabric.BGP) && !slices.Contains(n.Addresses, w.Via)
 }
 
 // shared is what several may have in common with a peer: a sort of way, and what is lost.
@@ -162,12 +162,13 @@ func (f *probing) problemOf(p probed) problem.Problem {
 	return problem.PeerMTU.Of(facts)
 }
 
-// wayText is a way for people: "vxlan to 172.30.1.3", "direct via 172.30.0.254 dev eth0".
+// wayText is a way for people: "vxlan to 172.30.1.3", "direct via 172.30.0.254 dev eth0",
+// "bgp via 172.30.0.251 and 1 more dev eth0".
 func wayText(w fabric.Way) string {
 	if w.Mode == fabric.VXLAN {
 		return fmt.Sprintf("vxlan to %s", w.Via)
 	}
-	return fmt.Sprintf("%s via %s dev %s", w.Mode, w.Via, w.Link)
+	return fmt.Sprintf("%s via %s%s dev %s", w.Mode, w.Via, moreHops(w), w.Link)
 }
 
 func (f *probing) adviceLost(p probed) string {
@@ -176,6 +177,9 @@ func (f *probing) adviceLost(p probed) string {
 	case p.way.Mode == fabric.VXLAN:
 		text = fmt.Sprintf("see whether node %s runs (`ping %s`); if it does, let UDP port %d pass between %s and it, both ways: firewalls of both nodes, security groups, what lies between; `tcpdump -ni any udp port %[3]d` there shows what arrives",
 			p.node.Name, p.way.Via, f.config.Fabric.Port, f.outer())
+	case p.way.Mode == fabric.BGP:
+		text = fmt.Sprintf("routers that tell of %s (`flatnetd status bgp`) have to let packets with pods' addresses pass, on all ways to it; see whether node %s runs; or use --fabric vxlan",
+			p.way.PodCIDR, p.node.Name)
 	case router(p.node, p.way):
 		text = fmt.Sprintf("router %s has to have a route to %s and let packets with pods' addresses pass (in clouds: routes of the network, no source/destination check); see whether node %s runs; or use --fabric auto or vxlan",
 			p.way.Via, p.way.PodCIDR, p.node.Name)

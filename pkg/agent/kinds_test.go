@@ -310,6 +310,13 @@ var examples = map[problem.Kind][]example{
 		{probes(fabric.Direct, []node.Node{near, far}, health.Report{State: health.Lost, Answered: true, Complaint: "172.30.0.254 says: host unreachable"}),
 			"node n3: podCIDR 10.244.3.0/24: probes from node n1 are lost, by direct via 172.30.0.254 dev eth0",
 			"172.30.0.254 says: host unreachable; router 172.30.0.254 has to have a route to 10.244.3.0/24", ""},
+		{func(t *testing.T) []problem.Problem {
+			a := reporting(t, fabric.Direct, []node.Node{near, far}, lost)
+			a.joining.planner.Learned = fabric.Learned{netip.MustParsePrefix("10.244.3.0/24"): {netip.MustParseAddr("172.30.0.251"), netip.MustParseAddr("172.30.0.252")}}
+			a.shared.Plan = a.joining.planner.Plan(near, a.shared.Accepted, a.shared.Underlay)
+			return telling(a)
+		}, "node n3: podCIDR 10.244.3.0/24: probes from node n1 are lost, by bgp via 172.30.0.251 and 1 more dev eth0",
+			"routers that tell of 10.244.3.0/24 (`flatnetd status bgp`) have to let packets with pods' addresses pass", ""},
 		{probes(fabric.VXLAN, []node.Node{near, listed("n2", "172.30.0.2", "10.244.2.0/24", "10.245.2.0/24")}, lost, lost),
 			"node n2: podCIDR 10.244.2.0/24: probes from node n1 are lost", "UDP port 4789", "node n2: podCIDR 10.245.2.0/24"},
 	},

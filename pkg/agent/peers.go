@@ -147,11 +147,17 @@ func describeWays(ways []fabric.Way) string {
 		if w.Via.IsValid() {
 			text += " via " + w.Via.String()
 		}
-		if more := len(w.Hops.All()) - 1; more > 0 {
-			text += fmt.Sprintf(" and %d more", more)
-		}
+		text += moreHops(w)
 	}
 	return text
+}
+
+// moreHops is how many next hops a way has besides the first, for people; nothing for none.
+func moreHops(w fabric.Way) string {
+	if more := len(w.Hops.All()) - 1; more > 0 {
+		return fmt.Sprintf(" and %d more", more)
+	}
+	return ""
 }
 
 // PeersStatus is how the other nodes are reached.

@@ -140,7 +140,7 @@ func (h health) letter() byte {
 
 func letterOf(mode string) byte {
 	switch mode {
-	case "direct", "vxlan", "mixed":
+	case "direct", "bgp", "vxlan", "mixed":
 		return mode[0]
 	}
 	return '-'

@@ -24,23 +24,24 @@ func TestPeersInAFewLetters(t *testing.T) {
 		`{"name":"silent","mode":"direct",` + way("true") + `,"health":{"state":"silent"}}`,
 		`{"name":"unknown","mode":"direct",` + way("true") + `,"health":{"state":"unknown"}}`,
 		`{"name":"old","mode":"direct",` + way("true") + `}`,
-		`{"name":"newer","mode":"bgp",` + way("true") + `,"health":{"state":"something"}}`,
+		`{"name":"newer","mode":"geneve",` + way("true") + `,"health":{"state":"something"}}`,
+		`{"name":"routed","mode":"bgp",` + way("true") + `,"health":{"state":"ok","sent":20}}`,
 	}, ",") + `]}`
 	said, err := condensePeers([]byte(raw), known, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := said.(peerRow)
-	if r.States != "-oxmnfywsuuu" || r.Modes != "-dvd-md-ddd-" {
+	if r.States != "-oxmnfywsuuuo" || r.Modes != "-dvd-md-ddd-b" {
 		t.Errorf("states %q, modes %q", r.States, r.Modes)
 	}
 	if r.Trips[1] != 210 || r.Losses[2] != (loss{20, 20, "2026-01-01T00:00:00Z"}) || r.Losses[6].Lost != 3 || r.Losses[1] != (loss{}) {
 		t.Errorf("trips %v, losses %v", r.Trips, r.Losses)
 	}
-	if got := strings.Join(known.all, " "); got != "n1 n2 lost missing none full lossy waiting silent unknown old newer" {
+	if got := strings.Join(known.all, " "); got != "n1 n2 lost missing none full lossy waiting silent unknown old newer routed" {
 		t.Error(got)
 	}
-	if len(r.Ways) != 11 || r.Ways[0].Ways[0].PodCIDR != "10.0.0.0/24" {
+	if len(r.Ways) != 12 || r.Ways[0].Ways[0].PodCIDR != "10.0.0.0/24" {
 		t.Errorf("ways %v", r.Ways)
 	}
 }

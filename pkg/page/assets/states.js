@@ -19,7 +19,7 @@ const byLetter = new Map(all.map((s) => [s.letter, s]));
 export const states = all;
 export const stateOf = (letter) => byLetter.get(letter) ?? byLetter.get("?");
 
-export const modeOf = (letter) => ({ d: "direct", v: "vxlan", m: "mixed" })[letter] ?? "";
+export const modeOf = (letter) => ({ d: "direct", b: "bgp", v: "vxlan", m: "mixed" })[letter] ?? "";
 
 // isBad reports whether somebody has to do something.
 export const isBad = (s) => s.rank <= byLetter.get("y").rank;
