@@ -164,9 +164,9 @@ func (f *fastPath) use(ctx context.Context, verify bool) error {
 	if !f.keeper.Loaded() {
 		return errors.New(f.why) // it is tried again with the next comparison
 	}
-	if f.config.Datapath != datapathEBPF && !f.keeper.Filters && !fastpath.HasLinks() {
+	if !f.keeper.Filters && !fastpath.HasLinks() {
 		f.keeper.Close()
-		return errors.New("the kernel has no tcx (Linux 6.6), and to attach filters to an interface in use loses packets; --datapath ebpf does it all the same")
+		return errors.New("the kernel has no tcx (Linux 6.6), and to attach filters to an interface in use loses packets")
 	}
 	f.cleared = false
 	where, err := f.where()

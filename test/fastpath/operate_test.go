@@ -66,7 +66,7 @@ func TestFlatnetdKilled(t *testing.T) {
 
 // What somebody takes away comes back and is counted; connections go on.
 func TestProgramsTakenAway(t *testing.T) {
-	t.Setenv("FLATNET_TEST_FILTERS", "1") // as kernels before Linux 6.6
+	t.Setenv(asBefore, "1")
 	s := newSite(t, cluster.IPv4, 2, "--fabric", "vxlan")
 	n := s.Nodes[0]
 	near, client, far := s.pod(n, "near"), s.pod(n, "client"), s.pod(s.Nodes[1], "far")
@@ -102,7 +102,7 @@ func TestProgramsTakenAway(t *testing.T) {
 // Programs of others, before flatnet's and behind, stay and are asked; where they decide
 // what a pod receives, its flows are not remembered, and the status says so.
 func TestProgramsOfOthers(t *testing.T) {
-	t.Setenv("FLATNET_TEST_FILTERS", "1") // as kernels before Linux 6.6
+	t.Setenv(asBefore, "1")
 	s := newSite(t, cluster.IPv4, 2, "--fabric", "direct")
 	n := s.Nodes[0]
 	web, client := s.pod(s.Nodes[1], "web"), s.pod(n, "client")
@@ -206,7 +206,7 @@ func TestPodsWithout(t *testing.T) {
 
 // What leaves nothing behind: --datapath kernel after ebpf, and cleanup.
 func TestLeavingTheFastPath(t *testing.T) {
-	t.Setenv("FLATNET_TEST_FILTERS", "1") // as kernels before Linux 6.6
+	t.Setenv(asBefore, "1")
 	s := newSite(t, cluster.IPv4, 1)
 	n := s.Nodes[0]
 	web, client := s.pod(n, "web"), s.pod(n, "client")
