@@ -38,7 +38,9 @@ func BuildForTest() (directory string, err error) {
 		return Build()
 	}
 	// The plugin has no goroutines to speak of, and would take long to begin.
-	return buildAll(filepath.Join("bin", "race"), map[string]bool{"flatnetd": true, "flatnet-bgp": true})
+	// Not flatnet-bgp: GoBGP 4.8 has races of its own, between its sessions' goroutines
+	// (handleFSMMessage writes what propagateUpdateToNeighbors reads).
+	return buildAll(filepath.Join("bin", "race"), map[string]bool{"flatnetd": true})
 }
 
 // buildAll builds the programs below the repository's root, some of them with
