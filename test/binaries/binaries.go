@@ -31,7 +31,7 @@ const directoryVariable = "FLATNET_BINARIES"
 func Build() (directory string, err error) { return buildAll("bin", nil) }
 
 // BuildForTest is Build, but where the calling program has the race detector,
-// flatnetd and flatnet-bgp get it too: the directory is another one then. A flatnetd that
+// flatnetd gets it too: the directory is another one then. A flatnetd that
 // finds a race says so on standard error, and ends with status 66.
 func BuildForTest() (directory string, err error) {
 	if !RaceDetector {
