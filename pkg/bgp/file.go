@@ -5,9 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/filewatch"
 )
@@ -41,44 +39,19 @@ func (f *File) Config() (*Config, error) {
 // Run reads the file, at first and when it changes, and calls changed where anything is
 // new, until ctx ends.
 func (f *File) Run(ctx context.Context, changed func()) error {
-	name := filepath.Base(f.path)
-	// A ConfigMap's files are symbolic links through ..data.
-	watching := filewatch.NewWatching(func(entry string) bool { return entry == name || entry == "..data" })
-	defer watching.Close()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-watching.Changed:
-			time.Sleep(filewatch.Settle)
-			if !watching.Calm() {
-				continue // there will be another change
-			}
-		case <-timer.C:
-		}
-		next := filewatch.Poll
-		// Watch first, then read: no change is missed in between.
-		if err := watching.Ensure(filepath.Dir(f.path)); err != nil {
-			next = filewatch.PollUnwatched
-		}
-		if f.read(watching.Calm) {
+	filewatch.Follower{Path: f.path, Most: largestFile}.Run(ctx, func(text []byte, err error) {
+		if f.take(text, err) {
 			changed()
 		}
-		timer.Reset(next)
-	}
+	})
+	return nil
 }
 
 // Read reads the file once, for those who cannot wait for Run.
-func (f *File) Read() { f.read(func() bool { return true }) }
+func (f *File) Read() { f.take(filewatch.Read(f.path, largestFile)) }
 
-// read reports whether anything is new.
-func (f *File) read(whole func() bool) bool {
-	text, err := filewatch.Read(f.path, largestFile)
-	if !whole() {
-		return false
-	}
+// take reports whether anything is new.
+func (f *File) take(text []byte, err error) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil && f.err == nil && f.good != nil && bytes.Equal(text, f.text) {

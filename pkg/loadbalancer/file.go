@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/filewatch"
 )
@@ -43,59 +41,27 @@ func (f *File) Check() error {
 // Run calls deliver with the configuration, and each time that it has changed, until ctx
 // ends.
 func (f *File) Run(ctx context.Context, deliver func(*Config)) {
-	// A ConfigMap's files are symbolic links through ..data.
-	watching := filewatch.NewWatching(func(name string) bool { return name == filepath.Base(f.path) || name == "..data" })
-	defer watching.Close()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	var text []byte
 	var good bool
-	for {
-		polled := false
-		select {
-		case <-ctx.Done():
-			return
-		case <-watching.Changed:
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(filewatch.Settle):
-			}
-			if !watching.Calm() {
-				continue // there will be another change
-			}
-		case <-timer.C:
-			polled = text != nil
-		}
-		// Watch first, then read: no change is missed in between.
-		next := filewatch.Poll
-		if watching.Ensure(filepath.Dir(f.path)) != nil {
-			next = filewatch.PollUnwatched
-		}
-		timer.Reset(next)
-		fresh, err := filewatch.Read(f.path, largestFile)
-		if !watching.Calm() || polled && filewatch.Young(f.path) {
-			timer.Reset(filewatch.PollUnwatched)
-			continue
-		}
+	filewatch.Follower{Path: f.path, Most: largestFile}.Run(ctx, func(fresh []byte, err error) {
 		if err != nil {
 			f.fail(err, good)
-			continue
+			return
 		}
 		if text != nil && bytes.Equal(text, fresh) && f.Check() == nil {
-			continue
+			return
 		}
 		text = fresh
 		config, err := Parse(fresh)
 		if err != nil {
 			f.fail(err, good)
-			continue
+			return
 		}
 		good = true
 		f.become(nil)
 		f.log.Info("configuration of load balancers read", "pools", len(config.Pools))
 		deliver(config)
-	}
+	})
 }
 
 func (f *File) fail(err error, good bool) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -55,52 +54,10 @@ func (f *File) Check() error {
 // is closed by its writer, or renamed into place.
 func (f *File) Run(ctx context.Context, deliver func([]Node)) error {
 	reading := reading{file: f, deliver: deliver}
-	watching := filewatch.NewWatching(f.concerns)
-	defer watching.Close()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	warned := false
-	for first := true; ; first = false {
-		polled := false
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-watching.Changed:
-			if !sleep(ctx, filewatch.Settle) {
-				return nil
-			}
-			if !watching.Calm() {
-				continue // there will be another change
-			}
-		case <-timer.C:
-			polled = !first
-		}
-		// Watch first, then read: no change is missed in between.
-		next := f.poll
-		if err := watching.Ensure(filepath.Dir(f.path)); err != nil {
-			next = filewatch.PollUnwatched
-			if !warned {
-				f.log.Warn("nodes file cannot be watched: reading it every second", "err", err)
-			}
-		}
-		warned = next == filewatch.PollUnwatched
-		switch {
-		case polled && filewatch.Young(f.path): // half a list of nodes can be a valid one
-			next = filewatch.PollUnwatched
-		case polled: // whoever has it open has not written for long
-			reading.read(func() bool { return true })
-		default:
-			reading.read(watching.Calm)
-		}
-		timer.Reset(next)
-	}
-}
-
-// concerns reports whether a change of the directory's entry may be one of the
-// file: it is the entry, or one that it may lead through. A ConfigMap's files
-// are symbolic links through ..data.
-func (f *File) concerns(name string) bool {
-	return name == filepath.Base(f.path) || name == "..data"
+	filewatch.Follower{Path: f.path, Most: maxFileSize, Poll: f.poll, Unwatched: func(err error) {
+		f.log.Warn("nodes file cannot be watched: reading it every second", "err", err)
+	}}.Run(ctx, reading.take)
+	return nil
 }
 
 // reading is what Run knows of the file.
@@ -113,13 +70,8 @@ type reading struct {
 	good    []Node // delivered last
 }
 
-// read delivers the nodes of the file if they have changed, unless what was read is
-// not whole: then there will be another change.
-func (r *reading) read(whole func() bool) {
-	text, err := filewatch.Read(r.file.path, maxFileSize)
-	if !whole() {
-		return
-	}
+// take delivers the nodes of the file if they have changed.
+func (r *reading) take(text []byte, err error) {
 	if err != nil {
 		r.fail(err)
 		return
@@ -163,17 +115,5 @@ func (f *File) become(err error) {
 		f.log.Error("nodes file is not good", "err", err)
 	case err == nil && before != nil:
 		f.log.Info("nodes file is good")
-	}
-}
-
-// sleep waits; it reports whether ctx lasted as long.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

@@ -89,3 +89,15 @@ func (k *Kubernetes) watch(ctx context.Context) {
 	source := k.contact.ListerWatcher(k.client.Nodes(), "")
 	k.contact.Follow(ctx, cache.NewReflectorWithOptions(source, &v1.Node{}, k.listed, cache.ReflectorOptions{Name: "nodes"}))
 }
+
+// sleep waits; it reports whether ctx lasted as long.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
