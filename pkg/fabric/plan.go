@@ -62,6 +62,7 @@ type surroundings struct {
 // Plan returns what the node self needs to be joined to the peers, on the given
 // underlay. peers is sorted by name and may contain self.
 func (p *Planner) Plan(self node.Node, peers []node.Node, underlay kernel.Underlay) *Plan {
+	self = self.Joined()
 	if p.around == nil || !p.self.Equal(self) || !p.underlay.Equal(underlay) {
 		p.self, p.underlay = self, underlay
 		p.around = &surroundings{Config: p.Config, self: self, routes: indexRoutes(underlay.Routes), under: underlay}
@@ -75,6 +76,7 @@ func (p *Planner) Plan(self node.Node, peers []node.Node, underlay kernel.Underl
 		if n.Name == self.Name {
 			continue
 		}
+		n = n.Joined()
 		r, is := p.peers[n.Name]
 		learned := p.Learned.to(n.PodCIDRs)
 		if !is || !r.node.Equal(n) || !slices.EqualFunc(r.learned, learned, slices.Equal) {

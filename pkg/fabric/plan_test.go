@@ -231,3 +231,18 @@ ip route add 10.244.2.0/24 via 172.30.0.2 dev eth0 proto 70 src 172.30.0.1
 		t.Errorf("MTU %d, tunnel %q", plan.PodMTU, plan.Tunnel)
 	}
 }
+
+// What is not about joining has nothing planned anew, of the node itself and of others.
+func TestLabelsAndTaintsArePlannedNothingFor(t *testing.T) {
+	self, peer := plainNode("n1", "172.30.0.1", "10.244.1.0/24"), plainNode("n2", "172.30.0.2", "10.244.2.0/24")
+	p := &Planner{Config: Config{Mode: Direct}}
+	under := underlayOf([]string{"172.30.0.1/24"})
+	before := p.Plan(self, []node.Node{self, peer}, under).Peers[0]
+	self.Labels, self.Leaving, self.Unfit, peer.Away = map[string]string{"rack": "a"}, "it is deleted", "it is cordoned", "its Node is not ready"
+	if p.Plan(self, []node.Node{self, peer}, under).Peers[0] != before {
+		t.Error("the peer was joined anew")
+	}
+	if p.Plan(self, []node.Node{self, plainNode("n2", "172.30.0.3", "10.244.2.0/24")}, under).Peers[0] == before {
+		t.Error("the peer with another address was not joined anew")
+	}
+}

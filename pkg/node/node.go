@@ -47,6 +47,13 @@ type Node struct {
 	Malformed []Refusal
 }
 
+// Joined returns the node without what it does not depend on how it is joined to others:
+// who compares that does not begin anew for a label or a taint.
+func (n Node) Joined() Node {
+	n.Leaving, n.Unfit, n.Away, n.Labels = "", "", "", nil
+	return n
+}
+
 // Equal reports whether nothing about the node differs.
 func (n Node) Equal(o Node) bool {
 	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && n.Unfit == o.Unfit && n.Away == o.Away && maps.Equal(n.Labels, o.Labels) && n.Created.Equal(o.Created) &&
