@@ -352,8 +352,8 @@ func (f *fastPath) gauges() []feature.Gauge {
 		one("flatnet_fastpath", "1 where packets of established flows go past netfilter and routing, which have decided about the flow, else 0.", func() (float64, error) { return truth(f.why == ""), nil }),
 		one("flatnet_fastpath_interfaces", "Interfaces that the programs of the fast path are at.", func() (float64, error) { return float64(len(f.attached())), nil }),
 		one("flatnet_fastpath_flows", "Flows that are remembered.", func() (float64, error) {
-			all, err := f.keeper.All()
-			return float64(len(all)), err
+			n, err := f.keeper.Count()
+			return float64(n), err
 		}),
 		{
 			Description: prometheus.NewDesc("flatnet_fastpath_packets", "Packets of TCP and UDP since flatnetd began, by path: fast; stack, which could have been of a remembered flow and were not.", []string{"path"}, nil),

@@ -71,9 +71,7 @@ func (k *Keeper) All() (all []Flow, err error) {
 	}
 	began := time.Now().Add(-at)
 	err = k.each(func(key *programKey, f *programFlow, generation uint32) {
-		inForce := func(w programWay) bool { return w.Generation == generation && time.Duration(w.Expires) > at }
-		there, back := inForce(f.FromLow), inForce(f.FromHigh)
-		if !there && !back || f.Closing != 0 {
+		if !f.inForce(generation, at) {
 			return
 		}
 		all = append(all, Flow{
@@ -91,6 +89,26 @@ func (k *Keeper) All() (all []Flow, err error) {
 		return a.To.Compare(b.To)
 	})
 	return all, err
+}
+
+// Count returns how many flows All would.
+func (k *Keeper) Count() (n int, err error) {
+	at, err := now()
+	if err != nil {
+		return 0, err
+	}
+	err = k.each(func(_ *programKey, f *programFlow, generation uint32) {
+		if f.inForce(generation, at) {
+			n++
+		}
+	})
+	return n, err
+}
+
+// inForce reports whether a direction is, at a time of the programs' clock.
+func (f *programFlow) inForce(generation uint32, at time.Duration) bool {
+	in := func(w programWay) bool { return w.Generation == generation && time.Duration(w.Expires) > at }
+	return f.Closing == 0 && (in(f.FromLow) || in(f.FromHigh))
 }
 
 // each calls f for all entries, and says which generation it is.
