@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -34,9 +33,5 @@ func (b build) chart() error {
 			return fmt.Errorf("deploy/chart/Chart.yaml has not the lines %q", strings.TrimSpace(unreleased))
 		}
 	}
-	content, err := tarball(b.source.time, files)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(b.out, "flatnet-"+semanticVersion(b.version)+".tgz"), content, 0o644)
+	return b.archive("flatnet-"+semanticVersion(b.version)+".tgz", files)
 }

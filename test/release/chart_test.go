@@ -4,11 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"sigs.k8s.io/yaml"
-
-	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
 // The chart is an archive as Helm wants it, of a version that Helm takes for one.
@@ -20,7 +17,7 @@ func TestChart(t *testing.T) {
 			t.Errorf("the chart of %s has version %s, want %s", version, got, want)
 		}
 	}
-	b := build{source: source{directory: reference.Path(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
+	b := newBuild(t)
 	if err := b.chart(); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -20,7 +19,7 @@ import (
 // What krew does with the manifest: it finds the archive of each platform, with this sum, and
 // in it the program and the license. Nothing is compiled here.
 func TestKrew(t *testing.T) {
-	b := build{source: source{directory: reference.Path(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
+	b := newBuild(t)
 	license, err := os.ReadFile(reference.Path(t, "LICENSE"))
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,11 @@ import (
 	"github.com/flatnet-cni/flatnet/test/reference"
 )
 
+// newBuild is one of this source.
+func newBuild(t *testing.T) build {
+	return build{source: source{directory: reference.Path(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
+}
+
 func TestCompare(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	write := func(directory, name, content string) {
@@ -61,7 +66,7 @@ func TestNotes(t *testing.T) {
 
 // The one file and the archive have the version's image, and nothing else is different from deploy/.
 func TestManifests(t *testing.T) {
-	b := build{source: source{directory: reference.Path(t), time: time.Unix(1, 0)}, version: "v9.8.7", out: t.TempDir()}
+	b := newBuild(t)
 	if err := b.manifests(); err != nil {
 		t.Fatal(err)
 	}
