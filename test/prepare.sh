@@ -17,6 +17,10 @@ need() {
 	PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 || missing "$2" "$3"
 }
 
+need_race() {
+	can_race || { missing gcc "the race detector"; missing libc6-dev "the race detector"; }
+}
+
 # unpack PROGRAM PACKAGE WHAT-FOR: where installing the package would start a server.
 # Only bin/ gets the program, and no root is needed.
 unpack() {
@@ -68,7 +72,7 @@ race)
 	exit 0
 	;;
 test)
-	can_race || { missing gcc "the race detector"; missing libc6-dev "the race detector"; }
+	need_race
 	need nft nftables "tests that show the ruleset, and the portmap plugin behind flatnet"
 	need tc iproute2 "tests of the fast path"
 	need iptables iptables "tests with the portmap and firewall plugins behind flatnet"
@@ -112,7 +116,7 @@ managers)
 	need mke2fs e2fsprogs "its disk"
 	;;
 bgp)
-	can_race || { missing gcc "the race detector"; missing libc6-dev "the race detector"; }
+	need_race
 	need bird bird2 "a router to talk to"
 	[ -x /usr/lib/frr/bgpd ] || missing frr "another router to talk to"
 	;;
