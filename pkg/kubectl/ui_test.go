@@ -20,26 +20,9 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/page"
 	"github.com/flatnet-cni/flatnet/test/apiserver"
+	"github.com/flatnet-cni/flatnet/test/console"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
-
-// said is what the program has printed by now.
-type said struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all.String()
-}
 
 // viewer is who looks at the page.
 type viewer struct {
@@ -54,7 +37,7 @@ var printedAddress = regexp.MustCompile(`(http://127\.0\.0\.1:\d+/\w+/)\?key=\w+
 func (l *lab) ui(t *testing.T, flags ...string) *viewer {
 	t.Helper()
 	ctx, interrupt := context.WithCancelCause(t.Context())
-	out, ended := &said{}, make(chan int, 1)
+	out, ended := &console.Output{}, make(chan int, 1)
 	arguments := append([]string{"ui", "--kubeconfig", l.kubeconfig(t), "--interval", "1ms", "--each", "1m", "--timeout", "5m"}, flags...)
 	go func() { ended <- Main(ctx, "v1.2.3", arguments, out, out) }()
 	v := &viewer{t: t, end: func() (int, string) {
@@ -64,16 +47,7 @@ func (l *lab) ui(t *testing.T, flags ...string) *viewer {
 		return exit, out.String()
 	}}
 	t.Cleanup(func() { v.end() })
-	var address []string
-	_, err := pace.Await(pace.Far(), func() error {
-		if address = printedAddress.FindStringSubmatch(out.String()); address == nil {
-			return fmt.Errorf("no address is printed: %s", out)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	address := out.Await(t, printedAddress)
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)

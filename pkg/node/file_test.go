@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/flatnet-cni/flatnet/test/console"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
@@ -24,31 +23,13 @@ type running struct {
 	t         *testing.T
 	source    Source
 	delivered chan []Node
-	log       *lockedBuffer
-}
-
-// lockedBuffer is a log that is read while it is written.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
+	log       *console.Output
 }
 
 // run runs the source that create makes.
 func run(t *testing.T, create func(*slog.Logger) Source) *running {
 	t.Helper()
-	log := new(lockedBuffer)
+	log := new(console.Output)
 	r := &running{t: t, delivered: make(chan []Node, 100), log: log}
 	r.source = create(slog.New(slog.NewTextHandler(log, nil)))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,14 +1,11 @@
 package page_test
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,7 +16,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/kubectl"
 	"github.com/flatnet-cni/flatnet/test/apiserver"
-	"github.com/flatnet-cni/flatnet/test/pace"
+	"github.com/flatnet-cni/flatnet/test/console"
 )
 
 // newAPI is an API server that has nodes, and flatnetd on all of them, which answer by
@@ -72,41 +69,8 @@ func writeKubeconfig(t *testing.T, address string) (kubeconfig string) {
 	return kubeconfig
 }
 
-// said is what a program prints, for who waits for a part of it.
-type said struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all.String()
-}
-
-var printed = regexp.MustCompile(`http://127\.0\.0\.1:\d+/\S+`)
-
-// address waits until the program has printed where the page is.
-func (s *said) address(t *testing.T) string {
-	t.Helper()
-	var found string
-	_, err := pace.Await(pace.Far(), func() error {
-		if found = printed.FindString(s.String()); found == "" {
-			return fmt.Errorf("no address is printed: %s", s)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
-}
+// address is where the page is, as the program prints it.
+var address = regexp.MustCompile(`http://127\.0\.0\.1:\d+/\S+`)
 
 // quickly has the page ask all the time: a test waits for what changes.
 var quickly = []string{"--interval", "500ms"}
@@ -115,7 +79,7 @@ var quickly = []string{"--interval", "500ms"}
 func ui(t *testing.T, kubeconfig string, more ...string) string {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	out, ended := &said{}, make(chan int, 1)
+	out, ended := &console.Output{}, make(chan int, 1)
 	go func() {
 		ended <- kubectl.Main(ctx, "v0.9.0", append(strings.Fields("ui --timeout 5m --each 1m --kubeconfig "+kubeconfig), more...), out, out)
 	}()
@@ -125,5 +89,5 @@ func ui(t *testing.T, kubeconfig string, more ...string) string {
 			t.Errorf("kubectl flatnet ui ended with %d: %s", exit, out)
 		}
 	})
-	return out.address(t)
+	return out.Await(t, address)[0]
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/apiserver"
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/console"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -131,9 +132,9 @@ func (s *site) execute(_ context.Context, e *apiserver.Execution) {
 
 // page runs `flatnetd page` on a node until the test ends, and returns its address from
 // here: it is forwarded, as ssh -L does.
-func (s *site) page(n *cluster.Node) (address string) {
+func (s *site) page(n *cluster.Node) (here string) {
 	s.t.Helper()
-	out := &said{}
+	out := &console.Output{}
 	cmd := exec.Command(filepath.Join(s.Binaries, "flatnetd"), append([]string{"page"}, n.Flags()...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	wait, err := n.Node.Start(cmd)
@@ -144,9 +145,9 @@ func (s *site) page(n *cluster.Node) (address string) {
 			s.t.Errorf("flatnetd page: %v: %s", err, out)
 		}
 	})
-	address = out.address(s.t)
-	host, _, _ := strings.Cut(strings.TrimPrefix(address, "http://"), "/")
-	return strings.Replace(address, host, forward(s.t, n.Node.Namespace, host), 1)
+	there := out.Await(s.t, address)[0]
+	host, _, _ := strings.Cut(strings.TrimPrefix(there, "http://"), "/")
+	return strings.Replace(there, host, forward(s.t, n.Node.Namespace, host), 1)
 }
 
 // forward takes connections here to an address as it is seen in a namespace.
