@@ -17,6 +17,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/node"
+	"github.com/flatnet-cni/flatnet/pkg/page"
 )
 
 // Exit statuses of flatnetd.
@@ -83,7 +84,7 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	}
 	var port *int
 	if command == "page" {
-		port = pageFlags(set)
+		port = page.PortFlag(set)
 	}
 	if command == "status" {
 		set.BoolVar(&brief, "brief", false, "with -o json, count peers instead of listing them, as a big cluster needs it")

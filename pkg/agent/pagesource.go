@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"slices"
@@ -26,15 +25,7 @@ func servePage(ctx context.Context, c Config, port int, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return page.New(source).Serve(ctx, l, func(address string) error {
-		_, err := fmt.Fprintf(out, "%s\nIt is for you alone: whoever has this address sees what you may. Ctrl-C ends it.\n", address)
-		return err
-	})
-}
-
-// pageFlags defines the flags of `flatnetd page`.
-func pageFlags(set *flag.FlagSet) (port *int) {
-	return set.Int("port", 0, "listen at this `port` of 127.0.0.1; default: a free one")
+	return page.New(source).Serve(ctx, l, func(address string) error { return page.Announce(out, address) })
 }
 
 // pageSource is the agent of this node.

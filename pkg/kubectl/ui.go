@@ -2,7 +2,6 @@ package kubectl
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -14,7 +13,7 @@ import (
 var uiCommand = command{
 	name: "ui", does: "a page for the browser that shows nodes, health, pods, Services and policies, live", timeout: 10 * time.Second, lasting: true,
 	prepare: func(set *flag.FlagSet, o *options) func(context.Context, *client, io.Writer, io.Writer) (int, error) {
-		port := set.Int("port", 0, "listen at this `port` of 127.0.0.1; default: a free one")
+		port := page.PortFlag(set)
 		open := set.Bool("open", false, "open the page in a browser")
 		interval := set.Duration("interval", 0, "how long what was found out is shown before nodes are asked again; default: 3s, and longer with more than 100 nodes")
 		return func(ctx context.Context, c *client, out, errOut io.Writer) (int, error) {
@@ -31,10 +30,9 @@ var uiCommand = command{
 			server.Parallel, server.Interval = o.parallel, *interval
 			remove := func() {}
 			defer func() { remove() }()
-			err = server.Serve(ctx, l, func(address string) error {
-				fmt.Fprintf(out, "%s\nIt is for you alone: whoever has this address sees what you may. Ctrl-C ends it.\n", address)
-				if !*open {
-					return nil
+			return exitFine, server.Serve(ctx, l, func(address string) error {
+				if err := page.Announce(out, address); err != nil || !*open {
+					return err
 				}
 				opened, err := openBrowser(ctx, address)
 				if err != nil {
@@ -44,10 +42,6 @@ var uiCommand = command{
 				remove = opened
 				return nil
 			})
-			if errors.Is(context.Cause(ctx), errInterrupted) {
-				return exitFine, nil
-			}
-			return exitFine, err
 		}
 	},
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"embed"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -170,6 +172,11 @@ func serve(w http.ResponseWriter, r *http.Request, l *look) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(found.text))
 }
 
+// PortFlag defines the flag that says where a program serves the page.
+func PortFlag(set *flag.FlagSet) (port *int) {
+	return set.Int("port", 0, "listen at this `port` of 127.0.0.1; default: a free one")
+}
+
 // Listen listens on a port of the loopback interface; on a free one for 0.
 func Listen(port int) (net.Listener, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
@@ -177,6 +184,12 @@ func Listen(port int) (net.Listener, error) {
 		return nil, fmt.Errorf("listening at --port %d: %w", port, err)
 	}
 	return l, nil
+}
+
+// Announce prints the address for the reader.
+func Announce(out io.Writer, address string) error {
+	_, err := fmt.Fprintf(out, "%s\nIt is for you alone: whoever has this address sees what you may. Ctrl-C ends it.\n", address)
+	return err
 }
 
 // Serve serves until ctx ends. It tells the address that the reader opens.
