@@ -32,7 +32,7 @@ type row struct {
 type condenser func(raw []byte, names *names, single bool) (any, error)
 
 // condensers are all of them. Nobody writes to it.
-var condensers = map[About]condenser{Peers: condensePeers, Pods: condensePods, Services: condenseServices, Policies: condensePolicies}
+var condensers = map[About]condenser{Peers: condensePeers, Pods: condensePods, Services: asItIs, Policies: asItIs}
 
 // gather asks nodes, some at a time.
 func (s *Server) gather(ctx context.Context, nodes []string, about About, condense condenser, single bool) told {
@@ -156,14 +156,9 @@ func condensePods(raw []byte, _ *names, _ bool) (any, error) {
 	return all, nil
 }
 
-// condenseServices keeps what it says: there is one such answer at a time.
-func condenseServices(raw []byte, _ *names, _ bool) (any, error) { return asItIs(raw) }
-
-// condensePolicies keeps what it says without spaces.
-func condensePolicies(raw []byte, _ *names, _ bool) (any, error) { return asItIs(raw) }
-
-func asItIs(raw []byte) (any, error) {
-	var any json.RawMessage
-	err := json.Unmarshal(raw, &any)
-	return any, err
+// asItIs keeps all of what it says: of Services one node is asked at a time, and of policies few.
+func asItIs(raw []byte, _ *names, _ bool) (any, error) {
+	var all json.RawMessage
+	err := json.Unmarshal(raw, &all)
+	return all, err
 }

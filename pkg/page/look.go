@@ -26,7 +26,6 @@ type seen struct {
 	text []byte
 	tag  string // the same for the same document
 	at   time.Time
-	took time.Duration
 	good time.Duration
 }
 
@@ -52,6 +51,6 @@ func (l *look) get(ctx context.Context) (*seen, error) {
 	sum := sha256.Sum256(text)
 	now := time.Now()
 	took := now.Sub(begin)
-	l.last = &seen{text: text, tag: `"` + hex.EncodeToString(sum[:12]) + `"`, at: now, took: took, good: max(l.pause(), rest*took)}
+	l.last = &seen{text: text, tag: `"` + hex.EncodeToString(sum[:12]) + `"`, at: now, good: max(l.pause(), rest*took)}
 	return l.last, nil
 }
