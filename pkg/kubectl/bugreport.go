@@ -86,7 +86,7 @@ func writeReport(ctx context.Context, c *client, s *survey, o *options, file str
 	for _, u := range s.Unknown {
 		a.miss("nodes", errors.New(u))
 	}
-	collect := &collector{program: o.version, client: c, asker: asker{c, o.parallel, o.each}, archive: a, lines: lines}
+	collect := &collector{program: o.version, client: c, asker: o.asker(c), archive: a, lines: lines}
 	collect.objects(ctx, s)
 	var done atomic.Int64
 	collect.nodes(ctx, s.Sites, func() {

@@ -27,7 +27,7 @@ var checkCommand = command{
 			if err != nil {
 				return 0, err
 			}
-			a := asker{c, o.parallel, o.each}
+			a := o.asker(c)
 			agents := takeOverview(ctx, o.version, s, a)
 			chosen := spread(s.Sites, *nodes)
 			if len(chosen) == 0 {

@@ -143,10 +143,7 @@ func (c command) run(ctx context.Context, o *options, run func(context.Context, 
 		ctx = limited
 	}
 	exit, err := run(ctx, api, out, errOut)
-	if err != nil && context.Cause(ctx) == errNoTime && !errors.Is(err, errNoTime) {
-		err = fmt.Errorf("%w (%s): %w", errNoTime, o.timeout, err)
-	}
-	return exit, err
+	return exit, o.overTime(ctx, err)
 }
 
 func names() (all []string) {

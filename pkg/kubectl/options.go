@@ -1,6 +1,7 @@
 package kubectl
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -48,6 +49,17 @@ func (o *options) clientConfig() clientcmd.ClientConfig {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context})
+}
+
+// asker asks agents as the flags say.
+func (o *options) asker(c *client) asker { return asker{c, o.parallel, o.each} }
+
+// overTime adds to an error that the time was over, if that is why.
+func (o *options) overTime(ctx context.Context, err error) error {
+	if err != nil && context.Cause(ctx) == errNoTime && !errors.Is(err, errNoTime) {
+		return fmt.Errorf("%w (%s): %w", errNoTime, o.timeout, err)
+	}
+	return err
 }
 
 // podNamespace is where a pod is that is named without its namespace.

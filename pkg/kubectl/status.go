@@ -17,7 +17,7 @@ var statusCommand = command{
 			if err != nil {
 				return 0, err
 			}
-			all := takeOverview(ctx, o.version, s, asker{c, o.parallel, o.each})
+			all := takeOverview(ctx, o.version, s, o.asker(c))
 			if o.output == "json" {
 				return all.exit(), printJSON(out, all)
 			}

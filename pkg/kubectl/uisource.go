@@ -3,7 +3,6 @@ package kubectl
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -42,10 +41,7 @@ func (s *uiSource) survey(ctx context.Context) (*survey, error) {
 	defer cancel()
 	found, err := s.client.look(ctx, s.options.namespace)
 	if err != nil {
-		if context.Cause(ctx) == errNoTime {
-			err = fmt.Errorf("%w (%s): %w", errNoTime, s.options.timeout, err)
-		}
-		return nil, err
+		return nil, s.options.overTime(ctx, err)
 	}
 	s.found, s.at = found, time.Now()
 	return found, nil
@@ -66,7 +62,7 @@ func (s *uiSource) Overview(ctx context.Context) (*page.Overview, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.options.timeout, errNoTime)
 	defer cancel()
-	all := takeOverview(ctx, s.options.version, found, asker{s.client, s.options.parallel, s.options.each})
+	all := takeOverview(ctx, s.options.version, found, s.options.asker(s.client))
 	if slices.ContainsFunc(all.Nodes, func(n nodeStatus) bool { return n.State == stateNoAnswer }) {
 		s.forget() // its pod may have been replaced
 	}
@@ -114,7 +110,7 @@ func (s *uiSource) Ask(ctx context.Context, node string, about page.About) ([]by
 	if at < 0 || found.Sites[at].Fault != nil {
 		return nil, errors.New("nobody can be asked there by now")
 	}
-	a := asker{s.client, s.options.parallel, s.options.each}
+	a := s.options.asker(s.client)
 	ctx, done := a.limit(ctx)
 	defer done()
 	return a.flatnetd(ctx, found.Sites[at], questions[about]...)
