@@ -19,26 +19,18 @@ import (
 // The answers of agents that kubectl flatnet reads. They embed what an agent puts together.
 type (
 	shapeOfStatus struct {
-		agent.Head
-		agent.FabricStatus
-		agent.MasqueradeStatus
-		agent.PodsStatus
+		shapeOfBoth
 		agent.PeersStatus
-		agent.ServicesStatus
-		agent.BGPSummary
-		agent.BalancersStatus
-		agent.PoliciesStatus
-		agent.FastPathStatus
-		agent.HostPortsStatus
-		agent.RequirementsStatus
-		agent.ProblemsStatus
 	}
 	shapeOfBrief struct {
+		shapeOfBoth
+		agent.BriefPeers
+	}
+	shapeOfBoth struct {
 		agent.Head
 		agent.FabricStatus
 		agent.MasqueradeStatus
 		agent.PodsStatus
-		agent.BriefPeers
 		agent.ServicesStatus
 		agent.BGPSummary
 		agent.BalancersStatus
@@ -112,7 +104,7 @@ func TestShapeHasEveryPart(t *testing.T) {
 	}
 	for part := range parts {
 		if _, is := reflect.TypeFor[shapeOfStatus]().FieldByName(part); !is {
-			t.Errorf("agents say agent.%s: add it to shapeOfStatus and shapeOfBrief", part)
+			t.Errorf("agents say agent.%s: add it to shapeOfBoth", part)
 		}
 	}
 }
