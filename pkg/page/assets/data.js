@@ -25,6 +25,7 @@ export class Feed {
   }
 
   async ask() {
+    clearTimeout(this.timer); // who asks now does not ask then as well
     if (this.running) return;
     this.running = true;
     let wait = 3000;
