@@ -1,5 +1,6 @@
 // What several views have.
 
+import { Feed, ask } from "./data.js";
 import { h } from "./dom.js";
 import * as place from "./place.js";
 import { count, natural } from "./words.js";
@@ -12,10 +13,11 @@ export function faults(nodes) {
     h("b", null, names.length > 4 ? count(names.length, "node") : names.join(", ")), ": ", fault));
 }
 
-// Chooser lets the reader choose a node; `all` is what it says for every node, or "".
+// Chooser lets the reader choose a node, or all of them where there are first no more than
+// most; without that, always one.
 export class Chooser {
-  constructor({ all, changed }) {
-    Object.assign(this, { all, changed });
+  constructor({ most, changed }) {
+    Object.assign(this, { most, changed });
     this.select = h("select", { id: "node", change: () => {
       place.put({ node: this.select.value });
       this.changed(this.select.value);
@@ -29,8 +31,9 @@ export class Chooser {
     const names = overview.nodes.filter((n) => n.answers).map((n) => n.name).sort(natural);
     if (names.join() === this.names) return;
     this.names = names.join();
+    this.all ??= names.length <= this.most;
     const value = place.get("node");
-    this.select.replaceChildren(...(this.all ? [h("option", { value: "" }, this.all)] : []), ...names.map((n) => h("option", { value: n }, n)));
+    this.select.replaceChildren(...(this.all ? [h("option", { value: "" }, "all")] : []), ...names.map((n) => h("option", { value: n }, n)));
     this.select.value = names.includes(value) ? value : this.all ? "" : names[0] ?? "";
   }
 
@@ -46,4 +49,38 @@ export class Chooser {
       this.changed(value);
     }
   }
+}
+
+// tableByNode are the functions of a view, as main.js has them, whose table shows what the
+// chosen node says about something.
+export function tableByNode(table, about, { most, changed, failed }) {
+  let feed = null;
+  const chooser = new Chooser({ most, changed: begin });
+  table.tools.prepend(chooser.element);
+
+  function begin() {
+    feed?.stop();
+    if (most === undefined && !chooser.node) {
+      failed("No node answers.");
+      return;
+    }
+    feed = new Feed(ask(about, chooser.node), { changed, failed });
+    feed.start();
+  }
+  return {
+    update(o) {
+      const before = chooser.node;
+      chooser.set(o);
+      if (!feed || chooser.node !== before) begin();
+    },
+    placed() {
+      table.placed();
+      chooser.placed();
+    },
+    rest: (hidden) => (hidden ? feed?.stop() : feed?.start()),
+    close() {
+      feed?.stop();
+      table.close();
+    },
+  };
 }

@@ -13,9 +13,9 @@ export const pods = {
   title: "Pods",
   count: (o) => number(o.nodes.reduce((sum, n) => sum + n.pods, 0)),
   open(panel, page) {
-    let all = [], told = null;
+    let told = null;
     const notAnswered = h("div");
-    const chooser = new Chooser({ all: "all", changed: () => fill() });
+    const chooser = new Chooser({ most: Infinity, changed: () => fill() });
     const table = new Table({
       label: "Pods", noun: (n) => (n === 1 ? "pod" : "pods"), filterHint: "namespace/name, address, port …", key: keyOf,
       open(p) {
@@ -38,7 +38,7 @@ export const pods = {
     panel.append(waiting, notAnswered, table.element);
     const fill = () => {
       if (!told) return;
-      all = [];
+      const all = [];
       for (const n of told.nodes) {
         if (!n.says || (chooser.node && chooser.node !== n.node)) continue;
         for (const p of n.says) {
@@ -52,16 +52,13 @@ export const pods = {
     };
     const feed = new Feed(ask("pods"), { changed: (found) => { told = found; fill(); }, failed: (why) => { waiting.hidden = false; show(waiting, why); } });
     feed.start();
-    let asked = "";
     return {
       update(o) {
-        const before = chooser.node;
+        const before = chooser.node, who = chooser.names;
         chooser.set(o);
         if (chooser.node !== before) fill();
         // Who answers is another one now: ask at once.
-        const who = o.nodes.filter((n) => n.answers).map((n) => n.name).sort().join();
-        if (asked !== who && asked) feed.ask();
-        asked = who;
+        if (who && who !== chooser.names) feed.ask();
       },
       placed() {
         table.placed();

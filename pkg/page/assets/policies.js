@@ -1,8 +1,7 @@
 // What policies come to for each pod.
 
-import { Feed, ask } from "./data.js";
 import { badge, h, show } from "./dom.js";
-import { Chooser, faults } from "./parts.js";
+import { faults, tableByNode } from "./parts.js";
 import { Table } from "./table.js";
 import { count, number } from "./words.js";
 
@@ -15,7 +14,6 @@ export const policies = {
     const summary = h("p", { class: "summary", role: "status" }, "Asking for policies…");
     const idle = h("div");
     const notAnswered = h("div");
-    let feed = null, chooser = null;
     const side = (direction) => ({
       key: direction, title: direction === "ingress" ? "To it" : "From it", text: (r) => sideText(r[direction]), order: (r) => -(r[direction]?.policies.length ?? 0),
       cell: (r) => sideBadge(r[direction]),
@@ -37,43 +35,19 @@ export const policies = {
       ],
     });
     panel.append(summary, notAnswered, idle, table.element);
-
-    function begin() {
-      feed?.stop();
-      feed = new Feed(ask("policies", chooser.node), {
-        changed(found) {
-          const rows = rowsOf(found.nodes);
-          const answered = found.nodes.filter((n) => n.says);
-          show(summary, answered.length ? `${number(rows.filter((r) => r.by.length).length)} of ${count(rows.length, "pod")} are selected by a policy; ${count(rows.reduce((sum, r) => sum + r.refused, 0), "packet")} refused` : "Nothing is known of policies.");
-          notAnswered.replaceChildren(...faults(found.nodes));
-          const unused = new Map(answered.flatMap((n) => n.says.idle ?? []).map((f) => [`${f.policy} ${f.fault}`, f]));
-          idle.replaceChildren(...[...unused.values()].map((f) => h("p", { class: "fault" }, h("b", null, f.policy), ` ${f.fault}`)));
-          table.set(rows);
-        },
-        failed: (why) => show(summary, why),
-      });
-      feed.start();
-    }
-    return {
-      update(o) {
-        if (!chooser) {
-          chooser = new Chooser({ all: o.nodes.filter((n) => n.answers).length <= mostNodes ? "all" : "", changed: begin });
-          table.tools.prepend(chooser.element);
-        }
-        const before = chooser.node;
-        chooser.set(o);
-        if (!feed || chooser.node !== before) begin();
+    return tableByNode(table, "policies", {
+      most: mostNodes,
+      changed(found) {
+        const rows = rowsOf(found.nodes);
+        const answered = found.nodes.filter((n) => n.says);
+        show(summary, answered.length ? `${number(rows.filter((r) => r.by.length).length)} of ${count(rows.length, "pod")} are selected by a policy; ${count(rows.reduce((sum, r) => sum + r.refused, 0), "packet")} refused` : "Nothing is known of policies.");
+        notAnswered.replaceChildren(...faults(found.nodes));
+        const unused = new Map(answered.flatMap((n) => n.says.idle ?? []).map((f) => [`${f.policy} ${f.fault}`, f]));
+        idle.replaceChildren(...[...unused.values()].map((f) => h("p", { class: "fault" }, h("b", null, f.policy), ` ${f.fault}`)));
+        table.set(rows);
       },
-      placed() {
-        table.placed();
-        chooser?.placed();
-      },
-      rest: (hidden) => (hidden ? feed?.stop() : feed?.start()),
-      close() {
-        feed?.stop();
-        table.close();
-      },
-    };
+      failed: (why) => show(summary, why),
+    });
   },
 };
 

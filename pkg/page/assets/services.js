@@ -1,9 +1,8 @@
 // Services and where connections to them go, as one node has them.
 
-import { Feed, ask } from "./data.js";
 import { badge, h, show } from "./dom.js";
 import { facts } from "./drawer.js";
-import { Chooser } from "./parts.js";
+import { tableByNode } from "./parts.js";
 import { Table } from "./table.js";
 import { duration, number } from "./words.js";
 
@@ -13,7 +12,6 @@ export const services = {
   open(panel, page) {
     const summary = h("p", { class: "summary", role: "status" }, "Asking a node for its Services…");
     const conflicts = h("div");
-    let feed = null;
     const table = new Table({
       label: "Services", noun: (n) => (n === 1 ? "address and port" : "addresses and ports"), filterHint: "namespace/name, address, endpoint …", key: (r) => r.key,
       open(r) {
@@ -30,44 +28,17 @@ export const services = {
         { key: "leads", title: "Leads", text: (r) => r.front.leads, cell: (r) => badge(r.front.leads === "to endpoints" ? "ok" : r.front.leads.startsWith("refused") ? "bad" : "warn", r.front.leads) },
       ],
     });
-    const chooser = new Chooser({ changed: begin });
-    table.tools.prepend(chooser.element);
     panel.append(summary, conflicts, table.element);
-
-    function begin() {
-      feed?.stop();
-      if (!chooser.node) {
-        show(summary, "No node answers.");
-        return;
-      }
-      feed = new Feed(ask("services", chooser.node), {
-        changed(found) {
-          const { says, fault } = found.nodes[0] ?? {};
-          summary.className = fault ? "summary fault" : "summary";
-          show(summary, fault ?? sentence(says));
-          conflicts.replaceChildren(...(says?.conflicts ?? []).map((c) => h("p", { class: "fault" }, `${c.front} leads to ${c.holder}, and not to ${c.losers.join(", ")}`)));
-          table.set(rowsOf(says));
-        },
-        failed: (why) => show(summary, why),
-      });
-      feed.start();
-    }
-    return {
-      update(o) {
-        const before = chooser.node;
-        chooser.set(o);
-        if (!feed || chooser.node !== before) begin();
+    return tableByNode(table, "services", {
+      changed(found) {
+        const { says, fault } = found.nodes[0] ?? {};
+        summary.className = fault ? "summary fault" : "summary";
+        show(summary, fault ?? sentence(says));
+        conflicts.replaceChildren(...(says?.conflicts ?? []).map((c) => h("p", { class: "fault" }, `${c.front} leads to ${c.holder}, and not to ${c.losers.join(", ")}`)));
+        table.set(rowsOf(says));
       },
-      placed() {
-        table.placed();
-        chooser.placed();
-      },
-      rest: (hidden) => (hidden ? feed?.stop() : feed?.start()),
-      close() {
-        feed?.stop();
-        table.close();
-      },
-    };
+      failed: (why) => show(summary, why),
+    });
   },
 };
 
