@@ -43,9 +43,20 @@ export function show(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// kept is what has a name that it keeps when it is drawn anew. Names are not put into
+// selectors: any text may be one.
+export const kept = (within, name) => [...within.querySelectorAll("[data-keep]")].find((e) => e.dataset.keep === name);
+
+// keepFocus draws anew and lets who has the focus keep it.
+export function keepFocus(within, draw) {
+  const name = within.contains(document.activeElement) ? document.activeElement.dataset.keep : null;
+  draw();
+  if (name) kept(within, name)?.focus({ preventScroll: true });
+}
+
 // badge is a state in words, with a sign and a colour.
-export function badge(kind, text) {
-  return h("span", { class: `badge ${kind}` }, h("span", { class: "sign", "aria-hidden": "true" }, signs[kind]), text);
+export function badge(kind, text, sign = signs[kind]) {
+  return h("span", { class: `badge ${kind}` }, h("span", { class: "sign", "aria-hidden": "true" }, sign), text);
 }
 
 export const signs = { ok: "✓", bad: "✕", warn: "!", unknown: "?", idle: "–", info: "i", closed: "▪", joined: "·", self: "" };

@@ -1,6 +1,6 @@
 // Details of one thing, beside what it was chosen in.
 
-import { h } from "./dom.js";
+import { h, keepFocus, kept } from "./dom.js";
 
 export class Drawer {
   constructor(element) {
@@ -19,7 +19,6 @@ export class Drawer {
     const fresh = this.about !== key;
     Object.assign(this, { about: key, render, closed, title });
     this.element.hidden = false;
-    document.body.classList.add("with-drawer");
     this.draw();
     if (fresh) this.element.querySelector("h2").focus();
   }
@@ -27,14 +26,12 @@ export class Drawer {
   draw() {
     const scrolled = this.body?.scrollTop ?? 0;
     this.body = h("div", { class: "drawer-body" }, this.render());
-    const inside = this.element.contains(document.activeElement) ? document.activeElement.dataset.keep : null;
-    this.element.replaceChildren(
+    keepFocus(this.element, () => this.element.replaceChildren(
       h("div", { class: "drawer-head" },
         h("h2", { tabindex: "-1", "data-keep": "title" }, this.title),
         h("button", { type: "button", class: "plain", "data-keep": "close", "aria-label": "Close details", title: "Close (Esc)", click: () => this.close() }, "✕")),
-      this.body);
+      this.body));
     this.body.scrollTop = scrolled;
-    if (inside) this.element.querySelector(`[data-keep="${inside}"]`)?.focus();
   }
 
   // refresh draws anew what is shown.
@@ -48,7 +45,6 @@ export class Drawer {
     Object.assign(this, { about: "", closed: null, from: null });
     this.element.hidden = true;
     this.element.replaceChildren();
-    document.body.classList.remove("with-drawer");
     closed?.();
     if (back && from) goBack(from);
   }
@@ -56,7 +52,7 @@ export class Drawer {
 
 // goBack gives the focus to what had it, or what has been drawn in its place since.
 function goBack({ element, name }) {
-  const to = element.isConnected ? element : [...document.querySelectorAll("[data-keep]")].find((e) => e.dataset.keep === name);
+  const to = element.isConnected ? element : kept(document, name);
   (to ?? document.getElementById("panel")).focus();
 }
 

@@ -11,7 +11,7 @@ const axis = { left: 46, top: 18 }; // room for the names of some nodes
 const mark = 3; // pixels from the middle of a cross to its ends
 
 export class Field {
-  constructor(page, pick) {
+  constructor(pick) {
     Object.assign(this, { pick, at: null });
     this.canvas = h("canvas", {
       tabindex: 0, role: "application", "aria-roledescription": "matrix", "aria-label": "Health of all paths: arrow keys move from path to path, with Shift to the next one with a problem, Enter shows details",

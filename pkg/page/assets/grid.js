@@ -1,18 +1,17 @@
 // The matrix of a few nodes: a table in which each way is a cell with its sign.
 
-import { h } from "./dom.js";
+import { h, keepFocus } from "./dom.js";
 import { words } from "./health.js";
-import { keepFocus } from "./overview.js";
 import { isBad } from "./states.js";
 import { trip } from "./words.js";
 
 const roomy = 8; // nodes with which a cell has room for the round trip
 
 export class Grid {
-  constructor(page, pick, node) {
+  constructor(pick, node) {
     Object.assign(this, { pick, node });
     this.at = [0, 0];
-    this.element = h("div", { class: "grid-scroll" });
+    this.element = h("div");
   }
 
   set(matrix) {

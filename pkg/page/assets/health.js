@@ -1,12 +1,12 @@
 // The matrix of health: from each node to each other one.
 
 import { Feed, ask } from "./data.js";
-import { h, show } from "./dom.js";
+import { badge, h, show } from "./dom.js";
 import { facts } from "./drawer.js";
 import { Grid } from "./grid.js";
 import { Field } from "./field.js";
 import { Matrix } from "./matrix.js";
-import { lossWords, nodeDrawer } from "./node.js";
+import { lossWords, nodeDrawer, routeWords } from "./node.js";
 import { faults } from "./parts.js";
 import { states } from "./states.js";
 import { Table } from "./table.js";
@@ -28,7 +28,7 @@ export const health = {
       columns: [
         { key: "from", title: "From", text: (c) => c.from },
         { key: "to", title: "To", text: (c) => c.to },
-        { key: "state", title: "State", text: (c) => c.state.word, order: (c) => c.state.rank, cell: (c) => h("span", { class: `badge ${c.state.kind}` }, h("span", { class: "sign", "aria-hidden": "true" }, c.state.sign), c.state.word) },
+        { key: "state", title: "State", text: (c) => c.state.word, order: (c) => c.state.rank, cell: (c) => badge(c.state.kind, c.state.word, c.state.sign) },
         { key: "mode", title: "Mode", text: (c) => c.mode || "–" },
         { key: "loss", title: "Probes", text: (c) => lossWords(c.loss) || "–" },
         { key: "since", title: "For", text: (c) => (c.loss?.since ? ago(c.loss.since) : "–"), order: (c) => c.loss?.since ?? "" },
@@ -48,7 +48,7 @@ export const health = {
       const Kind = matrix.names.length <= mostCells ? Grid : Field;
       if (!(shown instanceof Kind)) {
         shown?.close?.();
-        shown = new Kind(page, pick, (name) => nodeDrawer(page, name));
+        shown = new Kind(pick, (name) => nodeDrawer(page, name));
         picture.replaceChildren(shown.element);
       }
       shown.set(matrix, sum);
@@ -99,13 +99,13 @@ export function pairDrawer(page, picked, current) {
   page.drawer.open(`way ${picked.from} ${picked.to}`, `${picked.from} → ${picked.to}`, () => {
     const c = at();
     return [
-      h("p", { class: "drawer-state" }, h("span", { class: `badge ${c.state.kind}` }, h("span", { class: "sign", "aria-hidden": "true" }, c.state.sign), c.state.word), h("span", null, " ", c.fault ?? c.state.means)),
+      h("p", { class: "drawer-state" }, badge(c.state.kind, c.state.word, c.state.sign), h("span", null, " ", c.fault ?? c.state.means)),
       facts([
         ["mode", c.mode],
         ["round trip", c.trip ? trip(c.trip) : ""],
         ["probes", lossWords(c.loss)],
         ["for", c.loss?.since ? ago(c.loss.since) : ""],
-        ...(c.ways ?? []).map((w) => [w.podCIDR, [w.mode || "no route", w.via && `via ${w.via}`, w.link && `dev ${w.link}`, w.mode && (w.present ? "route present" : "route MISSING"), w.health?.state && `probes: ${w.health.state}`, w.health?.roundTripMicroseconds && trip(w.health.roundTripMicroseconds)].filter(Boolean).join(", ")]),
+        ...(c.ways ?? []).map((w) => [w.podCIDR, [...routeWords(w), w.mode && (w.present ? "route present" : "route MISSING"), w.health?.state && `probes: ${w.health.state}`, w.health?.roundTripMicroseconds && trip(w.health.roundTripMicroseconds)].filter(Boolean).join(", ")]),
       ]),
       h("p", { class: "links" }, [picked.from, picked.to].map((n) => h("button", { type: "button", class: "chip", "data-keep": n, click: () => nodeDrawer(page, n) }, n))),
     ];

@@ -5,7 +5,7 @@ import { badge, h } from "./dom.js";
 import { facts } from "./drawer.js";
 import { coded } from "./overview.js";
 import { stateOf } from "./states.js";
-import { ago, kindOf, natural, number, stateWords, trip } from "./words.js";
+import { ago, kindOf, natural, number, stateWords, trip, usedWords } from "./words.js";
 
 // nodeDrawer shows a node, and how it is joined to the others.
 export function nodeDrawer(page, name, closed) {
@@ -43,7 +43,7 @@ function details(page, n, state) {
       ["podCIDRs", n.podCIDRs?.join("  ")],
       ["fabric", n.fabric],
       ["pod MTU", n.podMTU || ""],
-      ...(n.usage ?? []).map((u) => [`${u.family} of pods`, `${number(u.used)}${u.total ? ` of ${number(u.total)}` : ""} used${u.cooling ? `, ${number(u.cooling)} cooling` : ""}`]),
+      ...(n.usage ?? []).map((u) => [`${u.family} of pods`, `${usedWords(u)} used${u.cooling ? `, ${number(u.cooling)} cooling` : ""}`]),
     ]),
     n.answers && h("p", { class: "links" },
       h("button", { type: "button", class: "chip", click: () => page.go("pods", { filter: n.name }) }, "its pods"),
@@ -70,6 +70,9 @@ function peers(state) {
     all.length > shown.length && h("p", { class: "muted" }, `and ${number(all.length - shown.length)} more; the Health view has all`));
 }
 
-const wayLine = (w) => h("div", { class: "way" }, h("code", null, w.podCIDR), " ", [w.mode || "no route", w.via && `via ${w.via}`, w.link && `dev ${w.link}`, w.mode && !w.present && "MISSING"].filter(Boolean).join(" "));
+// routeWords say how a route leads; what is not known is left empty.
+export const routeWords = (w) => [w.mode || "no route", w.via && `via ${w.via}`, w.link && `dev ${w.link}`];
+
+const wayLine = (w) => h("div", { class: "way" }, h("code", null, w.podCIDR), " ", [...routeWords(w), w.mode && !w.present && "MISSING"].filter(Boolean).join(" "));
 
 export const lossWords = (l) => (l?.lost ? `${l.lost} of ${l.sent} lost` : "");

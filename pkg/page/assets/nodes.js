@@ -4,7 +4,7 @@ import { badge, h } from "./dom.js";
 import { Joined } from "./joined.js";
 import { nodeDrawer } from "./node.js";
 import { Table } from "./table.js";
-import { ago, kindOf, number, stateWords } from "./words.js";
+import { ago, kindOf, number, stateWords, usedWords } from "./words.js";
 
 // mostAsked is with how many nodes all are asked for all their peers.
 const mostAsked = 500;
@@ -55,10 +55,7 @@ export const nodes = {
 
 const v4 = (n) => n.usage?.find((u) => u.family === "IPv4");
 
-function used(n) {
-  const u = v4(n);
-  return u ? `${number(u.used)}${u.total ? ` of ${number(u.total)}` : ""}` : "–";
-}
+const used = (n) => (v4(n) ? usedWords(v4(n)) : "–");
 
 const share = (n) => (v4(n)?.total ? v4(n).used / v4(n).total : -1);
 

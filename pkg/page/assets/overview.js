@@ -1,6 +1,6 @@
 // What is wrong, what to do about it, and the cluster in a few numbers.
 
-import { badge, h, signs } from "./dom.js";
+import { badge, h, keepFocus, signs } from "./dom.js";
 import { count, kindOf, number, stateWords } from "./words.js";
 import { Grid } from "./grid.js";
 import { pairDrawer } from "./health.js";
@@ -18,9 +18,9 @@ export const overview = {
   count: (o) => (o.findings.length ? number(o.findings.length) : ""),
   open(panel, page) {
     const problems = h("section", { class: "findings", "aria-labelledby": "problems" });
-    const side = h("section", { class: "numbers", "aria-label": "In numbers" });
+    const side = h("section", { "aria-label": "In numbers" });
     const joined = new Joined(page, mostDrawn);
-    const grid = new Grid(page, (cell) => pairDrawer(page, cell, () => matrix), (name) => nodeDrawer(page, name));
+    const grid = new Grid((cell) => pairDrawer(page, cell, () => matrix), (name) => nodeDrawer(page, name));
     const health = h("div", { hidden: true }, h("h2", { class: "apart" }, "Health, from each node to each other one"), grid.element);
     let matrix = null;
     joined.drawn = (m) => {
@@ -28,7 +28,7 @@ export const overview = {
       health.hidden = m.names.length > mostInGrid;
       if (!health.hidden) grid.set(m);
     };
-    const pictures = h("div", { class: "pictures" }, h("h2", { class: "apart" }, "How the nodes are joined"), joined.element, health);
+    const pictures = h("div", null, h("h2", { class: "apart" }, "How the nodes are joined"), joined.element, health);
     const left = h("div", null, problems, pictures), right = h("div", null, side);
     panel.append(left, right);
     return {
@@ -49,13 +49,6 @@ export const overview = {
     };
   },
 };
-
-// keepFocus draws anew and lets who has the focus keep it.
-export function keepFocus(within, draw) {
-  const name = within.contains(document.activeElement) ? document.activeElement.dataset.keep : null;
-  draw();
-  if (name) [...within.querySelectorAll("[data-keep]")].find((e) => e.dataset.keep === name)?.focus({ preventScroll: true });
-}
 
 function findings(o, page) {
   const parts = [h("h2", { id: "problems" }, "Problems")];
@@ -137,7 +130,7 @@ function squares(nodes, page) {
 }
 
 // rove goes from one of several buttons to the next by arrow keys.
-export function rove(event) {
+function rove(event) {
   const all = [...event.currentTarget.parentElement.querySelectorAll("button")];
   const at = all.indexOf(event.currentTarget);
   const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];

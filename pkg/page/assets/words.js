@@ -10,6 +10,9 @@ export function number(n) {
   return n >= 1e9 ? "billions" : numbers.format(n);
 }
 
+// usedWords say how many addresses of a family pods have.
+export const usedWords = (u) => `${number(u.used)}${u.total ? ` of ${number(u.total)}` : ""}`;
+
 // ago is a duration until now, in one or two units.
 export function ago(since, now = Date.now()) {
   const at = Date.parse(since);
