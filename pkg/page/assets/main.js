@@ -55,7 +55,7 @@ function move(event, from) {
 function showView() {
   const { view: wanted } = place.read();
   const view = views.find((v) => v.name === wanted) ?? views[0];
-  if (open?.view === view && !place.get("reopen")) {
+  if (open?.view === view) {
     open.parts.placed?.();
     return;
   }

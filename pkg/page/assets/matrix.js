@@ -6,11 +6,11 @@ import { natural } from "./words.js";
 export class Matrix {
   // told is what agents say of their peers; overview is which nodes there are.
   constructor(told, overview) {
-    this.known = told.names ?? [];
-    const number = new Map(this.known.map((name, i) => [name, i]));
+    const known = told.names ?? [];
+    const number = new Map(known.map((name, i) => [name, i]));
     this.rowOf = new Map(told.nodes.map((n) => [n.node, n]));
     const listed = overview.nodes.filter((n) => n.state !== "not selected").map((n) => n.name);
-    this.names = [...new Set([...listed, ...this.known])].filter((name) => listed.includes(name) || number.has(name)).sort(natural);
+    this.names = [...new Set([...listed, ...known])].sort(natural);
     this.number = this.names.map((name) => number.get(name) ?? -1);
     // Of one node alone there is one row.
     this.from = overview.of === "node" ? this.names.filter((name) => this.rowOf.has(name)) : this.names;

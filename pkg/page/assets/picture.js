@@ -100,10 +100,10 @@ function box(b, kinds, places, open) {
     return svg("g", { class: `node ${kind}`, click: () => open(name) }, svg("title", null, name),
       svg("rect", { class: "plate", x: x - 3, y, width: b.cell.w - 6, height: 26, rx: 6 }),
       svg("circle", { cx: x + 9, cy: y + 13, r: 4.5 }), kind !== "ok" && svg("text", { x: x + 9, y: y + 16.5, class: "node-sign" }, kind === "idle" ? "–" : "!"),
-      svg("text", { x: x + 20, y: y + 17, class: "node-name" }, name));
+      svg("text", { x: x + 20, y: y + 17 }, name));
   });
   const title = `${count(b.names.length, "node")}, ${b.alone ? "tunnel only" : b.names.length === 1 ? "alone" : "plain routes"}`;
-  return svg("g", { class: "segment" }, svg("rect", { class: `frame${b.alone ? " alone" : ""}`, x: b.x, y: b.y, width: b.w, height: b.h, rx: 9 }),
+  return svg("g", null, svg("rect", { class: `frame${b.alone ? " alone" : ""}`, x: b.x, y: b.y, width: b.w, height: b.h, rx: 9 }),
     svg("text", { class: "segment-title", x: b.x + pad, y: b.y + 17 }, title), nodes);
 }
 

@@ -6,9 +6,9 @@ export function read() {
   return { view, query: new URLSearchParams(query ?? "") };
 }
 
-// get returns what the address says of a name.
-export function get(name, byDefault = "") {
-  return read().query.get(name) ?? byDefault;
+// get returns what the address says of a name, or "".
+export function get(name) {
+  return read().query.get(name) ?? "";
 }
 
 // put writes something into the address, and leaves no trail of it in the history.

@@ -6,7 +6,7 @@ const slice = 6; // milliseconds of work at a time
 const some = 200; // rows before the clock is looked at
 
 // orderOf is a text that sorts as people count: n10 comes after n9.
-export function orderOf(text) {
+function orderOf(text) {
   return String(text).toLowerCase().replace(/\d+/g, (digits) => digits.padStart(padded, "0"));
 }
 

@@ -1,6 +1,6 @@
 // States of the way from one node to another. The letters are those of the server.
 
-const all = [
+export const states = [
   ["x", "lost", "bad", "✕", "no probe is answered"],
   ["m", "route missing", "bad", "!", "the route is not in the kernel"],
   ["n", "no route", "bad", "⊘", "the configuration gives no route to the peer"],
@@ -14,9 +14,8 @@ const all = [
   ["-", "itself", "self", "", "the node itself, or one that it does not list"],
 ].map(([letter, word, kind, sign, means], rank) => ({ letter, word, kind, sign, means, rank }));
 
-const byLetter = new Map(all.map((s) => [s.letter, s]));
+const byLetter = new Map(states.map((s) => [s.letter, s]));
 
-export const states = all;
 export const stateOf = (letter) => byLetter.get(letter) ?? byLetter.get("?");
 
 export const modeOf = (letter) => ({ d: "direct", b: "bgp", v: "vxlan", m: "mixed" })[letter] ?? "";

@@ -13,7 +13,7 @@ const margin = 8; // rows above and below what is seen
 // class?, found?}, and the filter does not look where found is false; the first one is the row's name. open(row) is called for one that is chosen, which
 // key(row) names.
 export class Table {
-  constructor({ label, noun, columns, key, open, filterHint, sort }) {
+  constructor({ label, noun, columns, key, open, filterHint }) {
     Object.assign(this, { label, noun, columns, key, open });
     this.chosen = "";
     this.rows = new Rows(columns);
@@ -35,7 +35,7 @@ export class Table {
     });
     this.element = h("div", { class: "table" }, this.tools, this.scroll);
     this.rows.filter = place.get("filter");
-    this.sorted = place.get("sort", sort ?? "");
+    this.sorted = place.get("sort");
     this.resized = new ResizeObserver(() => this.later());
     this.resized.observe(this.scroll);
     this.mark();
