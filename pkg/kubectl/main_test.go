@@ -19,12 +19,18 @@ import (
 // run is the program with arguments and a cluster.
 func (l *lab) run(t *testing.T, arguments ...string) (exit int, out, errOut string) {
 	t.Helper()
-	t.Setenv("KUBECONFIG", l.kubeconfig(t))
-	var o, e bytes.Buffer
 	if len(arguments) > 0 && arguments[0] != "version" && arguments[0] != "stat" {
 		// However long a busy machine takes.
 		arguments = append(arguments, "--each", "1m", "--timeout", "5m")
 	}
+	return l.runBare(t, arguments...)
+}
+
+// runBare is run without flags of a test.
+func (l *lab) runBare(t *testing.T, arguments ...string) (exit int, out, errOut string) {
+	t.Helper()
+	t.Setenv("KUBECONFIG", l.kubeconfig(t))
+	var o, e bytes.Buffer
 	exit = Main(t.Context(), "v1.2.3", arguments, &o, &e)
 	return exit, o.String(), e.String()
 }

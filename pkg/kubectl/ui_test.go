@@ -1,7 +1,6 @@
 package kubectl
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -179,15 +178,6 @@ func TestUICannotBegin(t *testing.T) {
 			t.Errorf("%v: exit status %d, %s%s, want %s", arguments, exit, out, errOut, want)
 		}
 	}
-}
-
-// runBare is run without flags of a test.
-func (l *lab) runBare(t *testing.T, arguments ...string) (exit int, out, errOut string) {
-	t.Helper()
-	t.Setenv("KUBECONFIG", l.kubeconfig(t))
-	var o, e bytes.Buffer
-	exit = Main(t.Context(), "v1.2.3", arguments, &o, &e)
-	return exit, o.String(), e.String()
 }
 
 // The browser gets a file that nobody else may read, and no argument has the key.
