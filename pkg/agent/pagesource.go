@@ -31,9 +31,8 @@ func servePage(ctx context.Context, c Config, port int, out io.Writer) error {
 // pageSource is the agent of this node.
 type pageSource struct{ config Config }
 
-// States of nodes as the page has them.
+// States of nodes as the page has them, beside page.Ready.
 const (
-	stateReady    = "ready"
 	stateNotReady = "not ready"
 	statePeer     = "peer"
 	stateCutOff   = "not reached"
@@ -49,7 +48,7 @@ func (s pageSource) Overview(ctx context.Context) (*page.Overview, error) {
 	}
 	o := &page.Overview{Of: page.OfNode, Name: said.Node, Version: s.config.Version}
 	own := page.Node{
-		Name: said.Node, State: stateReady, Wrong: !said.Ready || len(said.Problems) > 0, Answers: true, Reason: said.NotReady, Version: said.Version, Since: said.Since,
+		Name: said.Node, State: page.Ready, Wrong: !said.Ready || len(said.Problems) > 0, Answers: true, Reason: said.NotReady, Version: said.Version, Since: said.Since,
 		Fabric: string(said.Fabric), PodMTU: said.PodMTU, Addresses: texts(said.Addresses), PodCIDRs: texts(said.PodCIDRs), Problems: len(said.Problems),
 	}
 	if !said.Ready {

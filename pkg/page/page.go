@@ -7,7 +7,6 @@
 package page
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -57,6 +56,9 @@ type Overview struct {
 	State    string `json:"state"`
 	Headline string `json:"headline"`
 }
+
+// Ready is the state of a node that is as it should be, but for the problems that it has.
+const Ready = "ready"
 
 // Node is one of the nodes.
 type Node struct {
@@ -162,8 +164,8 @@ func named(nodes []Node) string {
 	var words []string
 	for _, n := range nodes[:min(mostNamed, len(nodes))] {
 		why := n.State
-		if n.Problems > 0 && n.Answers {
-			why = cmp.Or(n.short(), count(n.Problems, "problem"))
+		if n.State == Ready && n.Problems > 0 {
+			why = count(n.Problems, "problem")
 		}
 		words = append(words, n.Name+" ("+why+")")
 	}
@@ -172,14 +174,6 @@ func named(nodes []Node) string {
 		more = ", …"
 	}
 	return ": " + strings.Join(words, ", ") + more
-}
-
-// short is the state where that says more than how many problems there are.
-func (n Node) short() string {
-	if n.State == "ready" {
-		return ""
-	}
-	return n.State
 }
 
 func count(n int, what string) string {
