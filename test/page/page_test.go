@@ -11,5 +11,5 @@ import (
 func TestMain(m *testing.M) { cluster.Main(m) }
 
 func newSimulated(nodes, pods int) *simulated {
-	return &simulated{nodes: nodes, pods: pods, began: time.Now().Add(-26 * time.Hour), silent: map[string]bool{}, ways: map[string]string{}}
+	return &simulated{nodes: nodes, pods: pods, across: "vxlan", began: time.Now().Add(-26 * time.Hour), silent: map[string]bool{}, ways: map[string]string{}}
 }

@@ -15,7 +15,8 @@ import (
 // simulated are the agents of a cluster in two zones, which answer as flatnetd does. Nodes
 // of a zone reach each other by plain routes, others through the tunnel.
 type simulated struct {
-	nodes, pods int // of each node
+	nodes, pods int    // of each node
+	across      string // how nodes of the two zones reach each other
 	began       time.Time
 	evil        string // the name of a pod of each node, and in a problem
 
@@ -36,7 +37,7 @@ func (s *simulated) mode(i, j int) string {
 	if (i <= (s.nodes+1)/2) == (j <= (s.nodes+1)/2) {
 		return "direct"
 	}
-	return "vxlan"
+	return s.across
 }
 
 // noise is a number of 0 to below that is the same for the same things.
@@ -113,7 +114,7 @@ func (s *simulated) status(i int, brief bool) object {
 		return status
 	}
 	joined := []object{}
-	for _, mode := range []string{"direct", "vxlan"} {
+	for _, mode := range []string{"direct", "bgp", "vxlan"} {
 		if groups[mode] > 0 {
 			joined = append(joined, object{"mode": mode, "peers": groups[mode]})
 		}

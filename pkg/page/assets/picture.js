@@ -54,7 +54,7 @@ function grouped(m) {
     const row = m.row(from);
     for (let j = 0; j < m.names.length; j++) {
       const mode = row.mode(j);
-      if (mode === "d") up[find(i)] = find(j);
+      if (mode === "d" || mode === "b") up[find(i)] = find(j);
       else if (mode === "v" || mode === "m") tunnel.add(i).add(j);
     }
   }
