@@ -97,19 +97,7 @@ const (
 
 // Run gives addresses until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
-	wake := loop.NewSignal()
-	for _, s := range c.Changed {
-		go func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-s:
-					wake.Give()
-				}
-			}
-		}()
-	}
+	wake := loop.Any(ctx, c.Changed...)
 	var config *Config
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
