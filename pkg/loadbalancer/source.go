@@ -3,17 +3,16 @@ package loadbalancer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -60,8 +59,8 @@ func (s *Source) Run(ctx context.Context) {
 	follow := func(c *apiwatch.Contact, of apiwatch.Resource, object any, to cache.ReflectorStore, selector, name string) {
 		c.Follow(ctx, cache.NewReflectorWithOptions(c.ListerWatcher(of, selector), object, to, cache.ReflectorOptions{Name: name}))
 	}
-	go follow(s.contacts[0], s.client.Services(), &v1.Service{}, store[*v1.Service]{s, 0, s.setService, s.dropService, s.keepServices}, "", "services")
-	go follow(s.contacts[1], s.client.EndpointSlices(), &discovery.EndpointSlice{}, store[*discovery.EndpointSlice]{s, 1, s.setSlice, s.dropSlice, s.keepSlices}, service.Selector, "endpointslices")
+	go follow(s.contacts[0], s.client.Services(), &v1.Service{}, storeOf(s, 0, s.setService, s.dropService, s.keepServices), "", "services")
+	go follow(s.contacts[1], s.client.EndpointSlices(), &discovery.EndpointSlice{}, storeOf(s, 1, s.setSlice, s.dropSlice, s.keepSlices), service.Selector, "endpointslices")
 	<-ctx.Done()
 }
 
@@ -145,7 +144,7 @@ func (s *Source) setService(o *v1.Service) {
 	fresh, matters := FromService(o)
 	before, known := s.services[fresh.Name]
 	switch {
-	case known && older(fresh.Version, before.Version):
+	case known && apiwatch.Older(fresh.Version, before.Version):
 	case !matters && known:
 		delete(s.services, fresh.Name)
 		s.give()
@@ -162,16 +161,9 @@ func withVersion(s Service, version string) Service {
 	return s
 }
 
-// older compares versions of an object: they are numbers, and the API server counts up.
-func older(version, than string) bool {
-	a, errA := strconv.ParseUint(version, 10, 64)
-	b, errB := strconv.ParseUint(than, 10, 64)
-	return errA == nil && errB == nil && a < b
-}
-
 func (s *Source) dropService(o *v1.Service) {
 	name := service.Name{Namespace: o.Namespace, Name: o.Name}
-	if before, known := s.services[name]; known && !older(o.ResourceVersion, before.Version) {
+	if before, known := s.services[name]; known && !apiwatch.Older(o.ResourceVersion, before.Version) {
 		delete(s.services, name)
 		s.give()
 	}
@@ -238,55 +230,25 @@ func (s *Source) keepSlices(these map[service.Name]bool) {
 	}
 }
 
-// store is the store of a reflector of one kind of object.
-type store[T interface {
-	GetNamespace() string
-	GetName() string
-}] struct {
-	source    *Source
-	kind      int
-	set, drop func(T)
-	keep      func(map[service.Name]bool) // forget all but these
-}
-
-func (s store[T]) with(object any, f func(T)) error {
-	o, is := object.(T)
-	if !is {
-		return fmt.Errorf("noting an object: it is a %T and not a %T", object, o)
-	}
-	s.source.mu.Lock()
-	defer s.source.mu.Unlock()
-	f(o)
-	return nil
-}
-
-// Add notes an object, as it is now.
-func (s store[T]) Add(object any) error { return s.with(object, s.set) }
-
-// Update is Add.
-func (s store[T]) Update(object any) error { return s.with(object, s.set) }
-
-// Delete forgets an object.
-func (s store[T]) Delete(object any) error { return s.with(object, s.drop) }
-
-// Replace notes all objects, and forgets the others.
-func (s store[T]) Replace(objects []any, _ string) error {
-	these := make(map[service.Name]bool, len(objects))
-	s.source.mu.Lock()
-	defer s.source.mu.Unlock()
-	for _, object := range objects {
-		o, is := object.(T)
-		if !is {
-			return fmt.Errorf("noting objects: one is a %T and not a %T", object, o)
+// storeOf is the store of a reflector of one kind of object; keep forgets all but these.
+func storeOf[T metav1.Object](s *Source, kind int, set, drop func(T), keep func(map[service.Name]bool)) apiwatch.Store[T] {
+	locked := func(f func(T)) func(T) {
+		return func(o T) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			f(o)
 		}
-		these[service.Name{Namespace: o.GetNamespace(), Name: o.GetName()}] = true
-		s.set(o)
 	}
-	s.keep(these)
-	s.source.complete[s.kind] = true
-	s.source.give()
-	return nil
+	return apiwatch.Store[T]{Set: locked(set), Drop: locked(drop), Replaced: func(all []T) {
+		these := make(map[service.Name]bool, len(all))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, o := range all {
+			these[service.Name{Namespace: o.GetNamespace(), Name: o.GetName()}] = true
+			set(o)
+		}
+		keep(these)
+		s.complete[kind] = true
+		s.give()
+	}}
 }
-
-// Resync does nothing: what is known has been told.
-func (s store[T]) Resync() error { return nil }
