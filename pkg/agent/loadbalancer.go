@@ -136,7 +136,7 @@ func (b *balancers) run(ctx context.Context) error {
 		if first {
 			first = false
 			go b.source.Run(ctx)
-			go b.table.Run(ctx, b.client, ownNamespace(), b.Log)
+			go b.table.Run(ctx, b.client, ownNamespace())
 			go b.controller.Run(ctx)
 			go b.announcer.Run(ctx)
 			go b.hold(ctx, b.leader)

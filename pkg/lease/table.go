@@ -18,10 +18,6 @@ import (
 	"time"
 
 	coordination "k8s.io/api/coordination/v1"
-	"k8s.io/client-go/tools/cache"
-
-	"github.com/go-logr/logr"
-	"k8s.io/klog/v2"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
@@ -75,11 +71,9 @@ func (t *Table) listens(f func(Seen)) {
 }
 
 // Run watches until ctx ends.
-func (t *Table) Run(ctx context.Context, client *apiwatch.Client, namespace string, log *slog.Logger) {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(log.Handler()))
+func (t *Table) Run(ctx context.Context, client *apiwatch.Client, namespace string) {
 	store := apiwatch.Store[*coordination.Lease]{Set: t.set, Drop: t.drop, Replaced: t.replace}
-	source := t.contact.ListerWatcher(client.Leases(namespace), Label)
-	go t.contact.Follow(ctx, cache.NewReflectorWithOptions(source, &coordination.Lease{}, store, cache.ReflectorOptions{Name: "leases"}))
+	go t.contact.Follow(ctx, client.Leases(namespace), Label, &coordination.Lease{}, store)
 	<-ctx.Done()
 }
 

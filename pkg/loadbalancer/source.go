@@ -9,12 +9,9 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
@@ -25,7 +22,6 @@ import (
 // or are to have some, and of the nodes with endpoints of Services.
 type Source struct {
 	client   *apiwatch.Client
-	log      *slog.Logger
 	contacts [2]*apiwatch.Contact
 
 	mu       sync.Mutex
@@ -39,7 +35,7 @@ type Source struct {
 // NewSource returns a source that watches with client.
 func NewSource(client *apiwatch.Client, log *slog.Logger) *Source {
 	return &Source{
-		client: client, log: log, contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
+		client: client, contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
 		services: map[service.Name]*Service{}, slices: map[service.Name]map[string]service.Slice{}, owners: map[service.Name]service.Name{},
 	}
 }
@@ -55,12 +51,8 @@ func (s *Source) Changed() loop.Signal {
 
 // Run watches until ctx ends.
 func (s *Source) Run(ctx context.Context) {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(s.log.Handler()))
-	follow := func(c *apiwatch.Contact, of apiwatch.Resource, object any, to cache.ReflectorStore, selector, name string) {
-		c.Follow(ctx, cache.NewReflectorWithOptions(c.ListerWatcher(of, selector), object, to, cache.ReflectorOptions{Name: name}))
-	}
-	go follow(s.contacts[0], s.client.Services(), &v1.Service{}, storeOf(s, 0, s.setService, s.dropService, s.keepServices), "", "services")
-	go follow(s.contacts[1], s.client.EndpointSlices(), &discovery.EndpointSlice{}, storeOf(s, 1, s.setSlice, s.dropSlice, s.keepSlices), service.Selector, "endpointslices")
+	go s.contacts[0].Follow(ctx, s.client.Services(), "", &v1.Service{}, storeOf(s, 0, s.setService, s.dropService, s.keepServices))
+	go s.contacts[1].Follow(ctx, s.client.EndpointSlices(), service.Selector, &discovery.EndpointSlice{}, storeOf(s, 1, s.setSlice, s.dropSlice, s.keepSlices))
 	<-ctx.Done()
 }
 
