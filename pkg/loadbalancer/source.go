@@ -29,8 +29,14 @@ type Source struct {
 	services map[service.Name]*Service
 	slices   map[service.Name]map[string]service.Slice // by the Service and the slice's name
 	owners   map[service.Name]service.Name             // of slices, the Service
-	tell     []loop.Signal
+	tell     [2][]loop.Signal
 }
+
+// The kinds of objects.
+const (
+	ofServices = iota
+	ofSlices
+)
 
 // NewSource returns a source that watches with client.
 func NewSource(client *apiwatch.Client, log *slog.Logger) *Source {
@@ -40,19 +46,26 @@ func NewSource(client *apiwatch.Client, log *slog.Logger) *Source {
 	}
 }
 
-// Changed returns a signal that is given after a change.
-func (s *Source) Changed() loop.Signal {
+// Changed returns a signal that is given after a change of what Services or Nodes returns.
+func (s *Source) Changed() loop.Signal { return s.changed(ofServices, ofSlices) }
+
+// ServicesChanged returns one for who does not ask for Nodes: endpoints change far more often.
+func (s *Source) ServicesChanged() loop.Signal { return s.changed(ofServices) }
+
+func (s *Source) changed(kinds ...int) loop.Signal {
 	signal := loop.NewSignal()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tell = append(s.tell, signal)
+	for _, kind := range kinds {
+		s.tell[kind] = append(s.tell[kind], signal)
+	}
 	return signal
 }
 
 // Run watches until ctx ends.
 func (s *Source) Run(ctx context.Context) {
-	go s.contacts[0].Follow(ctx, s.client.Services(), "", &v1.Service{}, storeOf(s, 0, s.setService, s.dropService, s.keepServices))
-	go s.contacts[1].Follow(ctx, s.client.EndpointSlices(), service.Selector, &discovery.EndpointSlice{}, storeOf(s, 1, s.setSlice, s.dropSlice, s.keepSlices))
+	go s.contacts[ofServices].Follow(ctx, s.client.Services(), "", &v1.Service{}, storeOf(s, ofServices, s.setService, s.dropService, s.keepServices))
+	go s.contacts[ofSlices].Follow(ctx, s.client.EndpointSlices(), service.Selector, &discovery.EndpointSlice{}, storeOf(s, ofSlices, s.setSlice, s.dropSlice, s.keepSlices))
 	<-ctx.Done()
 }
 
@@ -65,7 +78,7 @@ func (s *Source) Known() bool {
 
 // Check says what is wrong with the watches, nil if nothing.
 func (s *Source) Check() error {
-	return errors.Join(s.contacts[0].Check(), s.contacts[1].Check())
+	return errors.Join(s.contacts[ofServices].Check(), s.contacts[ofSlices].Check())
 }
 
 // Services returns all that matter.
@@ -124,8 +137,9 @@ func (s *Source) Nodes(of service.Name) map[string]bool {
 	return ending
 }
 
-func (s *Source) give() {
-	for _, t := range s.tell {
+// give says that what is known of a kind of objects is other than before.
+func (s *Source) give(kind int) {
+	for _, t := range s.tell[kind] {
 		t.Give()
 	}
 }
@@ -139,12 +153,12 @@ func (s *Source) setService(o *v1.Service) {
 	case known && apiwatch.Older(fresh.Version, before.Version):
 	case !matters && known:
 		delete(s.services, fresh.Name)
-		s.give()
+		s.give(ofServices)
 	case matters && known && reflect.DeepEqual(withVersion(*before, fresh.Version), *fresh):
 		s.services[fresh.Name] = fresh
 	case matters:
 		s.services[fresh.Name] = fresh
-		s.give()
+		s.give(ofServices)
 	}
 }
 
@@ -157,7 +171,7 @@ func (s *Source) dropService(o *v1.Service) {
 	name := service.Name{Namespace: o.Namespace, Name: o.Name}
 	if before, known := s.services[name]; known && !apiwatch.Older(o.ResourceVersion, before.Version) {
 		delete(s.services, name)
-		s.give()
+		s.give(ofServices)
 	}
 }
 
@@ -194,7 +208,7 @@ func (s *Source) setSlice(o *discovery.EndpointSlice) {
 		s.slices[owner] = map[string]service.Slice{}
 	}
 	s.slices[owner][slice.Name], s.owners[at] = service.Slice{Name: slice.Name, Endpoints: few}, owner
-	s.give()
+	s.give(ofSlices)
 }
 
 func (s *Source) dropSlice(o *discovery.EndpointSlice) {
@@ -211,7 +225,7 @@ func (s *Source) forgetSlice(at service.Name) {
 	if len(s.slices[owner]) == 0 {
 		delete(s.slices, owner)
 	}
-	s.give()
+	s.give(ofSlices)
 }
 
 func (s *Source) keepSlices(these map[service.Name]bool) {
@@ -241,6 +255,8 @@ func storeOf[T metav1.Object](s *Source, kind int, set, drop func(T), keep func(
 		}
 		keep(these)
 		s.complete[kind] = true
-		s.give()
+		for one := range s.tell { // all may be known now
+			s.give(one)
+		}
 	}}
 }
