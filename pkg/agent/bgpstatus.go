@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/flatnet-cni/flatnet/pkg/bgp"
+	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
 )
@@ -72,7 +73,7 @@ func (f *routing) status() BGPStatus {
 				p.Reason = bgp.Why(now.State, now.reason, n, d.Global)
 			} else {
 				for _, prefix := range d.Announce.Prefixes {
-					if slices.Contains(n.Families, familyOf(prefix)) {
+					if slices.Contains(n.Families, message.FamilyOf(prefix.Addr())) {
 						p.Announced++
 					}
 				}
@@ -84,13 +85,6 @@ func (f *routing) status() BGPStatus {
 		s.Peers = append(s.Peers, p)
 	}
 	return s
-}
-
-func familyOf(p netip.Prefix) bgp.Family {
-	if p.Addr().Is4() {
-		return bgp.IPv4
-	}
-	return bgp.IPv6
 }
 
 func (f *routing) serve(w http.ResponseWriter, r *http.Request) {

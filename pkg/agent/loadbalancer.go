@@ -93,7 +93,7 @@ func (b *balancers) open() error {
 	b.controller = loadbalancer.NewController()
 	b.controller.Services, b.controller.Writer, b.controller.Leader, b.controller.Log = b.source, b.client, b.leader, b.Log
 	b.controller.Reporter = &service.Events{Client: b.client, Node: b.config.NodeName, Log: b.Log}
-	b.controller.Changed = []loop.Signal{b.source.Changed(), elected}
+	b.controller.Changed = []loop.Signal{b.source.ServicesChanged(), elected}
 	b.controller.Wrote = func(err error) {
 		result := "ok"
 		if err != nil {
@@ -136,7 +136,7 @@ func (b *balancers) run(ctx context.Context) error {
 		if first {
 			first = false
 			go b.source.Run(ctx)
-			go b.table.Run(ctx, b.client, ownNamespace(), b.Log)
+			go b.table.Run(ctx, b.client, ownNamespace())
 			go b.controller.Run(ctx)
 			go b.announcer.Run(ctx)
 			go b.hold(ctx, b.leader)

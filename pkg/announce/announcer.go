@@ -98,23 +98,11 @@ func (a *Announcer) Counts() (arp, ndp, announced uint64) {
 
 // Run answers until ctx ends.
 func (a *Announcer) Run(ctx context.Context) {
-	wake := loop.NewSignal()
+	wake := loop.Any(ctx, a.Changed...)
 	a.Lease.Renewed = func() {
 		if a.awaiting.Load() {
 			wake.Give()
 		}
-	}
-	for _, s := range a.Changed {
-		go func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-s:
-					wake.Give()
-				}
-			}
-		}()
 	}
 	defer func() {
 		for _, l := range a.links {

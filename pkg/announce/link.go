@@ -72,7 +72,7 @@ func openLink(i net.Interface, valid func() bool, c *counts, log *slog.Logger) (
 
 // note logs why nothing is heard any more.
 func (l *link) note(err error) {
-	if err != nil && !errors.Is(err, net.ErrClosed) && !isClosed(err) {
+	if err != nil {
 		l.log.Error("no longer answering", "err", err)
 	}
 }

@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net"
@@ -38,18 +39,23 @@ func newLab(t *testing.T) *lab {
 	answerer := all.Node("answerer", lan.Port("192.0.2.1/24", "fd00::1/64"))
 	l := &lab{asker: all.Node("asker", lan.Port("192.0.2.2/24", "fd00::2/64"))}
 	l.valid.Store(true)
+	var said bytes.Buffer
 	// Its sockets are of the namespace that they are made in; the goroutines may be anywhere.
 	must(t, answerer.Do(func() (err error) {
 		i, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return err
 		}
-		if l.link, err = openLink(*i, l.valid.Load, &l.counts, slog.New(slog.DiscardHandler)); err != nil {
+		if l.link, err = openLink(*i, l.valid.Load, &l.counts, slog.New(slog.NewTextHandler(&said, nil))); err != nil {
 			return err
 		}
 		return l.link.listenNDP()
 	}))
-	t.Cleanup(l.link.close)
+	t.Cleanup(func() {
+		if l.link.close(); said.Len() > 0 {
+			t.Errorf("a link that was closed has said:\n%s", &said)
+		}
+	})
 	return l
 }
 

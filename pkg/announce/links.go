@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 )
@@ -98,5 +97,3 @@ func (a *Announcer) repeat(now time.Time) (next time.Time) {
 	a.repeats = kept
 	return next
 }
-
-func isClosed(err error) bool { return errors.Is(err, os.ErrClosed) }

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
 // packets is a socket for the frames of one protocol at one interface.
 type packets struct {
-	file *os.File
-	link int
+	file   *os.File
+	link   int
+	closed atomic.Bool
 }
 
 // isNeighbour lets only neighbour solicitations and advertisements into the socket: IPv6
@@ -46,15 +48,15 @@ func openPackets(link int, protocol uint16, filter []unix.SockFilter) (*packets,
 		unix.Close(fd)
 		return nil, fmt.Errorf("binding packet socket: %w", err)
 	}
-	return &packets{os.NewFile(uintptr(fd), "packets"), link}, nil
+	return &packets{file: os.NewFile(uintptr(fd), "packets"), link: link}, nil
 }
 
 func networkOrder(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// each calls do with each frame that comes, until the socket is closed or breaks. The
-// frame is good until do returns.
+// each calls do with each frame that comes, until the socket is closed, which is no error,
+// or breaks. The frame is good until do returns.
 func (p *packets) each(do func(frame []byte)) error {
 	raw, err := p.file.SyscallConn()
 	if err != nil {
@@ -80,6 +82,9 @@ func (p *packets) each(do func(frame []byte)) error {
 			}
 		}
 	})
+	if p.closed.Load() {
+		return nil // os has no error of its own for that
+	}
 	return errors.Join(err, broken)
 }
 
@@ -96,7 +101,10 @@ func (p *packets) send(frame []byte) error {
 	return errors.Join(err, sent)
 }
 
-func (p *packets) close() { p.file.Close() }
+func (p *packets) close() {
+	p.closed.Store(true)
+	p.file.Close()
+}
 
 // groups are multicast groups that an interface is in, so that its driver, and switches
 // that go by MLD, let solicitations in.

@@ -9,12 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 )
 
 // Contact knows whether the API server answers about one kind of object. Its
@@ -31,9 +33,12 @@ type Contact struct {
 // New returns the contact for a kind of object, as people call it: "nodes".
 func New(what string, log *slog.Logger) *Contact { return &Contact{what: what, log: log} }
 
-// Follow keeps a reflector going until ctx ends. It may outlive that by up to a
+// Follow has a store told of all objects of a resource, each of the type of object, until
+// ctx ends. A selector that is not empty is of labels. It may outlive ctx by up to a
 // minute: client-go sleeps without regard to it.
-func (c *Contact) Follow(ctx context.Context, reflector *cache.Reflector) {
+func (c *Contact) Follow(ctx context.Context, of Resource, selector string, object any, store cache.ReflectorStore) {
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(c.log.Handler()))
+	reflector := cache.NewReflectorWithOptions(c.listerWatcher(of, selector), object, store, cache.ReflectorOptions{Name: c.what})
 	// The pauses are those of client-go: after a failure of the API server,
 	// every node of the cluster is here.
 	pauses := wait.Backoff{Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 10, Cap: 30 * time.Second}
@@ -52,10 +57,9 @@ func (c *Contact) Follow(ctx context.Context, reflector *cache.Reflector) {
 	}
 }
 
-// ListerWatcher asks the API server and takes note of how it answers: the reflector
-// retries a good part of the failures without a word. A selector that is not
-// empty is of labels.
-func (c *Contact) ListerWatcher(of Resource, selector string) cache.ListerWatcher {
+// listerWatcher asks the API server and takes note of how it answers: the reflector
+// retries a good part of the failures without a word.
+func (c *Contact) listerWatcher(of Resource, selector string) cache.ListerWatcher {
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			options.LabelSelector = selector

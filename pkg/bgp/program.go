@@ -105,13 +105,10 @@ func (p *Program) once(ctx context.Context, d *Desired) error {
 			return cmpErr(errors.Join(err, r.cmd.Wait()))
 		case <-ctx.Done():
 			if p.Leave() {
-				goodbye := *d
-				goodbye.Leave = true
-				_ = r.send(goodbye) // it may have ended
-				kill := time.AfterFunc(goodbyeTime, func() { _ = r.cmd.Process.Kill() })
-				defer kill.Stop()
+				_ = r.goodbye(*d, ended) // it may have ended
+			} else {
+				_ = finish()
 			}
-			_ = finish()
 			return nil
 		case next := <-p.wanted:
 			other := next.Global != d.Global
@@ -170,6 +167,18 @@ func (r *running) send(d Desired) error {
 	return nil
 }
 
+// goodbye has it tell neighbours that the node goes, and end. What events returns comes by
+// ended.
+func (r *running) goodbye(d Desired, ended <-chan error) error {
+	kill := time.AfterFunc(goodbyeTime, func() { _ = r.cmd.Process.Kill() })
+	defer kill.Stop()
+	d.Leave = true
+	err := r.send(d)
+	r.input.Close()
+	<-ended
+	return errors.Join(err, r.cmd.Wait())
+}
+
 // events tells all until there are no more.
 func (r *running) events(tell func(message.Event)) error {
 	decoder := json.NewDecoder(bufio.NewReaderSize(r.output, 64<<10))
@@ -224,11 +233,5 @@ func Withdraw(ctx context.Context, path string, d Desired, log *slog.Logger) (to
 			err = cmpErr(err)
 		}
 	}
-	d.Leave = true
-	kill := time.AfterFunc(goodbyeTime, func() { _ = r.cmd.Process.Kill() })
-	defer kill.Stop()
-	err = errors.Join(err, r.send(d))
-	r.input.Close()
-	<-ended
-	return told, errors.Join(err, r.cmd.Wait())
+	return told, errors.Join(err, r.goodbye(d, ended))
 }

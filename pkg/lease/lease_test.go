@@ -69,7 +69,7 @@ func (s *site) holder(name, identity string, contended bool) (h *Holder, writer 
 	h.Start()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	s.t.Cleanup(cancel)
-	go h.Table.Run(ctx, client, "flatnet", log)
+	go h.Table.Run(ctx, client, "flatnet")
 	go h.Run(ctx)
 	return h, writer, cancel
 }

@@ -12,18 +12,12 @@ package lease
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
-	"strconv"
 	"sync"
 	"time"
 
 	coordination "k8s.io/api/coordination/v1"
-	"k8s.io/client-go/tools/cache"
-
-	"github.com/go-logr/logr"
-	"k8s.io/klog/v2"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
@@ -43,7 +37,7 @@ type Seen struct {
 	version string
 }
 
-// Table is what is known of the Leases of a namespace. It is the store of a reflector.
+// Table is what is known of the Leases of a namespace.
 type Table struct {
 	contact *apiwatch.Contact
 	now     func() time.Time
@@ -77,10 +71,9 @@ func (t *Table) listens(f func(Seen)) {
 }
 
 // Run watches until ctx ends.
-func (t *Table) Run(ctx context.Context, client *apiwatch.Client, namespace string, log *slog.Logger) {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(log.Handler()))
-	source := t.contact.ListerWatcher(client.Leases(namespace), Label)
-	go t.contact.Follow(ctx, cache.NewReflectorWithOptions(source, &coordination.Lease{}, t, cache.ReflectorOptions{Name: "leases"}))
+func (t *Table) Run(ctx context.Context, client *apiwatch.Client, namespace string) {
+	store := apiwatch.Store[*coordination.Lease]{Set: t.set, Drop: t.drop, Replaced: t.replace}
+	go t.contact.Follow(ctx, client.Leases(namespace), Label, &coordination.Lease{}, store)
 	<-ctx.Done()
 }
 
@@ -114,12 +107,8 @@ func (t *Table) Get(name string) (s Seen, is bool) {
 	return s, is
 }
 
-// Add notes a Lease as it is now.
-func (t *Table) Add(object any) error {
-	l, is := object.(*coordination.Lease)
-	if !is {
-		return fmt.Errorf("noting a lease: it is a %T", object)
-	}
+// set notes a Lease as it is now.
+func (t *Table) set(l *coordination.Lease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.seen == nil {
@@ -128,37 +117,24 @@ func (t *Table) Add(object any) error {
 	if t.note(l) {
 		t.give()
 	}
-	return nil
 }
 
-// Update is Add.
-func (t *Table) Update(object any) error { return t.Add(object) }
-
-// Delete forgets a Lease.
-func (t *Table) Delete(object any) error {
-	l, is := object.(*coordination.Lease)
-	if !is {
-		return fmt.Errorf("forgetting a lease: it is a %T", object)
-	}
+// drop forgets a Lease.
+func (t *Table) drop(l *coordination.Lease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.seen, l.Name)
 	t.gone(l.Name)
 	t.give()
-	return nil
 }
 
-// Replace notes all Leases, and forgets the others.
-func (t *Table) Replace(objects []any, _ string) error {
+// replace notes all Leases, and forgets the others.
+func (t *Table) replace(all []*coordination.Lease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before := t.seen
-	t.seen = make(map[string]Seen, len(objects))
-	for _, object := range objects {
-		l, is := object.(*coordination.Lease)
-		if !is {
-			return fmt.Errorf("noting leases: one is a %T", object)
-		}
+	t.seen = make(map[string]Seen, len(all))
+	for _, l := range all {
 		if known, is := before[l.Name]; is {
 			t.seen[l.Name] = known
 		}
@@ -170,7 +146,6 @@ func (t *Table) Replace(objects []any, _ string) error {
 		}
 	}
 	t.give()
-	return nil
 }
 
 // gone says that a Lease is nobody's.
@@ -179,9 +154,6 @@ func (t *Table) gone(name string) {
 		f(Seen{Name: name})
 	}
 }
-
-// Resync does nothing: what is known has been told.
-func (t *Table) Resync() error { return nil }
 
 // note reports whether there is more to say than that the Lease was renewed.
 func (t *Table) note(l *coordination.Lease) bool {
@@ -193,7 +165,7 @@ func (t *Table) note(l *coordination.Lease) bool {
 		s.renewed = l.Spec.RenewTime.UnixMicro()
 	}
 	before, known := t.seen[s.Name]
-	if known && older(s.version, before.version) {
+	if known && apiwatch.Older(s.version, before.version) {
 		return false
 	}
 	if known && before.Holder == s.Holder && before.renewed == s.renewed {
@@ -208,13 +180,6 @@ func (t *Table) note(l *coordination.Lease) bool {
 		revived = known && s.At.Sub(before.At) >= time.Duration(*d)*time.Second
 	}
 	return !known || revived || before.Holder != s.Holder || !maps.Equal(before.Annotations, s.Annotations)
-}
-
-// older compares versions of an object.
-func older(version, than string) bool {
-	a, errA := strconv.ParseUint(version, 10, 64)
-	b, errB := strconv.ParseUint(than, 10, 64)
-	return errA == nil && errB == nil && a < b
 }
 
 func (t *Table) give() {

@@ -170,3 +170,17 @@ func BenchmarkAllocate(b *testing.B) {
 		Allocate(c, all)
 	}
 }
+
+// An address that is shared is one; what is in no pool, or somebody else's, is none.
+func TestHeldAreCounted(t *testing.T) {
+	c := config(t, "pools:\n- {name: a, addresses: [192.0.2.0/28, \"2001:db8::/124\"]}\n- {name: b, addresses: [192.0.2.16/28]}\n")
+	foreign := svc("foreign", 4, holding("192.0.2.3"))
+	foreign.HasClass, foreign.OtherClass = false, "example.com/other"
+	s := CountHeld(c, []*Service{
+		svc("one", 0, sharing("k", 80), holding("192.0.2.1", "2001:db8::1")), svc("two", 1, sharing("k", 81), holding("192.0.2.1")),
+		svc("three", 2, holding("192.0.2.2")), svc("four", 3, holding("203.0.113.1")), foreign, svc("five", 5, holding("192.0.2.17")),
+	})
+	if got, want := fmt.Sprint(s.InUse), "map[a:map[IPv4:2 IPv6:1] b:map[IPv4:1]]"; got != want {
+		t.Errorf("in use are %s, want %s", got, want)
+	}
+}

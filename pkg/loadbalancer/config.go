@@ -99,11 +99,6 @@ func (c *Config) Pool(a netip.Addr) *Pool {
 	return nil
 }
 
-// Announces reports whether addresses of some pool are answered for.
-func (c *Config) Announces() bool {
-	return slices.ContainsFunc(c.Pools, func(p Pool) bool { return len(p.Interfaces) > 0 })
-}
-
 // Interfaces are all that some pool names, sorted.
 func (c *Config) Interfaces() (all []string) {
 	for _, p := range c.Pools {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,19 +98,7 @@ const (
 
 // Run gives addresses until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
-	wake := loop.NewSignal()
-	for _, s := range c.Changed {
-		go func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-s:
-					wake.Give()
-				}
-			}
-		}()
-	}
+	wake := loop.Any(ctx, c.Changed...)
 	var config *Config
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -169,7 +158,7 @@ func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err e
 		c.Log.Info("this agent gives addresses to Services")
 	}
 	decisions := Allocate(config, c.Services.Services())
-	state := State{Leads: true, InUse: map[string]map[Family]int{}}
+	state := State{Leads: true}
 	var writing sync.WaitGroup
 	var mu sync.Mutex
 	free := make(chan struct{}, c.writers)
@@ -190,7 +179,7 @@ func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err e
 		})
 	}
 	writing.Wait()
-	taken := map[netip.Addr]bool{}
+	var given []netip.Addr
 	for _, d := range decisions {
 		if d.Waits != "" {
 			state.Waiting = append(state.Waiting, Waiting{d.Service.Name, d.Service.Name.String(), d.Waits})
@@ -198,13 +187,9 @@ func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err e
 			state.Given++
 		}
 		c.tell(ctx, d)
-		for _, ip := range d.Addresses {
-			if pool := config.Pool(ip); pool != nil && !taken[ip] {
-				taken[ip] = true
-				state.use(pool, ip)
-			}
-		}
+		given = append(given, d.Addresses...)
 	}
+	state.InUse = config.inUse(given)
 	c.state.Store(&state)
 	if err != nil {
 		c.led = false // something may have been written all the same: look before the next time
@@ -214,22 +199,28 @@ func (c *Controller) pass(ctx context.Context, config *Config) (more bool, err e
 
 // CountHeld is a State for who does not give addresses: only what is taken is known.
 func CountHeld(c *Config, all []*Service) State {
-	state := State{InUse: map[string]map[Family]int{}}
-	seen := map[netip.Addr]bool{}
+	var held []netip.Addr
 	for _, s := range all {
-		for _, ip := range s.Held {
-			if pool := c.Pool(ip); pool != nil && c.Ours(s) && !seen[ip] {
-				seen[ip] = true
-				state.use(pool, ip)
-			}
+		if c.Ours(s) {
+			held = append(held, s.Held...)
 		}
 	}
-	return state
+	return State{InUse: c.inUse(held)}
 }
 
-func (s *State) use(p *Pool, ip netip.Addr) {
-	if s.InUse[p.Name] == nil {
-		s.InUse[p.Name] = map[Family]int{}
+// inUse counts addresses, each once, by pool and family.
+func (c *Config) inUse(all []netip.Addr) map[string]map[Family]int {
+	counts := map[string]map[Family]int{}
+	slices.SortFunc(all, netip.Addr.Compare)
+	for _, ip := range slices.Compact(all) {
+		pool := c.Pool(ip)
+		if pool == nil {
+			continue
+		}
+		if counts[pool.Name] == nil {
+			counts[pool.Name] = map[Family]int{}
+		}
+		counts[pool.Name][familyOf(ip)]++
 	}
-	s.InUse[p.Name][familyOf(ip)]++
+	return counts
 }

@@ -3,19 +3,15 @@ package loadbalancer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"sync"
 
-	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
@@ -26,7 +22,6 @@ import (
 // or are to have some, and of the nodes with endpoints of Services.
 type Source struct {
 	client   *apiwatch.Client
-	log      *slog.Logger
 	contacts [2]*apiwatch.Contact
 
 	mu       sync.Mutex
@@ -34,34 +29,43 @@ type Source struct {
 	services map[service.Name]*Service
 	slices   map[service.Name]map[string]service.Slice // by the Service and the slice's name
 	owners   map[service.Name]service.Name             // of slices, the Service
-	tell     []loop.Signal
+	tell     [2][]loop.Signal
 }
+
+// The kinds of objects.
+const (
+	ofServices = iota
+	ofSlices
+)
 
 // NewSource returns a source that watches with client.
 func NewSource(client *apiwatch.Client, log *slog.Logger) *Source {
 	return &Source{
-		client: client, log: log, contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
+		client: client, contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
 		services: map[service.Name]*Service{}, slices: map[service.Name]map[string]service.Slice{}, owners: map[service.Name]service.Name{},
 	}
 }
 
-// Changed returns a signal that is given after a change.
-func (s *Source) Changed() loop.Signal {
+// Changed returns a signal that is given after a change of what Services or Nodes returns.
+func (s *Source) Changed() loop.Signal { return s.changed(ofServices, ofSlices) }
+
+// ServicesChanged returns one for who does not ask for Nodes: endpoints change far more often.
+func (s *Source) ServicesChanged() loop.Signal { return s.changed(ofServices) }
+
+func (s *Source) changed(kinds ...int) loop.Signal {
 	signal := loop.NewSignal()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tell = append(s.tell, signal)
+	for _, kind := range kinds {
+		s.tell[kind] = append(s.tell[kind], signal)
+	}
 	return signal
 }
 
 // Run watches until ctx ends.
 func (s *Source) Run(ctx context.Context) {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(s.log.Handler()))
-	follow := func(c *apiwatch.Contact, of apiwatch.Resource, object any, to cache.ReflectorStore, selector, name string) {
-		c.Follow(ctx, cache.NewReflectorWithOptions(c.ListerWatcher(of, selector), object, to, cache.ReflectorOptions{Name: name}))
-	}
-	go follow(s.contacts[0], s.client.Services(), &v1.Service{}, store[*v1.Service]{s, 0, s.setService, s.dropService, s.keepServices}, "", "services")
-	go follow(s.contacts[1], s.client.EndpointSlices(), &discovery.EndpointSlice{}, store[*discovery.EndpointSlice]{s, 1, s.setSlice, s.dropSlice, s.keepSlices}, service.Selector, "endpointslices")
+	go s.contacts[ofServices].Follow(ctx, s.client.Services(), "", &v1.Service{}, storeOf(s, ofServices, s.setService, s.dropService, s.keepServices))
+	go s.contacts[ofSlices].Follow(ctx, s.client.EndpointSlices(), service.Selector, &discovery.EndpointSlice{}, storeOf(s, ofSlices, s.setSlice, s.dropSlice, s.keepSlices))
 	<-ctx.Done()
 }
 
@@ -74,7 +78,7 @@ func (s *Source) Known() bool {
 
 // Check says what is wrong with the watches, nil if nothing.
 func (s *Source) Check() error {
-	return errors.Join(s.contacts[0].Check(), s.contacts[1].Check())
+	return errors.Join(s.contacts[ofServices].Check(), s.contacts[ofSlices].Check())
 }
 
 // Services returns all that matter.
@@ -133,8 +137,9 @@ func (s *Source) Nodes(of service.Name) map[string]bool {
 	return ending
 }
 
-func (s *Source) give() {
-	for _, t := range s.tell {
+// give says that what is known of a kind of objects is other than before.
+func (s *Source) give(kind int) {
+	for _, t := range s.tell[kind] {
 		t.Give()
 	}
 }
@@ -145,15 +150,15 @@ func (s *Source) setService(o *v1.Service) {
 	fresh, matters := FromService(o)
 	before, known := s.services[fresh.Name]
 	switch {
-	case known && older(fresh.Version, before.Version):
+	case known && apiwatch.Older(fresh.Version, before.Version):
 	case !matters && known:
 		delete(s.services, fresh.Name)
-		s.give()
+		s.give(ofServices)
 	case matters && known && reflect.DeepEqual(withVersion(*before, fresh.Version), *fresh):
 		s.services[fresh.Name] = fresh
 	case matters:
 		s.services[fresh.Name] = fresh
-		s.give()
+		s.give(ofServices)
 	}
 }
 
@@ -162,18 +167,11 @@ func withVersion(s Service, version string) Service {
 	return s
 }
 
-// older compares versions of an object: they are numbers, and the API server counts up.
-func older(version, than string) bool {
-	a, errA := strconv.ParseUint(version, 10, 64)
-	b, errB := strconv.ParseUint(than, 10, 64)
-	return errA == nil && errB == nil && a < b
-}
-
 func (s *Source) dropService(o *v1.Service) {
 	name := service.Name{Namespace: o.Namespace, Name: o.Name}
-	if before, known := s.services[name]; known && !older(o.ResourceVersion, before.Version) {
+	if before, known := s.services[name]; known && !apiwatch.Older(o.ResourceVersion, before.Version) {
 		delete(s.services, name)
-		s.give()
+		s.give(ofServices)
 	}
 }
 
@@ -210,7 +208,7 @@ func (s *Source) setSlice(o *discovery.EndpointSlice) {
 		s.slices[owner] = map[string]service.Slice{}
 	}
 	s.slices[owner][slice.Name], s.owners[at] = service.Slice{Name: slice.Name, Endpoints: few}, owner
-	s.give()
+	s.give(ofSlices)
 }
 
 func (s *Source) dropSlice(o *discovery.EndpointSlice) {
@@ -227,7 +225,7 @@ func (s *Source) forgetSlice(at service.Name) {
 	if len(s.slices[owner]) == 0 {
 		delete(s.slices, owner)
 	}
-	s.give()
+	s.give(ofSlices)
 }
 
 func (s *Source) keepSlices(these map[service.Name]bool) {
@@ -238,55 +236,27 @@ func (s *Source) keepSlices(these map[service.Name]bool) {
 	}
 }
 
-// store is the store of a reflector of one kind of object.
-type store[T interface {
-	GetNamespace() string
-	GetName() string
-}] struct {
-	source    *Source
-	kind      int
-	set, drop func(T)
-	keep      func(map[service.Name]bool) // forget all but these
-}
-
-func (s store[T]) with(object any, f func(T)) error {
-	o, is := object.(T)
-	if !is {
-		return fmt.Errorf("noting an object: it is a %T and not a %T", object, o)
-	}
-	s.source.mu.Lock()
-	defer s.source.mu.Unlock()
-	f(o)
-	return nil
-}
-
-// Add notes an object, as it is now.
-func (s store[T]) Add(object any) error { return s.with(object, s.set) }
-
-// Update is Add.
-func (s store[T]) Update(object any) error { return s.with(object, s.set) }
-
-// Delete forgets an object.
-func (s store[T]) Delete(object any) error { return s.with(object, s.drop) }
-
-// Replace notes all objects, and forgets the others.
-func (s store[T]) Replace(objects []any, _ string) error {
-	these := make(map[service.Name]bool, len(objects))
-	s.source.mu.Lock()
-	defer s.source.mu.Unlock()
-	for _, object := range objects {
-		o, is := object.(T)
-		if !is {
-			return fmt.Errorf("noting objects: one is a %T and not a %T", object, o)
+// storeOf is the store of a reflector of one kind of object; keep forgets all but these.
+func storeOf[T metav1.Object](s *Source, kind int, set, drop func(T), keep func(map[service.Name]bool)) apiwatch.Store[T] {
+	locked := func(f func(T)) func(T) {
+		return func(o T) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			f(o)
 		}
-		these[service.Name{Namespace: o.GetNamespace(), Name: o.GetName()}] = true
-		s.set(o)
 	}
-	s.keep(these)
-	s.source.complete[s.kind] = true
-	s.source.give()
-	return nil
+	return apiwatch.Store[T]{Set: locked(set), Drop: locked(drop), Replaced: func(all []T) {
+		these := make(map[service.Name]bool, len(all))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, o := range all {
+			these[service.Name{Namespace: o.GetNamespace(), Name: o.GetName()}] = true
+			set(o)
+		}
+		keep(these)
+		s.complete[kind] = true
+		for one := range s.tell { // all may be known now
+			s.give(one)
+		}
+	}}
 }
-
-// Resync does nothing: what is known has been told.
-func (s store[T]) Resync() error { return nil }

@@ -19,6 +19,24 @@ func (s Signal) Give() {
 	}
 }
 
+// Any returns a signal that is given after any of these, until ctx ends.
+func Any(ctx context.Context, of ...Signal) Signal {
+	one := NewSignal()
+	for _, s := range of {
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-s:
+					one.Give()
+				}
+			}
+		}()
+	}
+	return one
+}
+
 // Latest has the last value that was put, until that is taken.
 type Latest[T any] chan T
 

@@ -19,6 +19,16 @@ func TestSignal(t *testing.T) {
 	}
 }
 
+// Each of them gives it, and it is the caller's to give as well.
+func TestAny(t *testing.T) {
+	first, second := NewSignal(), NewSignal()
+	s := Any(t.Context(), first, second)
+	for _, one := range []Signal{first, second, s, first} {
+		one.Give()
+		<-s
+	}
+}
+
 // Many put at the same time; the last value is there in the end, and nobody waits.
 func TestLatest(t *testing.T) {
 	l := NewLatest[int]()

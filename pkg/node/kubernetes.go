@@ -7,10 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
@@ -61,7 +58,7 @@ func (k *Kubernetes) Check() error {
 // server has told of it.
 func (k *Kubernetes) Run(ctx context.Context, deliver func([]Node)) error {
 	// Nobody waits for this to end: client-go sleeps without regard to ctx.
-	go k.watch(klog.NewContext(ctx, logr.FromSlogHandler(k.log.Handler())))
+	go k.contact.Follow(ctx, k.client.Nodes(), "", &v1.Node{}, k.listed)
 	var last []Node
 	for {
 		select {
@@ -82,12 +79,6 @@ func (k *Kubernetes) Run(ctx context.Context, deliver func([]Node)) error {
 		last = nodes
 		deliver(nodes)
 	}
-}
-
-// watch keeps the list up to date until ctx ends.
-func (k *Kubernetes) watch(ctx context.Context) {
-	source := k.contact.ListerWatcher(k.client.Nodes(), "")
-	k.contact.Follow(ctx, cache.NewReflectorWithOptions(source, &v1.Node{}, k.listed, cache.ReflectorOptions{Name: "nodes"}))
 }
 
 // sleep waits; it reports whether ctx lasted as long.

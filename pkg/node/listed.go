@@ -1,7 +1,6 @@
 package node
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -11,14 +10,15 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
 )
 
 // listed is what the API server has told of Nodes. It is the store of a
 // reflector, and keeps what the network needs of them and nothing else.
 type listed struct {
+	apiwatch.Store[*v1.Node]
 	changed loop.Signal // has one element after a change that matters
 	own     string      // name of the own node
 
@@ -26,57 +26,42 @@ type listed struct {
 	nodes map[string]Node // nil until they are known
 }
 
-var _ cache.TransformingStore = (*listed)(nil)
+func newListed(own string) *listed {
+	l := &listed{changed: loop.NewSignal(), own: own}
+	l.Store = apiwatch.Store[*v1.Node]{Set: l.set, Drop: l.drop, Replaced: l.replace, Strip: l.strip}
+	return l
+}
 
-func newListed(own string) *listed { return &listed{changed: loop.NewSignal(), own: own} }
-
-// Add notes a Node, as it is now.
-func (l *listed) Add(obj any) error {
-	object, ok := obj.(*v1.Node)
-	if !ok {
-		return fmt.Errorf("noting a node: it is a %T", obj)
-	}
+// set notes a Node, as it is now.
+func (l *listed) set(object *v1.Node) {
 	n := l.nodeOf(object)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// Most of what the kubelet writes is of no concern here.
 	if before, known := l.nodes[n.Name]; known && before.Equal(n) {
-		return nil
+		return
 	}
 	if l.nodes == nil {
 		l.nodes = make(map[string]Node)
 	}
 	l.nodes[n.Name] = n
 	l.tell()
-	return nil
 }
 
-// Update is Add.
-func (l *listed) Update(obj any) error { return l.Add(obj) }
-
-// Delete forgets a Node.
-func (l *listed) Delete(obj any) error {
-	object, ok := obj.(*v1.Node)
-	if !ok {
-		return fmt.Errorf("forgetting a node: it is a %T", obj)
-	}
+// drop forgets a Node.
+func (l *listed) drop(object *v1.Node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, known := l.nodes[object.Name]; known {
 		delete(l.nodes, object.Name)
 		l.tell()
 	}
-	return nil
 }
 
-// Replace notes all Nodes, and forgets the others.
-func (l *listed) Replace(objects []any, _ string) error {
+// replace notes all Nodes, and forgets the others.
+func (l *listed) replace(objects []*v1.Node) {
 	nodes := make(map[string]Node, len(objects))
-	for _, obj := range objects {
-		object, ok := obj.(*v1.Node)
-		if !ok {
-			return fmt.Errorf("noting nodes: one is a %T", obj)
-		}
+	for _, object := range objects {
 		nodes[object.Name] = l.nodeOf(object)
 	}
 	l.mu.Lock()
@@ -85,14 +70,7 @@ func (l *listed) Replace(objects []any, _ string) error {
 		l.nodes = nodes
 		l.tell()
 	}
-	return nil
 }
-
-// Resync does nothing: what is known has been told.
-func (l *listed) Resync() error { return nil }
-
-// Transformer makes the reflector keep little while a list is streamed to it.
-func (l *listed) Transformer() cache.TransformFunc { return l.strip }
 
 // tell says that there is a change.
 func (l *listed) tell() {

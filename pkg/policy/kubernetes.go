@@ -9,12 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
@@ -85,7 +82,6 @@ func (k *Kubernetes) Check() error {
 // Run follows the cluster until ctx ends. Watching goes on for some seconds after that:
 // client-go sleeps without regard to it.
 func (k *Kubernetes) Run(ctx context.Context) {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(k.log.Handler()))
 	follow(ctx, k, k.client.NetworkPolicies(), &networking.NetworkPolicy{}, networkPolicyStore(k.listed))
 	go k.followClusterPolicies(ctx)
 	go func() {
@@ -103,7 +99,7 @@ func follow[T any, K comparable](ctx context.Context, k *Kubernetes, of apiwatch
 	c := apiwatch.New(s.kind.String(), k.log)
 	k.contact(s.kind, c)
 	// Nobody waits for this to end: client-go sleeps without regard to ctx.
-	go c.Follow(ctx, cache.NewReflectorWithOptions(c.ListerWatcher(of, ""), object, s, cache.ReflectorOptions{Name: s.kind.String()}))
+	go c.Follow(ctx, of, "", object, s)
 }
 
 func (k *Kubernetes) contact(of kind, c *apiwatch.Contact) {

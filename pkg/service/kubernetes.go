@@ -5,11 +5,8 @@ import (
 	"errors"
 	"log/slog"
 
-	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
@@ -39,13 +36,12 @@ type Kubernetes struct {
 	client   *apiwatch.Client
 	listed   *listed
 	contacts [2]*apiwatch.Contact
-	log      *slog.Logger
 }
 
 // NewKubernetes returns a source that watches with client.
 func NewKubernetes(client *apiwatch.Client, log *slog.Logger) *Kubernetes {
 	return &Kubernetes{
-		client: client, listed: newListed(), log: log,
+		client: client, listed: newListed(),
 		contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
 	}
 }
@@ -80,11 +76,7 @@ func (k *Kubernetes) Lost() error {
 // Run implements Source. Watching goes on for some seconds after ctx has ended:
 // client-go sleeps without regard to it.
 func (k *Kubernetes) Run(ctx context.Context) {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(k.log.Handler()))
-	follow := func(c *apiwatch.Contact, of apiwatch.Resource, object any, s cache.ReflectorStore, name string) {
-		c.Follow(ctx, cache.NewReflectorWithOptions(c.ListerWatcher(of, Selector), object, s, cache.ReflectorOptions{Name: name}))
-	}
-	go follow(k.contacts[0], k.client.Services(), &v1.Service{}, serviceStore(k.listed), "services")
-	go follow(k.contacts[1], k.client.EndpointSlices(), &discovery.EndpointSlice{}, sliceStore(k.listed), "endpointslices")
+	go k.contacts[0].Follow(ctx, k.client.Services(), Selector, &v1.Service{}, serviceStore(k.listed))
+	go k.contacts[1].Follow(ctx, k.client.EndpointSlices(), Selector, &discovery.EndpointSlice{}, sliceStore(k.listed))
 	<-ctx.Done()
 }

@@ -1,7 +1,8 @@
 package service
 
 import (
-	"fmt"
+	"iter"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -10,8 +11,9 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
-	"k8s.io/client-go/tools/cache"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
 )
 
@@ -207,125 +209,62 @@ func (e Endpoint) equal(o Endpoint) bool {
 	return hints && e == o
 }
 
-// store is the store of a reflector of one kind of object.
-type store[T any] struct {
-	*listed
-	kind  int
-	set   func(*listed, T)
-	drop  func(*listed, T)
-	keep  func(*listed, map[Name]bool) // forget all but these
-	name  func(T) Name
-	strip func(T) T
+func serviceStore(l *listed) apiwatch.Store[*v1.Service] {
+	return storeOf(l, ofServices, l.setService, l.deleteService, maps.Keys(l.services), func(o *v1.Service) *v1.Service {
+		c := *o // others may hold it too
+		c.ManagedFields, c.Annotations = nil, nil
+		return &c
+	})
 }
 
-var (
-	_ cache.TransformingStore = store[*v1.Service]{}
-	_ cache.TransformingStore = store[*discovery.EndpointSlice]{}
-)
+func sliceStore(l *listed) apiwatch.Store[*discovery.EndpointSlice] {
+	return storeOf(l, ofSlices, l.setSlice, l.deleteSlice, maps.Keys(l.owners), func(o *discovery.EndpointSlice) *discovery.EndpointSlice {
+		c := *o
+		c.ManagedFields = nil
+		c.Endpoints = slices.Clone(o.Endpoints)
+		for i := range c.Endpoints {
+			c.Endpoints[i].TargetRef, c.Endpoints[i].DeprecatedTopology = nil, nil
+		}
+		return &c
+	})
+}
 
-func serviceStore(l *listed) store[*v1.Service] {
-	return store[*v1.Service]{
-		listed: l, kind: ofServices,
-		set:  (*listed).setService,
-		drop: func(l *listed, o *v1.Service) { l.deleteService(Name{o.Namespace, o.Name}) },
-		keep: func(l *listed, these map[Name]bool) {
-			for name := range l.services {
-				if !these[name] {
-					l.deleteService(name)
+// storeOf is the store of a reflector of one kind of object.
+func storeOf[T metav1.Object](l *listed, kind int, set func(T), drop func(Name), known iter.Seq[Name], strip func(T) T) apiwatch.Store[T] {
+	name := func(o T) Name { return Name{o.GetNamespace(), o.GetName()} }
+	counted := func(f func(T)) func(T) {
+		return func(o T) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.seen[kind]++
+			f(o)
+		}
+	}
+	return apiwatch.Store[T]{
+		Set: counted(set), Drop: counted(func(o T) { drop(name(o)) }),
+		Replaced: func(all []T) {
+			these := make(map[Name]bool, len(all))
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			before := l.marked[kind]
+			for _, o := range all {
+				these[name(o)] = true
+				set(o)
+			}
+			for one := range known {
+				if !these[one] {
+					drop(one)
 				}
 			}
+			l.seen[kind] += l.marked[kind] - before // what is in a list and the same is no change
+			l.complete[kind] = true
+			l.tell()
 		},
-		name: func(o *v1.Service) Name { return Name{o.Namespace, o.Name} },
-		strip: func(o *v1.Service) *v1.Service {
-			c := *o // others may hold it too
-			c.ManagedFields, c.Annotations = nil, nil
-			return &c
-		},
-	}
-}
-
-func sliceStore(l *listed) store[*discovery.EndpointSlice] {
-	return store[*discovery.EndpointSlice]{
-		listed: l, kind: ofSlices,
-		set:  (*listed).setSlice,
-		drop: func(l *listed, o *discovery.EndpointSlice) { l.deleteSlice(Name{o.Namespace, o.Name}) },
-		keep: func(l *listed, these map[Name]bool) {
-			for at := range l.owners {
-				if !these[at] {
-					l.deleteSlice(at)
-				}
+		Strip: func(object any) (any, error) {
+			if o, is := object.(T); is {
+				return strip(o), nil
 			}
+			return object, nil
 		},
-		name: func(o *discovery.EndpointSlice) Name { return Name{o.Namespace, o.Name} },
-		strip: func(o *discovery.EndpointSlice) *discovery.EndpointSlice {
-			c := *o
-			c.ManagedFields = nil
-			c.Endpoints = slices.Clone(o.Endpoints)
-			for i := range c.Endpoints {
-				c.Endpoints[i].TargetRef, c.Endpoints[i].DeprecatedTopology = nil, nil
-			}
-			return &c
-		},
-	}
-}
-
-func (s store[T]) with(object any, f func(T)) error {
-	o, ok := object.(T)
-	if !ok {
-		return fmt.Errorf("noting an object: it is a %T and not a %T", object, o)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seen[s.kind]++
-	f(o)
-	return nil
-}
-
-// Add notes an object, as it is now.
-func (s store[T]) Add(object any) error {
-	return s.with(object, func(o T) { s.set(s.listed, o) })
-}
-
-// Update is Add.
-func (s store[T]) Update(object any) error { return s.Add(object) }
-
-// Delete forgets an object.
-func (s store[T]) Delete(object any) error {
-	return s.with(object, func(o T) { s.drop(s.listed, o) })
-}
-
-// Replace notes all objects, and forgets the others.
-func (s store[T]) Replace(objects []any, _ string) error {
-	these := make(map[Name]bool, len(objects))
-	for _, object := range objects {
-		o, ok := object.(T)
-		if !ok {
-			return fmt.Errorf("noting objects: one is a %T and not a %T", object, o)
-		}
-		these[s.name(o)] = true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before := s.marked[s.kind]
-	for _, object := range objects {
-		s.set(s.listed, object.(T))
-	}
-	s.keep(s.listed, these)
-	s.seen[s.kind] += s.marked[s.kind] - before // what is in a list and the same is no change
-	s.complete[s.kind] = true
-	s.tell()
-	return nil
-}
-
-// Resync does nothing: what is known has been told.
-func (s store[T]) Resync() error { return nil }
-
-// Transformer makes the reflector keep little while a list is streamed to it.
-func (s store[T]) Transformer() cache.TransformFunc {
-	return func(object any) (any, error) {
-		if o, ok := object.(T); ok {
-			return s.strip(o), nil
-		}
-		return object, nil
 	}
 }

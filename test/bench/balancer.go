@@ -102,7 +102,7 @@ func (b *balancer) serveAPI() error {
 	b.server.Serve(listener)
 	b.lab.OnClose(func() error { b.server.Stop(); return nil })
 	b.kubeconfig = filepath.Join(b.node.Directory, "kubeconfig")
-	return writeKubeconfig(b.kubeconfig, listener.Addr())
+	return apiserver.WriteKubeconfig(b.kubeconfig, listener.Addr().String())
 }
 
 // startPods starts what answers, and what asks.

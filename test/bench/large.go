@@ -83,14 +83,7 @@ func (l *large) fromKubernetes(streams bool) error {
 		return begin, nil
 	}
 	l.live = func(ctx context.Context) { l.heartbeats(ctx, server) }
-	return writeKubeconfig(kubeconfig, listener.Addr())
-}
-
-// writeKubeconfig writes a file that leads to an API server.
-func writeKubeconfig(path string, server net.Addr) error {
-	return os.WriteFile(path, fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
-		"clusters": [{"name": "c", "cluster": {"server": "http://%s"}}],
-		"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}], "users": [{"name": "u"}]}`, server), 0o600)
+	return apiserver.WriteKubeconfig(kubeconfig, listener.Addr().String())
 }
 
 // heartbeats has every node report its status every five minutes, as kubelets do

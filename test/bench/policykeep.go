@@ -250,7 +250,7 @@ func (k *kept) serve(lab *netlab.Lab, n *cluster.Node) (*apiserver.Server, strin
 	server.Serve(counting{listener, sent})
 	lab.OnClose(func() error { server.Stop(); return nil })
 	kubeconfig := filepath.Join(n.Directory, "kubeconfig")
-	return server, kubeconfig, sent, writeKubeconfig(kubeconfig, listener.Addr())
+	return server, kubeconfig, sent, apiserver.WriteKubeconfig(kubeconfig, listener.Addr().String())
 }
 
 func keptTable(all []*kept) table {

@@ -81,10 +81,7 @@ func (s *site) knows(r *router, prefix string, yes bool) {
 func TestAgentRestarts(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.up()
-	s.joined(s.n1, "bgp", 2)
-	s.joined(s.n2, "bgp", 2)
-	one, two := s.n1.Pod("one"), s.n2.Pod("two")
+	one, two := s.upWithPods()
 	f := s.flow(one, two)
 	tunnelled := strings.Count(s.n1.Log(), "10.244.2.0/24 vxlan")
 	for _, end := range []func(){s.n1.Kill, func() { s.n1.Stop() }} {
@@ -158,10 +155,7 @@ func processes(t *testing.T, n *cluster.Node, program string) (pids []int) {
 func TestSpeakerIsKilled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.up()
-	s.joined(s.n1, "bgp", 2)
-	s.joined(s.n2, "bgp", 2)
-	f := s.flow(s.n1.Pod("one"), s.n2.Pod("two"))
+	f := s.flow(s.upWithPods())
 	speakers := processes(t, s.n1, "flatnet-bgp")
 	if len(speakers) != 1 {
 		t.Fatalf("they are %v", speakers)
@@ -183,10 +177,7 @@ func TestSpeakerIsKilled(t *testing.T) {
 func TestRoutersGo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.up()
-	s.joined(s.n1, "bgp", 2)
-	s.joined(s.n2, "bgp", 2)
-	one, two := s.n1.Pod("one"), s.n2.Pod("two")
+	one, two := s.upWithPods()
 	f := s.flow(one, two)
 	// They stop telling of pods, and forward as before.
 	for _, r := range []*router{s.a1} {
@@ -226,10 +217,7 @@ func TestRoutersGo(t *testing.T) {
 func TestFlapping(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.up()
-	s.joined(s.n1, "bgp", 2)
-	s.joined(s.n2, "bgp", 2)
-	f := s.flow(s.n1.Pod("one"), s.n2.Pod("two"))
+	f := s.flow(s.upWithPods())
 	for range 3 {
 		s.a1.ask(t, "disable node4")
 		s.a1.ask(t, "disable node6")

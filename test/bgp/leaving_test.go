@@ -6,20 +6,14 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
 
-// nodeOf is a Node as Kubernetes has it.
+// nodeOf is a Node of a rack as Kubernetes has it.
 func nodeOf(n *cluster.Node, rack string, taints ...v1.Taint) *v1.Node {
-	o := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: map[string]string{"rack": rack}}, Spec: v1.NodeSpec{Taints: taints}}
-	for _, a := range n.Addresses {
-		o.Status.Addresses = append(o.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
-	}
-	for _, c := range n.PodCIDRs {
-		o.Spec.PodCIDRs = append(o.Spec.PodCIDRs, c.String())
-	}
+	o := n.Object()
+	o.Labels, o.Spec.Taints = map[string]string{"rack": rack}, taints
 	return o
 }
 

@@ -14,10 +14,7 @@ const waitTime = 2 * time.Second
 func TestRacks(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.up()
-	s.joined(s.n1, "bgp", 2)
-	s.joined(s.n2, "bgp", 2)
-	one, two := s.n1.Pod("one"), s.n2.Pod("two")
+	one, two := s.upWithPods()
 	for i, outside := range []string{"172.31.0.9", "fd00:31::9"} {
 		ipv6 := i == 1
 		s.reaches(one.Namespace, one.Address(ipv6), two.Address(ipv6), two.Namespace)

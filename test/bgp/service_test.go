@@ -2,9 +2,7 @@ package bgp_test
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,21 +23,8 @@ func (s *site) api() (*apiserver.Server, string) {
 	server := apiserver.New()
 	server.Protobuf, server.Streams = true, true
 	kubeconfig := filepath.Join(s.Directory, "kubeconfig")
-	must(s.t, os.WriteFile(kubeconfig, fmt.Appendf(nil, `
-apiVersion: v1
-kind: Config
-clusters: [{name: c, cluster: {server: "http://%s"}}]
-contexts: [{name: c, context: {cluster: c, user: c}}]
-users: [{name: c, user: {}}]
-current-context: c
-`, address), 0o600))
-	must(s.t, s.world.Do(func() error {
-		l, err := net.Listen("tcp", address)
-		if err == nil {
-			server.Serve(l)
-		}
-		return err
-	}))
+	must(s.t, apiserver.WriteKubeconfig(kubeconfig, address))
+	must(s.t, s.world.Do(func() error { return server.Listen(address) }))
 	s.t.Cleanup(server.Stop)
 	return server, kubeconfig
 }
@@ -79,10 +64,7 @@ func TestServices(t *testing.T) {
 	s := newSite(t)
 	server, kubeconfig := s.api()
 	s.configure(usual + "announce: {services: [loadBalancer, cluster]}\n")
-	s.up("--services", "--services-health=", "--services-metrics=", "--kubeconfig", kubeconfig)
-	s.joined(s.n1, "bgp", 2)
-	s.joined(s.n2, "bgp", 2)
-	one, two := s.n1.Pod("one"), s.n2.Pod("two")
+	one, two := s.upWithPods("--services", "--services-health=", "--services-metrics=", "--kubeconfig", kubeconfig)
 	outside := netip.MustParseAddr("172.31.0.9")
 	// via waits until a router reaches the address by these nodes.
 	via := func(r *router, prefix string, nodes ...string) {

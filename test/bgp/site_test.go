@@ -105,7 +105,7 @@ func (s *site) configure(text string) {
 	must(s.t, os.Rename(fresh, s.config))
 }
 
-// up starts everything, and waits until pods are reached by what routers told.
+// up starts everything, and waits until agents are ready.
 func (s *site) up(flags ...string) {
 	s.t.Helper()
 	for _, r := range s.routers() {
@@ -121,6 +121,17 @@ func (s *site) up(flags ...string) {
 	for _, n := range s.Nodes {
 		n.WaitReady()
 	}
+}
+
+// upWithPods is up, with a pod on each node. It waits until each node reaches the other's
+// pods by both of its routers.
+func (s *site) upWithPods(flags ...string) (one, two *cluster.Pod) {
+	s.t.Helper()
+	s.up(flags...)
+	for _, n := range s.Nodes {
+		s.joined(n, "bgp", 2)
+	}
+	return s.n1.Pod("one"), s.n2.Pod("two")
 }
 
 func (s *site) writeNodes() {

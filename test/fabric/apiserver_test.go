@@ -2,9 +2,7 @@ package fabric_test
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,14 +32,7 @@ func newControlPlane(t *testing.T, s *site) *controlPlane {
 		Server: apiserver.New(), t: t, machine: s.Lab.Node("control", s.segments[0].Port("172.30.0.250/24")),
 		kubeconfig: filepath.Join(s.Directory, "kubeconfig"),
 	}
-	must(t, os.WriteFile(c.kubeconfig, fmt.Appendf(nil, `
-apiVersion: v1
-kind: Config
-clusters: [{name: c, cluster: {server: "http://%s"}}]
-contexts: [{name: c, context: {cluster: c, user: c}}]
-users: [{name: c, user: {}}]
-current-context: c
-`, apiAddress), 0o600))
+	must(t, apiserver.WriteKubeconfig(c.kubeconfig, apiAddress))
 	t.Cleanup(c.Stop)
 	return c
 }
@@ -49,29 +40,11 @@ current-context: c
 // begin makes the API server answer.
 func (c *controlPlane) begin() {
 	c.t.Helper()
-	must(c.t, c.machine.Do(func() error {
-		l, err := net.Listen("tcp", apiAddress)
-		if err == nil {
-			go c.Serve(l)
-		}
-		return err
-	}))
+	must(c.t, c.machine.Do(func() error { return c.Listen(apiAddress) }))
 }
 
 // put makes a node a Node object.
-func (c *controlPlane) put(n *cluster.Node) {
-	object := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}
-	for _, a := range n.Addresses {
-		object.Status.Addresses = append(object.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
-	}
-	for _, p := range n.PodCIDRs {
-		object.Spec.PodCIDRs = append(object.Spec.PodCIDRs, p.String())
-	}
-	if len(n.PodCIDRs) > 0 {
-		object.Spec.PodCIDR = n.PodCIDRs[0].String()
-	}
-	c.Put(object)
-}
+func (c *controlPlane) put(n *cluster.Node) { c.Put(n.Object()) }
 
 func (c *controlPlane) flags() []string {
 	return []string{"--nodes-file=", "--kubeconfig", c.kubeconfig}

@@ -66,27 +66,15 @@ func newSiteWith(t testing.TB, n int, flags ...string) *site {
 	s.client = s.Lab.Node("client", lan.Port("172.30.0.250/24", "fd00:30::fa/64"))
 	s.api.Protobuf, s.api.Streams, s.api.Controllers = true, true, true
 	machine := s.Lab.Node("control", management.Port("172.31.0.250/24"))
-	must(t, machine.Do(func() error {
-		l, err := net.Listen("tcp", "172.31.0.250:6443")
-		if err == nil {
-			s.api.Serve(l)
-		}
-		return err
-	}))
+	const address = "172.31.0.250:6443"
+	must(t, machine.Do(func() error { return s.api.Listen(address) }))
 	t.Cleanup(s.api.Stop)
 	kubeconfig := filepath.Join(s.Directory, "kubeconfig")
-	must(t, os.WriteFile(kubeconfig, []byte(`
-apiVersion: v1
-kind: Config
-clusters: [{name: c, cluster: {server: "http://172.31.0.250:6443"}}]
-contexts: [{name: c, context: {cluster: c, user: c}}]
-users: [{name: c, user: {}}]
-current-context: c
-`), 0o600))
+	must(t, apiserver.WriteKubeconfig(kubeconfig, address))
 	s.file = filepath.Join(s.Directory, "pools.yaml")
 	must(t, os.WriteFile(s.file, []byte(pools), 0o600))
 	for _, n := range s.Nodes {
-		s.api.Put(nodeObject(n))
+		s.api.Put(n.Object())
 		// What goes to a ClusterIP has to have a way, though it never takes it.
 		must(t, n.AddRoute("default", "172.30.0.250"))
 	}
@@ -107,17 +95,6 @@ func (s *site) members(n int) error {
 		}
 	}
 	return nil
-}
-
-func nodeObject(n *cluster.Node) *v1.Node {
-	o := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}
-	for _, a := range n.Addresses {
-		o.Status.Addresses = append(o.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
-	}
-	for _, c := range n.PodCIDRs {
-		o.Spec.PodCIDRs = append(o.Spec.PodCIDRs, c.String())
-	}
-	return o
 }
 
 // serviceObject is a Service of both families at TCP port 80.

@@ -102,7 +102,7 @@ func TestDrained(t *testing.T) {
 		t.Errorf("meanwhile %s has answered", other)
 	}
 	cordon := func(node string, yes bool) {
-		o := nodeObject(s.Node(node))
+		o := s.Node(node).Object()
 		o.Spec.Unschedulable = yes
 		s.api.Put(o)
 	}

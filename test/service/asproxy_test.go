@@ -238,16 +238,6 @@ func TestKubeProxyHasThePorts(t *testing.T) {
 	}
 }
 
-// nodeObject is a node as Kubernetes has it.
-func nodeObject(n *cluster.Node) *v1.Node {
-	o := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}
-	for _, a := range n.Addresses {
-		o.Status.Addresses = append(o.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
-	}
-	o.Spec.PodCIDRs = texts(n.PodCIDRs)
-	return o
-}
-
 // TestNodeLeaves: load balancers are told to look for another node while the own one is
 // about to go, and that it is well all the same; Services go on.
 func TestNodeLeaves(t *testing.T) {
@@ -258,7 +248,7 @@ func TestNodeLeaves(t *testing.T) {
 		t.Errorf("with nodes from a file, /healthz: %s", got)
 	}
 	for _, n := range s.Nodes {
-		s.control.Put(nodeObject(n))
+		s.control.Put(n.Object())
 	}
 	for _, name := range []string{"n1", "n2"} {
 		s.Node(name).Restart("--nodes-file=", "--fabric", "direct", "--services", "--kubeconfig", s.control.kubeconfig)
@@ -287,7 +277,7 @@ func TestNodeLeaves(t *testing.T) {
 		s.expect("tcp", s.outside(), at(s.node("n1").own, nodePort), map[string]string{"a1": "own", "b1": "n1"})
 		s.expect("tcp", s.pod("a2"), at(s.clusterIP(), 80), map[string]string{"a1": "own", "b1": "own"})
 	}
-	own := nodeObject(s.Node("n1"))
+	own := s.Node("n1").Object()
 	expect("the node to stay", stays, "")
 	tainted := own.DeepCopy()
 	tainted.Spec.Taints = []v1.Taint{{Key: "ToBeDeletedByClusterAutoscaler", Value: "1700000000", Effect: v1.TaintEffectNoSchedule}}

@@ -2,9 +2,7 @@ package service_test
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,14 +39,7 @@ func newControl(t *testing.T, c *cluster.Cluster, segment *cluster.Subnet, ipv6 
 		kubeconfig: filepath.Join(c.Directory, "kubeconfig"), known: map[service.Name][]*discovery.EndpointSlice{},
 	}
 	k.Protobuf, k.Streams = true, true
-	must(t, os.WriteFile(k.kubeconfig, fmt.Appendf(nil, `
-apiVersion: v1
-kind: Config
-clusters: [{name: c, cluster: {server: "http://%s"}}]
-contexts: [{name: c, context: {cluster: c, user: c}}]
-users: [{name: c, user: {}}]
-current-context: c
-`, k.address), 0o600))
+	must(t, apiserver.WriteKubeconfig(k.kubeconfig, k.address.String()))
 	k.begin(t)
 	t.Cleanup(k.Stop)
 	return k
@@ -57,13 +48,7 @@ current-context: c
 // begin makes the API server answer.
 func (k *control) begin(t *testing.T) {
 	t.Helper()
-	must(t, k.machine.Do(func() error {
-		l, err := net.Listen("tcp", k.address.String())
-		if err == nil {
-			k.Serve(l)
-		}
-		return err
-	}))
+	must(t, k.machine.Do(func() error { return k.Listen(k.address.String()) }))
 }
 
 // put makes these the Services of their names.

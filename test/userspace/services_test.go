@@ -2,9 +2,6 @@ package userspace_test
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -22,15 +19,9 @@ func controlPlane(t *testing.T, c *cluster.Cluster, segment *cluster.Subnet) (ku
 	t.Helper()
 	server := apiserver.New()
 	server.Protobuf, server.Streams = true, true
-	address := netip.MustParseAddrPort("172.30.0.250:6443")
+	const address = "172.30.0.250:6443"
 	machine := c.Lab.Node("control", segment.Port("172.30.0.250/24", "fd00:30::fa/64"))
-	must(t, machine.Do(func() error {
-		l, err := net.Listen("tcp", address.String())
-		if err == nil {
-			server.Serve(l)
-		}
-		return err
-	}))
+	must(t, machine.Do(func() error { return server.Listen(address) }))
 	t.Cleanup(server.Stop)
 	for _, s := range services() {
 		server.Put(s)
@@ -39,14 +30,7 @@ func controlPlane(t *testing.T, c *cluster.Cluster, segment *cluster.Subnet) (ku
 		server.Put(s)
 	}
 	kubeconfig = filepath.Join(c.Directory, "kubeconfig")
-	must(t, os.WriteFile(kubeconfig, fmt.Appendf(nil, `
-apiVersion: v1
-kind: Config
-clusters: [{name: c, cluster: {server: "http://%s"}}]
-contexts: [{name: c, context: {cluster: c, user: c}}]
-users: [{name: c, user: {}}]
-current-context: c
-`, address), 0o600))
+	must(t, apiserver.WriteKubeconfig(kubeconfig, address))
 	return kubeconfig
 }
 
