@@ -93,38 +93,6 @@ func (s *site) pod(n *cluster.Node, name string) *cluster.Pod {
 	return p
 }
 
-// serve answers lines with themselves at a port of a namespace, until the test ends.
-func serve(t *testing.T, at *netlab.Namespace, port uint16) {
-	t.Helper()
-	var l net.Listener
-	must(t, at.Do(func() (err error) {
-		l, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
-		return err
-	}))
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { c.Close() })
-			go func() {
-				lines := bufio.NewReaderSize(c, 1<<20)
-				for {
-					line, err := lines.ReadString('\n')
-					if err != nil {
-						return
-					}
-					if _, err := c.Write([]byte(line)); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
-}
-
 // talk is a connection that says something now and then.
 type talk struct {
 	net.Conn

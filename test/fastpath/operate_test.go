@@ -35,7 +35,7 @@ func TestFlatnetdKilled(t *testing.T) {
 	s := newSite(t, cluster.Dual, 1)
 	n := s.Nodes[0]
 	web, client := s.pod(n, "web"), s.pod(n, "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	var talks []*talk
 	for _, ipv6 := range []bool{false, true} {
 		k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
@@ -98,8 +98,8 @@ func TestProgramsTakenAway(t *testing.T) {
 			s := newSite(t, cluster.IPv4, 2, "--fabric", "vxlan", "--resync", resync)
 			n := s.Nodes[0]
 			near, client, far := s.pod(n, "near"), s.pod(n, "client"), s.pod(s.Nodes[1], "far")
-			serve(t, near.Namespace, 80)
-			serve(t, far.Namespace, 80)
+			near.Namespace.ServeLines(t, 80)
+			far.Namespace.ServeLines(t, 80)
 			here := s.talk(client.Namespace, netip.AddrPortFrom(near.Address(false), 80))
 			there := s.talk(client.Namespace, netip.AddrPortFrom(far.Address(false), 80))
 			s.fast(here, n)
@@ -131,7 +131,7 @@ func TestProgramsOfOthers(t *testing.T) {
 	s := newSite(t, cluster.IPv4, 2, "--fabric", "direct")
 	n := s.Nodes[0]
 	web, client := s.pod(s.Nodes[1], "web"), s.pod(n, "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
 	tc := func(command string) {
 		t.Helper()
@@ -245,7 +245,7 @@ func TestPodsWithout(t *testing.T) {
 	s := newSite(t, cluster.IPv4, 1)
 	n := s.Nodes[0]
 	web := s.pod(n, "web")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	slowed := n.Prepare("test", "slowed")
 	slowed.Capabilities = map[string]any{"bandwidth": map[string]any{"ingressRate": 1e9, "ingressBurst": 1e7}}
 	must(t, slowed.Add())
@@ -286,7 +286,7 @@ func TestLeavingTheFastPath(t *testing.T) {
 	s := newSite(t, cluster.IPv4, 1)
 	n := s.Nodes[0]
 	web, client := s.pod(n, "web"), s.pod(n, "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
 	left := func() string {
 		text, err := n.Output("nft", "list", "tables")

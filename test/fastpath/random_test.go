@@ -72,7 +72,7 @@ func TestRandomChanges(t *testing.T) {
 	s := newSite(t, cluster.Dual, 2, "--fabric", "auto", "--mtu", "1400")
 	n1, n2 := s.Nodes[0], s.Nodes[1]
 	web, near, far := s.pod(n1, "web"), s.pod(n1, "near"), s.pod(n2, "far")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	var all []*echoing
 	for i, ipv6 := range []bool{false, true} {
 		to := netip.AddrPortFrom(web.Address(ipv6), 80)
