@@ -11,11 +11,10 @@ if ! clang-14 --version 2>/dev/null | grep -q "Debian clang version $version"; t
 	echo "programs: no clang $version of Debian's: the objects of $directory are not compared with their source" >&2
 	exit 0
 fi
-before=$(mktemp -d)
-trap 'cp "$before"/* "$directory"/; rm -rf "$before"' EXIT
-cp "$directory"/program_bpf* "$before"
-go generate ./$directory >/dev/null
-for file in "$before"/*; do
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+PROGRAMS=$made go generate ./$directory >/dev/null
+for file in "$made"/*; do
 	if ! cmp -s "$file" "$directory/${file##*/}"; then
 		echo "programs: $directory/${file##*/} is not what clang makes of the source: run make generate" >&2
 		exit 1

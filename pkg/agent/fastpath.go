@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,11 +42,11 @@ type fastPath struct {
 }
 
 func newFastPath(c Config, s *feature.Shared) *fastPath {
-	keeper := &fastpath.Keeper{Log: s.Log, TunnelPort: uint16(c.Fabric.Port), Filters: os.Getenv(filtersVariable) != ""}
+	keeper := &fastpath.Keeper{Log: s.Log, TunnelPort: uint16(c.Fabric.Port)}
 	f := &fastPath{Shared: s, config: c, keeper: keeper, host: &host.Keeper{Log: s.Log, Sysctls: c.SysctlDir}, why: notSetUp}
 	f.task = &feature.Task{
 		Name: "fast path", Run: s.OncePlanned(f.keep), Gap: 100 * time.Millisecond,
-		Advice: "look at `tc filter show dev` of pods' interfaces and the underlay's, ingress and egress, and at who else changes them (`tc monitor`)",
+		Advice: "look at `bpftool net show dev` of pods' interfaces and the underlay's, and at who else attaches programs there",
 	}
 	f.check = &feature.Task{
 		Name: "fast path's comparison", Run: s.OncePlanned(f.verify), Gap: 300 * time.Millisecond, Every: c.Resync,
@@ -75,9 +74,6 @@ func (f *fastPath) feature() feature.Feature {
 		Cleanup: feature.Removal{Do: f.remove},
 	}
 }
-
-// filtersVariable has the programs attached as on kernels before Linux 6.6, for tests.
-const filtersVariable = "FLATNET_TEST_FILTERS"
 
 // notSetUp is why it is not in use at the beginning.
 const notSetUp = "it is not set up yet"
@@ -116,8 +112,12 @@ func (f *fastPath) follow(n feature.News) error {
 	return nil
 }
 
-// keep has the programs where they are to be.
-func (f *fastPath) keep(ctx context.Context) error { return f.apply(ctx, false) }
+// keep has the programs where they are to be. The comparison's interval begins with it:
+// nobody may ever ask for one, and of who detaches a program the kernel tells nobody.
+func (f *fastPath) keep(ctx context.Context) error {
+	f.check.By(time.Now().Add(f.config.Resync))
+	return f.apply(ctx, false)
+}
 
 // verify does the same, and looks at what should not have changed.
 func (f *fastPath) verify(ctx context.Context) error { return f.apply(ctx, true) }
@@ -164,7 +164,7 @@ func (f *fastPath) use(ctx context.Context, verify bool) error {
 	if !f.keeper.Loaded() {
 		return errors.New(f.why) // it is tried again with the next comparison
 	}
-	if !f.keeper.Filters && !fastpath.HasLinks() {
+	if !fastpath.HasLinks() {
 		f.keeper.Close()
 		return errors.New("the kernel has no tcx (Linux 6.6), and to attach filters to an interface in use loses packets")
 	}

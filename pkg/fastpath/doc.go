@@ -5,16 +5,12 @@
 //
 //   - a table of nftables, which marks what may be remembered ([Table]);
 //   - the programs' places, at tc ingress and egress of the interfaces of pods, of the
-//     underlay and of the overlay ([Keeper.Attach]): links of tcx, or filters where the
-//     kernel has none;
+//     underlay and of the overlay ([Keeper.Attach]), by links of tcx;
 //   - a number that is raised when anything changes that a decision may have come from
 //     ([Keeper.Raise], [Monitor]), from when on everything is decided anew.
 //
 // Nothing is pinned. Links end with flatnetd, and from then on packets take the kernel's
-// path until the next one attaches its programs. Filters stay and go on learning; flows
-// that flatnetd would have had decided anew are so within the time that a flow is
-// remembered for, and the next one puts its programs into their places, in one step for
-// each.
+// path until the next one attaches its programs.
 package fastpath
 
 import "time"

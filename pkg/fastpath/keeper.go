@@ -3,10 +3,8 @@ package fastpath
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -28,9 +26,6 @@ type Keeper struct {
 	// TunnelPort is the overlay's UDP port, 0 for none: packets of the overlay itself are
 	// looked at only when they are unwrapped.
 	TunnelPort uint16
-	// Filters has filters of tc used also where the kernel has links, for tests of what
-	// older kernels have.
-	Filters bool
 
 	programs *programs
 	table    nft.Keeper
@@ -71,7 +66,7 @@ func (k *Keeper) Load() error {
 // Loaded reports whether the programs are in the kernel.
 func (k *Keeper) Loaded() bool { return k.programs != nil }
 
-// Close lets go of everything. What is attached stays, and goes on.
+// Close lets go of everything. The programs end; the table stays.
 func (k *Keeper) Close() {
 	k.mu.Lock()
 	k.setting = nil
@@ -224,13 +219,11 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 		return done, err
 	}
 	everything = everything || verify || !k.complete
-	places, wanted := where.places(all), map[int]bool{}
 	now := map[int]place{}
-	for _, p := range places {
+	for _, p := range where.places(all) {
 		before, known := k.attached[p.index]
 		if known && before.reason == p.reason && !touched[p.index] && !everything {
 			now[p.index] = before
-			wanted[p.index] = p.reason == ""
 			continue
 		}
 		repaired := false
@@ -248,21 +241,11 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 		if repaired && known && before.reason == "" {
 			done.Repaired = append(done.Repaired, p.name)
 		}
-		now[p.index], wanted[p.index] = p, p.reason == ""
-	}
-	if everything {
-		k.clear(s, all, wanted)
-	} else {
-		for index, p := range now {
-			if before, known := k.attached[index]; p.reason != "" && known && before.reason == "" {
-				k.unlink(index)
-				_, _ = removeFilters(s, index) // what stays is found by the next comparison
-			}
-		}
+		now[p.index] = p
 	}
 	for index := range k.links {
-		if _, there := now[index]; !there {
-			k.unlink(index) // its interface is gone
+		if p, there := now[index]; !there || p.reason != "" {
+			k.unlink(index)
 		}
 	}
 	k.attached, k.complete = now, true
@@ -283,75 +266,34 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 	return done, nil
 }
 
-// clear takes flatnet's filters from interfaces where they are not to be.
-func (k *Keeper) clear(s *netlink.Socket, all []interfaceLink, wanted map[int]bool) {
-	for _, l := range all {
-		if wanted[l.index] {
-			continue
-		}
-		k.unlink(l.index)
-		if _, err := removeFilters(s, l.index); err != nil && k.Log != nil && stillThere(s, l.index) {
-			k.Log.Warn("programs are not removed", "interface", l.name, "error", err)
-		}
-	}
-}
-
 // put puts the programs at both sides of an interface. It says why they are not to be
 // there where that shows only now, and whether they had to be put there.
 func (k *Keeper) put(s *netlink.Socket, p place) (reason string, written bool, err error) {
-	type side struct {
-		parent uint32
-		found  []filter
-	}
-	sides := [2]side{{parent: ingressParent}, {parent: egressParent}}
-	for i := range sides {
-		if sides[i].found, err = listFilters(s, p.index, sides[i].parent); err != nil {
-			return "", false, err
-		}
-	}
-	if p.pod {
-		for _, f := range sides[1].found {
-			if !f.own {
-				return fmt.Sprintf("somebody else's filter %s decides what the pod receives (tc filter show dev %s egress)", f.name, p.name), false, nil
-			}
-		}
-		if others := k.othersOfTCX(p.index); others > 0 {
-			return fmt.Sprintf("%d programs of somebody else's decide what the pod receives (bpftool net show dev %s)", others, p.name), false, nil
-		}
-	}
 	programs := [2]*ebpf.Program{k.programs.Look, k.programs.LearnLink}
 	if p.pod {
+		if reason, err := k.othersDecide(s, p); reason != "" || err != nil {
+			return reason, false, err
+		}
 		programs[1] = k.programs.LearnPod
 	}
-	if !k.Filters {
-		written, err := k.link(p.index, programs)
-		if err == nil {
-			if slices.ContainsFunc(append(sides[0].found, sides[1].found...), func(f filter) bool { return f.own }) {
-				_, err = removeFilters(s, p.index) // an earlier kernel's, or version's
-			}
-			return "", written, err
-		}
-		if !errors.Is(err, ebpf.ErrNotSupported) {
-			return "", written, err
-		}
+	written, err = k.link(p.index, programs)
+	return "", written, err
+}
+
+// othersDecide says who else decides at the egress of a pod's interface, which would be
+// passed by; "" is nobody.
+func (k *Keeper) othersDecide(s *netlink.Socket, p place) (reason string, err error) {
+	filters, err := egressFilters(s, p.index)
+	if err != nil {
+		return "", fmt.Errorf("listing filters: %w", err)
 	}
-	made := false
-	for i, name := range []string{namePrefix + "look", namePrefix + "learn"} {
-		if slices.ContainsFunc(sides[i].found, func(f filter) bool { return f.own && f.program == k.programs.ids[programs[i]] }) {
-			continue
-		}
-		if !made {
-			if err := addClsact(s, p.index); err != nil {
-				return "", written, err
-			}
-			made = true
-		}
-		if err := putFilter(s, p.index, sides[i].parent, name, programs[i].FD()); err != nil {
-			return "", written, err
-		}
-		written = true
+	if len(filters) > 0 {
+		return fmt.Sprintf("somebody else's filter %s decides what the pod receives (tc filter show dev %s egress)", filters[0], p.name), nil
 	}
-	return "", written, nil
+	if others := k.othersOfTCX(p.index); others > 0 {
+		return fmt.Sprintf("%d programs of somebody else's decide what the pod receives (bpftool net show dev %s)", others, p.name), nil
+	}
+	return "", nil
 }
 
 // stillThere reports whether an interface is there: one that has gone while it was looked
@@ -361,44 +303,23 @@ func stillThere(s *netlink.Socket, index int) bool {
 	return err != nil || slices.ContainsFunc(all, func(l interfaceLink) bool { return l.index == index })
 }
 
-// Remove takes away all that any keeper has left in the kernel, and says what that was.
-// A kernel without nf_tables has no table.
+// Remove takes away what any keeper has left in the kernel, and says what that was.
+// Programs end with their keeper; only its table stays, which a kernel without nf_tables
+// does not have.
 func (k *Keeper) Remove(tables bool) (removed []string, err error) {
 	defer k.Close()
-	s, err := k.connect()
-	if err != nil {
-		return nil, err
-	}
-	all, err := listLinks(s)
-	if err != nil {
-		return nil, err
-	}
-	var errs []error
-	names := map[string]bool{}
-	for _, l := range all {
-		there, err := removeFilters(s, l.index)
-		if err != nil && stillThere(s, l.index) {
-			errs = append(errs, fmt.Errorf("interface %s: %w", l.name, err))
-		}
-		if there {
-			names[l.name] = true
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		removed = append(removed, "fast path at interface "+name)
-	}
 	if !tables {
-		return removed, errors.Join(errs...)
+		return nil, nil
 	}
 	k.table.Keeps = []nft.ID{TableID}
 	there, err := k.table.Remove()
 	if err != nil {
-		errs = append(errs, fmt.Errorf("removing nftables table %s: %w", TableID, err))
+		err = fmt.Errorf("removing nftables table %s: %w", TableID, err)
 	}
 	if len(there) > 0 {
 		removed = append(removed, "nftables table "+TableID.String())
 	}
-	return removed, errors.Join(errs...)
+	return removed, err
 }
 
 // now is the clock of the programs (CLOCK_MONOTONIC).

@@ -7,15 +7,16 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// Where the kernel has links of tcx, from Linux 6.6 on, the programs are attached by these:
-// to make the qdisc of filters takes an interface's queues away for a moment, and packets
-// are lost. Links end with the process, and then packets take the kernel's path.
+// The programs are attached by links of tcx, which kernels have from Linux 6.6 on: to make
+// the qdisc of filters, which there were before, takes an interface's queues away for a
+// moment, and packets are lost. Links end with the process, and then packets take the
+// kernel's path.
 
 // sidesOfTCX are the places of look and learn.
 var sidesOfTCX = [2]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}
 
 // link attaches both programs behind those of others. It reports whether they had to be
-// attached, and fails with [ebpf.ErrNotSupported] where the kernel has no links.
+// attached.
 func (k *Keeper) link(index int, programs [2]*ebpf.Program) (written bool, err error) {
 	if _, known := k.links[index]; known {
 		if k.linked(index, programs) {
@@ -58,7 +59,7 @@ func (k *Keeper) linked(index int, programs [2]*ebpf.Program) bool {
 	return true
 }
 
-// unlink takes the programs from an interface where links hold them.
+// unlink takes the programs from an interface.
 func (k *Keeper) unlink(index int) {
 	for _, l := range k.links[index] {
 		if l != nil {

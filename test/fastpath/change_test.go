@@ -60,7 +60,7 @@ func TestPolicyInTheMiddleOfAConnection(t *testing.T) {
 			for _, p := range []*cluster.Pod{web, good, bad} {
 				describe(t, directory, p, "app: "+p.Name)
 			}
-			serve(t, web.Namespace, 80)
+			web.Namespace.ServeLines(t, 80)
 			var stays, ends []*talk
 			for _, ipv6 := range []bool{false, true} {
 				to := netip.AddrPortFrom(web.Address(ipv6), 80)
@@ -111,7 +111,7 @@ func TestAddressOfAPodThatIsGone(t *testing.T) {
 			s.start()
 			client := s.pod(s.Nodes[0], "client")
 			old := s.pod(last, "old")
-			serve(t, old.Namespace, 80)
+			old.Namespace.ServeLines(t, 80)
 			at := netip.AddrPortFrom(old.Address(false), 5000)
 			receive(t, old.Namespace, at)
 			k := s.talk(client.Namespace, netip.AddrPortFrom(old.Address(false), 80))
@@ -127,7 +127,7 @@ func TestAddressOfAPodThatIsGone(t *testing.T) {
 				fresh = last.Pod(fmt.Sprint("fresh", i))
 			}
 			box := receive(t, fresh.Namespace, at)
-			serve(t, fresh.Namespace, 80)
+			fresh.Namespace.ServeLines(t, 80)
 			// The old connection is nobody's: the new pod says so.
 			_, err := pace.Await(pace.Far(), func() error {
 				err := k.sayWithin("who is there?", unanswered)
@@ -152,7 +152,7 @@ func TestConnectionsBetweenTheSamePorts(t *testing.T) {
 	s := newSite(t, cluster.IPv4, 2, "--fabric", "direct")
 	web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
 	source, to := netip.AddrPortFrom(client.Address(false), 40000), netip.AddrPortFrom(web.Address(false), 80)
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	must(t, client.SetSysctl("net/ipv4/tcp_tw_reuse", "1"))
 	for round := range 30 {
 		var c net.Conn
@@ -203,7 +203,7 @@ func TestIdleConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, cluster.IPv4, 1)
 	web, client := s.pod(s.Nodes[0], "web"), s.pod(s.Nodes[0], "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
 	s.fast(k, s.Nodes...)
 	a, b := k.ends()
@@ -236,7 +236,7 @@ func TestNarrowerWay(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, cluster.IPv4, 2, "--fabric", "direct", "--mtu", "1500")
 			web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
-			serve(t, web.Namespace, 80)
+			web.Namespace.ServeLines(t, 80)
 			k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
 			s.fast(k, s.Nodes...)
 			must(t, k.say(strings.Repeat("x", 300_000)))
@@ -262,7 +262,7 @@ func TestNarrowerWay(t *testing.T) {
 func TestFromDirectToVXLAN(t *testing.T) {
 	s := newSite(t, cluster.Dual, 2, "--fabric", "auto", "--mtu", "1400")
 	web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	var talks []*talk
 	for _, ipv6 := range []bool{false, true} {
 		talks = append(talks, s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80)))
@@ -306,7 +306,7 @@ func TestConntrackRemembers(t *testing.T) {
 		t.Skip("the kernel does not list its connections (CONFIG_NF_CONNTRACK_PROCFS): ", err)
 	}
 	web, client := s.pod(n, "web"), s.pod(n, "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
 	s.fast(k, n)
 	for range 20 {

@@ -257,7 +257,7 @@ func TestSpoofedPacketsOfARememberedFlow(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, cluster.Dual, nodes, "--fabric", "direct")
 			web, client, thief := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "client"), s.pod(s.Nodes[0], "thief")
-			serve(t, web.Namespace, 80)
+			web.Namespace.ServeLines(t, 80)
 			for _, ipv6 := range []bool{false, true} {
 				at := netip.AddrPortFrom(web.Address(ipv6), 5000)
 				box := receive(t, web.Namespace, at)

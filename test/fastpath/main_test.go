@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -22,9 +21,6 @@ import (
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
-
-// asBefore is the variable that has programs attached as on kernels before Linux 6.6.
-const asBefore = "FLATNET_TEST_FILTERS"
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -51,7 +47,7 @@ func newSite(t *testing.T, f cluster.Families, nodes int, flags ...string) *site
 // prepare makes a site whose flatnetds do not run yet.
 func prepare(t *testing.T, f cluster.Families, nodes int, flags ...string) *site {
 	t.Helper()
-	if os.Getenv(asBefore) == "" && !fastpath.HasLinks() {
+	if !fastpath.HasLinks() {
 		t.Skip("the kernel has no tcx, which the fast path needs (Linux 6.6)")
 	}
 	s := &site{Cluster: cluster.Start(t), t: t, flags: append([]string{"--datapath", "ebpf", "--resync", "1h"}, flags...)}
@@ -95,38 +91,6 @@ func (s *site) pod(n *cluster.Node, name string) *cluster.Pod {
 	p := n.Pod(name)
 	s.attached(p)
 	return p
-}
-
-// serve answers lines with themselves at a port of a namespace, until the test ends.
-func serve(t *testing.T, at *netlab.Namespace, port uint16) {
-	t.Helper()
-	var l net.Listener
-	must(t, at.Do(func() (err error) {
-		l, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
-		return err
-	}))
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { c.Close() })
-			go func() {
-				lines := bufio.NewReaderSize(c, 1<<20)
-				for {
-					line, err := lines.ReadString('\n')
-					if err != nil {
-						return
-					}
-					if _, err := c.Write([]byte(line)); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
 }
 
 // talk is a connection that says something now and then.

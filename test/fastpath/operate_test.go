@@ -6,8 +6,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
@@ -31,7 +35,7 @@ func TestFlatnetdKilled(t *testing.T) {
 	s := newSite(t, cluster.Dual, 1)
 	n := s.Nodes[0]
 	web, client := s.pod(n, "web"), s.pod(n, "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	var talks []*talk
 	for _, ipv6 := range []bool{false, true} {
 		k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
@@ -64,49 +68,70 @@ func TestFlatnetdKilled(t *testing.T) {
 	}
 }
 
-// What somebody takes away comes back and is counted; connections go on.
+// taking is how somebody takes away what the fast path needs at an interface.
+type taking struct {
+	what string
+	do   func(n *cluster.Node, name string) error
+}
+
+func detaching(what string, sides ...ebpf.AttachType) taking {
+	return taking{what, func(n *cluster.Node, name string) error { return detach(n, name, sides...) }}
+}
+
+func running(command string) taking {
+	return taking{command, func(n *cluster.Node, _ string) error {
+		words := strings.Fields(command)
+		_, err := n.Output(words[0], words[1:]...)
+		return err
+	}}
+}
+
+// What somebody takes away comes back and is counted; connections go on. Of tables the
+// kernel tells, so nothing has to be compared.
 func TestProgramsTakenAway(t *testing.T) {
-	t.Setenv(asBefore, "1")
-	s := newSite(t, cluster.IPv4, 2, "--fabric", "vxlan")
-	n := s.Nodes[0]
-	near, client, far := s.pod(n, "near"), s.pod(n, "client"), s.pod(s.Nodes[1], "far")
-	serve(t, near.Namespace, 80)
-	serve(t, far.Namespace, 80)
-	here := s.talk(client.Namespace, netip.AddrPortFrom(near.Address(false), 80))
-	there := s.talk(client.Namespace, netip.AddrPortFrom(far.Address(false), 80))
-	s.fast(here, n)
-	s.fast(there, s.Nodes...)
-	for _, command := range []string{
-		"tc filter del dev LINK ingress", "tc filter del dev LINK egress pref 7070", "tc qdisc del dev LINK clsact",
-		"nft delete table inet flatnet-fastpath", "nft flush ruleset",
+	for resync, takings := range map[string][]taking{
+		"1s": {detaching("look detached", bothSides[0]), detaching("learn detached", bothSides[1]), detaching("both detached", bothSides...)},
+		"1h": {running("nft delete table inet flatnet-fastpath"), running("nft flush ruleset")},
 	} {
-		for _, link := range []string{client.HostInterface, "flatnet.vx", "eth0"} {
-			repairs := n.Repairs("fast path")
-			words := strings.Fields(strings.ReplaceAll(command, "LINK", link))
-			_, err := n.Output(words[0], words[1:]...)
-			must(t, err)
-			must(t, here.say("on"))
-			must(t, there.say("on"))
-			s.Eventually("the repair after "+strings.Join(words, " "), func() error {
-				if now := n.Repairs("fast path"); now <= repairs {
-					return fmt.Errorf("%g repairs are counted", now)
-				}
-				return nil
-			})
+		t.Run("compared every "+resync, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, cluster.IPv4, 2, "--fabric", "vxlan", "--resync", resync)
+			n := s.Nodes[0]
+			near, client, far := s.pod(n, "near"), s.pod(n, "client"), s.pod(s.Nodes[1], "far")
+			near.Namespace.ServeLines(t, 80)
+			far.Namespace.ServeLines(t, 80)
+			here := s.talk(client.Namespace, netip.AddrPortFrom(near.Address(false), 80))
+			there := s.talk(client.Namespace, netip.AddrPortFrom(far.Address(false), 80))
 			s.fast(here, n)
 			s.fast(there, s.Nodes...)
-		}
+			for _, taking := range takings {
+				for _, name := range []string{client.HostInterface, "flatnet.vx", "eth0"} {
+					repairs := n.Repairs("fast path")
+					must(t, taking.do(n, name))
+					must(t, here.say("on"))
+					must(t, there.say("on"))
+					s.Eventually("the repair of "+name+" after "+taking.what, func() error {
+						if now := n.Repairs("fast path"); now <= repairs {
+							return fmt.Errorf("%g repairs are counted", now)
+						}
+						return nil
+					})
+					s.fast(here, n)
+					s.fast(there, s.Nodes...)
+				}
+			}
+		})
 	}
 }
 
 // Programs of others, before flatnet's and behind, stay and are asked; where they decide
 // what a pod receives, its flows are not remembered, and the status says so.
 func TestProgramsOfOthers(t *testing.T) {
-	t.Setenv(asBefore, "1")
+	t.Parallel()
 	s := newSite(t, cluster.IPv4, 2, "--fabric", "direct")
 	n := s.Nodes[0]
 	web, client := s.pod(s.Nodes[1], "web"), s.pod(n, "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
 	tc := func(command string) {
 		t.Helper()
@@ -114,52 +139,103 @@ func TestProgramsOfOthers(t *testing.T) {
 		_, err := n.Output("tc", words...)
 		must(t, err)
 	}
-	before := "filter add dev " + client.HostInterface + " ingress pref 1 protocol ip u32 match ip protocol 200 0xff flowid 1:1"
-	behind := "filter add dev eth0 egress pref 9000 protocol ip u32 match ip protocol 200 0xff flowid 1:1"
-	tc(before)
-	tc(behind)
+	tc("qdisc add dev " + client.HostInterface + " clsact")
+	tc("qdisc add dev eth0 clsact")
+	tc("filter add dev " + client.HostInterface + " ingress pref 1 protocol ip u32 match ip protocol 200 0xff flowid 1:1")
+	tc("filter add dev eth0 egress pref 9000 protocol ip u32 match ip protocol 200 0xff flowid 1:1")
+	ingress, egress := bothSides[0], bothSides[1]
+	for _, where := range []link.Anchor{link.Head(), link.Tail()} {
+		addProgram(t, n, client.HostInterface, ingress, where, next)
+		addProgram(t, n, "eth0", egress, where, next)
+	}
 	s.fast(k, s.Nodes...)
 	n.Restart(s.flags...)
 	s.inUse(n)
 	s.fast(k, s.Nodes...)
-	for _, link := range []string{client.HostInterface, "eth0"} {
-		if text := filters(t, n, link); strings.Count(text, "u32") < 1 || !strings.Contains(text, "flatnet_look") {
-			t.Errorf("filters of %s:\n%s", link, text)
+	for _, name := range []string{client.HostInterface, "eth0"} {
+		if text := filters(t, n, name); strings.Count(text, "u32") < 1 {
+			t.Errorf("filters of %s:\n%s", name, text)
+		}
+		all, own := programs(t, n, name), ownPrograms(t, n, name)
+		if !slices.Contains(own, "look") || len(own) != 2 || len(all) != 4 {
+			t.Errorf("programs at %s: %v", name, all)
 		}
 	}
-	// Who decides for good is obeyed: what flatnet's program says behind is not heard.
-	tc("filter add dev " + client.HostInterface + " ingress pref 2 protocol ip u32 match u32 0 0 flowid 1:1")
+	// Who decides for good is obeyed: what flatnet's program says behind is not heard, and
+	// what it says before is not learned. Of links the kernel tells nobody; so the direction
+	// that they do not see goes on until something else changes.
 	a, b := k.ends()
-	s.Eventually("the end of the fast path", func() error {
+	attaching := func(where link.Anchor) func() func() {
+		return func() func() {
+			undo := addProgram(t, n, client.HostInterface, ingress, where, pass)
+			must(t, running("nft add table ip other").do(n, ""))
+			must(t, running("nft delete table ip other").do(n, ""))
+			return undo
+		}
+	}
+	deciding := "dev " + client.HostInterface + " ingress pref 2"
+	for _, decides := range []func() (undo func()){
+		attaching(link.Head()),
+		attaching(link.Tail()),
+		func() func() {
+			tc("filter add " + deciding + " protocol ip u32 match u32 0 0 flowid 1:1")
+			return func() { tc("filter del " + deciding) }
+		},
+	} {
+		undo := decides()
+		s.Eventually("the end of the fast path", func() error {
+			packets := s.takes(n, a, b)
+			for range 10 {
+				must(t, k.say("by the stack"))
+			}
+			if s.takes(n, a, b) != packets {
+				return errors.New("packets take the fast path")
+			}
+			return nil
+		})
+		undo()
+		s.fast(k, s.Nodes...)
+	}
+
+	passedBy := func() {
+		t.Helper()
+		s.Eventually("the reason in the status", func() error {
+			text, err := n.Flatnetd("status")
+			if err == nil && !strings.Contains(text, "not at "+client.HostInterface) {
+				err = errors.New(text)
+			}
+			return err
+		})
 		packets := s.takes(n, a, b)
 		for range 10 {
 			must(t, k.say("by the stack"))
 		}
-		if s.takes(n, a, b) != packets {
-			return errors.New("packets take the fast path")
+		if s.takes(n, a, b) > packets {
+			t.Error("what somebody else decides is passed by")
 		}
-		return nil
-	})
-	tc("filter del dev " + client.HostInterface + " ingress pref 2")
-	s.fast(k, s.Nodes...)
-
+		if own := ownPrograms(t, n, client.HostInterface); len(own) > 0 {
+			t.Errorf("programs are still there: %v", own)
+		}
+		if text := filters(t, n, client.HostInterface); !strings.Contains(text, "u32") {
+			t.Errorf("filters are\n%s", text)
+		}
+	}
 	tc("filter add dev " + client.HostInterface + " egress pref 1 protocol ip u32 match u32 0 0 flowid 1:1")
-	s.Eventually("the reason in the status", func() error {
-		text, err := n.Flatnetd("status")
-		if err == nil && !strings.Contains(text, "not at "+client.HostInterface) {
-			err = errors.New(text)
+	passedBy()
+	tc("filter del dev " + client.HostInterface + " egress pref 1")
+	s.fast(k, s.Nodes...)
+	// Of links the kernel tells nobody: a comparison finds them.
+	n.Restart(append(s.flags, "--resync", "1s")...)
+	s.inUse(n)
+	s.fast(k, s.Nodes...)
+	for _, where := range []link.Anchor{link.Head(), link.Tail()} {
+		undo := addProgram(t, n, client.HostInterface, egress, where, pass)
+		passedBy()
+		if all := programs(t, n, client.HostInterface); len(all) != 3 {
+			t.Errorf("programs at %s: %v", client.HostInterface, all)
 		}
-		return err
-	})
-	packets := s.takes(n, a, b)
-	for range 10 {
-		must(t, k.say("by the stack"))
-	}
-	if s.takes(n, a, b) > packets {
-		t.Error("somebody else's filter is passed by")
-	}
-	if text := filters(t, n, client.HostInterface); strings.Contains(text, "flatnet") || !strings.Contains(text, "u32") {
-		t.Errorf("filters are\n%s", text)
+		undo()
+		s.fast(k, s.Nodes...)
 	}
 }
 
@@ -169,7 +245,7 @@ func TestPodsWithout(t *testing.T) {
 	s := newSite(t, cluster.IPv4, 1)
 	n := s.Nodes[0]
 	web := s.pod(n, "web")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	slowed := n.Prepare("test", "slowed")
 	slowed.Capabilities = map[string]any{"bandwidth": map[string]any{"ingressRate": 1e9, "ingressBurst": 1e7}}
 	must(t, slowed.Add())
@@ -206,11 +282,11 @@ func TestPodsWithout(t *testing.T) {
 
 // What leaves nothing behind: --datapath kernel after ebpf, and cleanup.
 func TestLeavingTheFastPath(t *testing.T) {
-	t.Setenv(asBefore, "1")
+	t.Parallel()
 	s := newSite(t, cluster.IPv4, 1)
 	n := s.Nodes[0]
 	web, client := s.pod(n, "web"), s.pod(n, "client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
 	left := func() string {
 		text, err := n.Output("nft", "list", "tables")
@@ -219,10 +295,8 @@ func TestLeavingTheFastPath(t *testing.T) {
 		if strings.Contains(text, "fastpath") {
 			all += text
 		}
-		for _, link := range []string{"eth0", web.HostInterface} {
-			if text, err := n.Output("tc", "qdisc", "show", "dev", link); err == nil && strings.Contains(text, "clsact") {
-				all += text
-			}
+		for _, name := range []string{"eth0", web.HostInterface} {
+			all += strings.Join(programs(t, n, name), " ")
 		}
 		return all
 	}
@@ -242,9 +316,14 @@ func TestLeavingTheFastPath(t *testing.T) {
 	s.fast(k, n)
 	n.Stop()
 	must(t, k.say("nobody is there"))
+	for _, name := range []string{"eth0", web.HostInterface} {
+		if all := programs(t, n, name); len(all) > 0 {
+			t.Errorf("programs that outlive flatnetd at %s: %v", name, all)
+		}
+	}
 	text, err := n.Flatnetd("cleanup")
 	must(t, err)
-	if !strings.Contains(text, "fast path at interface eth0") || !strings.Contains(text, "flatnet-fastpath") {
+	if !strings.Contains(text, "flatnet-fastpath") {
 		t.Errorf("cleanup: %s", text)
 	}
 	if text := left(); text != "" {

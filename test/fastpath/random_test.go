@@ -72,7 +72,7 @@ func TestRandomChanges(t *testing.T) {
 	s := newSite(t, cluster.Dual, 2, "--fabric", "auto", "--mtu", "1400")
 	n1, n2 := s.Nodes[0], s.Nodes[1]
 	web, near, far := s.pod(n1, "web"), s.pod(n1, "near"), s.pod(n2, "far")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	var all []*echoing
 	for i, ipv6 := range []bool{false, true} {
 		to := netip.AddrPortFrom(web.Address(ipv6), 80)
@@ -97,9 +97,9 @@ func TestRandomChanges(t *testing.T) {
 		func(n *cluster.Node, _ string) { run(n, "nft add table ip other"); run(n, "nft delete table ip other") },
 		func(n *cluster.Node, _ string) { run(n, "nft flush ruleset") },
 		func(n *cluster.Node, _ string) { run(n, "nft delete table inet flatnet-fastpath") },
-		func(n *cluster.Node, link string) { run(n, "tc qdisc del dev "+link+" clsact") },
-		func(n *cluster.Node, link string) { run(n, "tc filter del dev "+link+" egress") },
-		func(n *cluster.Node, link string) { run(n, "tc filter del dev "+link+" ingress") },
+		func(n *cluster.Node, link string) { _ = detach(n, link, bothSides...) },
+		func(n *cluster.Node, link string) { _ = detach(n, link, bothSides[0]) },
+		func(n *cluster.Node, link string) { _ = detach(n, link, bothSides[1]) },
 		func(n *cluster.Node, _ string) { run(n, "ip route add 198.51.100.0/24 dev eth0") },
 		func(n *cluster.Node, _ string) { run(n, "ip route del 198.51.100.0/24 dev eth0") },
 		func(n *cluster.Node, _ string) { run(n, "ip neigh flush dev eth0") },

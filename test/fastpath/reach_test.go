@@ -21,7 +21,7 @@ func TestConnectionsTakeTheFastPath(t *testing.T) {
 			}
 			s := newSite(t, cluster.Dual, nodes, "--fabric", fabric)
 			web, client := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "client")
-			serve(t, web.Namespace, 80)
+			web.Namespace.ServeLines(t, 80)
 			for _, ipv6 := range []bool{false, true} {
 				k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
 				s.fast(k, s.Nodes...)

@@ -44,8 +44,8 @@ func TestWhatIsTranslatedIsNeverRemembered(t *testing.T) {
 			s.attached(web)
 			near, far := s.pod(n1, "near"), s.pod(n2, "far")
 			outside := s.Lab.Node("outside", s.segment.Port("172.30.0.200/24", "fd00:30::c8/64"))
-			serve(t, web.Namespace, 80)
-			serve(t, outside.Namespace, 80)
+			web.Namespace.ServeLines(t, 80)
+			outside.Namespace.ServeLines(t, 80)
 			for _, n := range s.Nodes {
 				_, err := n.Output("nft", fmt.Sprintf(services, web.Address(false), web.Address(true)))
 				must(t, err)

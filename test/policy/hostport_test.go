@@ -106,7 +106,7 @@ func TestHostPorts(t *testing.T) {
 // sayWho tells who connects to a port of a namespace as whom it is seen.
 func sayWho(t *testing.T, at *netlab.Namespace, port uint16) {
 	t.Helper()
-	accept(t, at, port, func(c net.Conn) {
+	at.Serve(t, port, func(c net.Conn) {
 		_, _ = fmt.Fprint(c, netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().Unmap())
 		c.Close()
 	})

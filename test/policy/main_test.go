@@ -3,7 +3,6 @@
 package policy_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -92,42 +91,6 @@ func (s *site) start(n *cluster.Node, namespace, name, labels string) *cluster.P
 // policy is a NetworkPolicy with a spec in YAML's flow style.
 func policy(namespace, name, spec string) string {
 	return fmt.Sprintf("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: %s, name: %s}\nspec: %s\n", namespace, name, spec)
-}
-
-// serve answers lines with themselves at a port of a pod, over TCP, until the test ends.
-func serve(t *testing.T, at *netlab.Namespace, port uint16) {
-	t.Helper()
-	accept(t, at, port, func(c net.Conn) {
-		t.Cleanup(func() { c.Close() })
-		go func() {
-			lines := bufio.NewScanner(c)
-			for lines.Scan() {
-				if _, err := fmt.Fprintln(c, lines.Text()); err != nil {
-					return
-				}
-			}
-		}()
-	})
-}
-
-// accept calls do with each connection to a port, until the test ends. It must not wait.
-func accept(t *testing.T, at *netlab.Namespace, port uint16, do func(net.Conn)) {
-	t.Helper()
-	var l net.Listener
-	must(t, at.Do(func() (err error) {
-		l, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
-		return err
-	}))
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			do(c)
-		}
-	}()
 }
 
 // unanswered is how long nobody is waited for who does not answer.

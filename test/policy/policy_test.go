@@ -30,9 +30,9 @@ func TestWhoReachesWhom(t *testing.T) {
 	far := s.start(n2, "shop", "far", "app: client")
 	stranger := s.start(n2, "other", "stranger", "app: client")
 	for _, port := range []uint16{80, 81} {
-		serve(t, web.Namespace, port)
+		web.Namespace.ServeLines(t, port)
 	}
-	serve(t, far.Namespace, 80)
+	far.Namespace.ServeLines(t, 80)
 	everybody := []*cluster.Pod{near, far, stranger}
 	for _, p := range everybody {
 		s.reached("without policies", p.Namespace, web, 80)
@@ -117,8 +117,8 @@ func TestWhatIsForbiddenEnds(t *testing.T) {
 			n1, n2 := s.Node("n1"), s.Node("n2")
 			web := s.start(n1, "shop", "web", "app: web")
 			good, bad := s.start(n2, "shop", "good", "app: good"), s.start(n2, "shop", "bad", "app: bad")
-			serve(t, web.Namespace, 80)
-			serve(t, good.Namespace, 80)
+			web.Namespace.ServeLines(t, 80)
+			good.Namespace.ServeLines(t, 80)
 			stays, ends := s.talk(good, web, ipv6, 80), s.talk(bad, web, ipv6, 80)
 			own := s.talk(web, good, ipv6, 80)
 			s.write("deny", policy("shop", "deny", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: good}}}]}]}"))
@@ -175,7 +175,7 @@ func TestNewPods(t *testing.T) {
 	// Nothing is known of it: closed.
 	web := n.Prepare("shop", "web")
 	must(t, web.Add())
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	s.refused("unknown", client.Namespace, web, 80)
 	s.pod(web, "app: web")
 	s.write("allow", policy("shop", "allow", "{podSelector: {matchLabels: {app: web}}, ingress: [{}]}"))
@@ -185,7 +185,7 @@ func TestNewPods(t *testing.T) {
 	free := n.Prepare("shop", "free")
 	s.pod(free, "app: web")
 	must(t, free.Add())
-	serve(t, free.Namespace, 80)
+	free.Namespace.ServeLines(t, 80)
 	s.reached("known before", client.Namespace, free, 80)
 
 	// Without an agent.
@@ -194,8 +194,8 @@ func TestNewPods(t *testing.T) {
 	late, other := n.Prepare("shop", "late"), n.Prepare("other", "late")
 	must(t, late.Add())
 	must(t, other.Add())
-	serve(t, late.Namespace, 80)
-	serve(t, other.Namespace, 80)
+	late.Namespace.ServeLines(t, 80)
+	other.Namespace.ServeLines(t, 80)
 	s.refused("without an agent", client.Namespace, late, 80)
 	s.reached("without an agent, in a namespace without policies", client.Namespace, other, 80)
 	s.pod(late, "app: web")
@@ -227,7 +227,7 @@ func TestNewPods(t *testing.T) {
 	n.Kill()
 	open := n.Prepare("shop", "open")
 	must(t, open.Add())
-	serve(t, open.Namespace, 80)
+	open.Namespace.ServeLines(t, 80)
 	s.reached("without an agent, open", client.Namespace, open, 80)
 	n.StartAgain()
 	n.WaitReady()
@@ -247,8 +247,8 @@ func TestPolicyThatBecomesUnreadable(t *testing.T) {
 	s := newSite(t, cluster.Dual, 1)
 	n := s.Node("n1")
 	web, client := s.start(n, "shop", "web", "app: web"), s.start(n, "other", "client", "app: client")
-	serve(t, web.Namespace, 80)
-	serve(t, client.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
+	client.Namespace.ServeLines(t, 80)
 	s.write("deny", policy("shop", "deny", denyIngress))
 	s.refused("denied", client.Namespace, web, 80)
 	named := func(texts ...string) {
@@ -283,8 +283,8 @@ func TestFlushedRulesComeBack(t *testing.T) {
 	s := newSite(t, cluster.IPv4, 1)
 	n := s.Node("n1")
 	web, client := s.start(n, "shop", "web", "app: web"), s.start(n, "shop", "client", "app: client")
-	serve(t, web.Namespace, 80)
-	serve(t, web.Namespace, 81)
+	web.Namespace.ServeLines(t, 80)
+	web.Namespace.ServeLines(t, 81)
 	s.write("some", policy("shop", "some", "{podSelector: {matchLabels: {app: web}}, ingress: [{ports: [{port: 80}]}]}"))
 	s.refused("before", client.Namespace, web, 81)
 	goes := s.talk(client, web, false, 80)
@@ -312,7 +312,7 @@ func TestWhy(t *testing.T) {
 	s := newSite(t, cluster.Dual, 2, "--log-drops")
 	n1, n2 := s.Node("n1"), s.Node("n2")
 	web, client := s.start(n1, "shop", "web", "app: web"), s.start(n2, "shop", "client", "app: client")
-	serve(t, web.Namespace, 80)
+	web.Namespace.ServeLines(t, 80)
 	s.write("some", policy("shop", "some", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: http}]}]}"))
 	s.refused("another port", client.Namespace, web, 81)
 	s.reached("the port", client.Namespace, web, 80)
@@ -392,7 +392,7 @@ func TestNodesArePeers(t *testing.T) {
 	n1, n2 := s.Node("n1"), s.Node("n2")
 	web := s.start(n1, "shop", "web", "app: web")
 	host := &cluster.Pod{Addresses: n2.Addresses} // of the host's network
-	serve(t, n2.Namespace, 9090)
+	n2.Namespace.ServeLines(t, 9090)
 	s.reached("without policies", web.Namespace, host, 9090)
 	node := func(zone string, addresses ...netip.Addr) {
 		text := "apiVersion: v1\nkind: Node\nmetadata: {name: n2, labels: {zone: " + zone + "}}\nstatus:\n  addresses:\n  - {type: Hostname, address: n2}\n"

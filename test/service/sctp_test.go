@@ -86,15 +86,7 @@ func serveSCTP(t *testing.T, ns *netlab.Namespace, s *server, at netip.AddrPort)
 		return err
 	}))
 	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go s.connection(c)
-		}
-	}()
+	netlab.Accept(listener, s.connection)
 }
 
 // askSCTP associates, asks once and ends.

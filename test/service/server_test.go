@@ -49,15 +49,7 @@ func serve(t *testing.T, ns *netlab.Namespace, name string, at netip.AddrPort) *
 		listener.Close()
 		socket.Close()
 	})
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go s.connection(c)
-		}
-	}()
+	netlab.Accept(listener, s.connection)
 	go func() {
 		buffer := make([]byte, 64)
 		for {

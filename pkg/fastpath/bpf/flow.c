@@ -36,10 +36,13 @@ static long (*redirect_peer)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redi
 static long (*pull_data)(struct __sk_buff *skb, __u32 len) = (void *)BPF_FUNC_skb_pull_data;
 static __s64 (*csum_update)(struct __sk_buff *skb, __u32 csum) = (void *)BPF_FUNC_csum_update;
 
+// NET16 is a number as it is in packets; FIRST4 is one that begins with the bytes of another.
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define NET16(x) ((__u16)__builtin_bswap16(x))
+#define FIRST4(x) ((__u64)(x))
 #else
 #define NET16(x) ((__u16)(x))
+#define FIRST4(x) ((__u64)(x) << 32)
 #endif
 
 #define NEXT (-1) // TC_ACT_UNSPEC, and TCX_NEXT: what comes behind decides
@@ -146,7 +149,6 @@ struct {
 // packet is what look and learn have to know of one.
 struct packet {
 	struct key key;
-	void *network;
 	__u32 size; // of the packet, or of each that a large one is cut into, without Ethernet
 	__u8 flags; // of TCP
 	__u8 low;   // the source is the lower end
@@ -154,123 +156,98 @@ struct packet {
 	__u8 hops;
 };
 
-// parse reads a packet; it is 0 where the packet is not one that is ever remembered.
-INLINE int parse(struct __sk_buff *skb, struct packet *p)
+// reach finds what follows a header of IP, and has its beginning in reach; it is 0 as parse
+// is. The header's length has to be a constant, for the verifier.
+INLINE int reach(struct __sk_buff *skb, __u32 header, struct ports **ports)
 {
-	if (skb->vlan_present)
-		return 0;
-	__u32 protocol = skb->protocol;
-	__u32 header;
-	if (protocol == PROTOCOL_IP)
-		header = sizeof(struct ip);
-	else if (protocol == PROTOCOL_IPV6)
-		header = sizeof(struct ip6);
-	else
-		return 0;
-	__u32 needed = ETHERNET + header + sizeof(struct ports);
-	if (header == sizeof(struct ip)) {
-		// Written out, for the verifier: one length that is a constant for each.
-		void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-		struct ip *ip = data + ETHERNET;
-		struct ports *ports = (void *)(ip + 1);
-		// UDP may be shorter than what is read of TCP.
-		if ((void *)&ports->sequence > end) {
-			if (pull_data(skb, skb->len < needed ? skb->len : needed))
-				return 0;
-			data = (void *)(long)skb->data;
-			end = (void *)(long)skb->data_end;
-			ip = data + ETHERNET;
-			ports = (void *)(ip + 1);
-			if ((void *)&ports->sequence > end)
-				return 0;
-		}
-		__u32 length = NET16(ip->length);
-		if (ip->version_length != 0x45 || ip->fragment & NET16(0x3fff))
-			return 0;
-		__u32 inner = 8;
-		p->key.protocol = ip->protocol;
-		if (ip->protocol == TCP) {
-			if ((void *)(ports + 1) > end)
-				return 0;
-			p->flags = ports->flags;
-			inner = (ports->offset >> 4) * 4;
-		} else if (ip->protocol != UDP) {
-			return 0;
-		}
-		p->size = length;
-		if (skb->gso_size)
-			p->size = sizeof(*ip) + inner + skb->gso_size;
-		else if (length > skb->len - ETHERNET || length < sizeof(*ip) + inner)
-			return 0;
-		p->key.family = 4;
-		p->hops = ip->ttl;
-		p->network = ip;
-		__u32 source = ip->source, destination = ip->destination;
-		p->low = source < destination || (source == destination && ports->source < ports->destination);
-		if (p->low) {
-			*(__u32 *)&p->key.low[0] = source;
-			*(__u32 *)&p->key.high[0] = destination;
-			p->key.low_port = ports->source;
-			p->key.high_port = ports->destination;
-		} else {
-			*(__u32 *)&p->key.low[0] = destination;
-			*(__u32 *)&p->key.high[0] = source;
-			p->key.low_port = ports->destination;
-			p->key.high_port = ports->source;
-		}
+	*ports = (void *)(long)skb->data + ETHERNET + header;
+	// UDP may be shorter than what is read of TCP.
+	if ((void *)&(*ports)->sequence <= (void *)(long)skb->data_end)
 		return 1;
-	}
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ip6 *ip = data + ETHERNET;
-	struct ports *ports = (void *)(ip + 1);
-	if ((void *)&ports->sequence > end) {
-		if (pull_data(skb, skb->len < needed ? skb->len : needed))
-			return 0;
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-		ip = data + ETHERNET;
-		ports = (void *)(ip + 1);
-		if ((void *)&ports->sequence > end)
-			return 0;
-	}
-	__u32 length = NET16(ip->length) + sizeof(*ip);
+	__u32 needed = ETHERNET + header + sizeof(**ports);
+	if (pull_data(skb, skb->len < needed ? skb->len : needed))
+		return 0;
+	*ports = (void *)(long)skb->data + ETHERNET + header;
+	return (void *)&(*ports)->sequence <= (void *)(long)skb->data_end;
+}
+
+// transport reads TCP's or UDP's header. Length is that of the packet, as IP says; it is 0
+// as parse is.
+INLINE int transport(struct __sk_buff *skb, struct packet *p, struct ports *ports, __u32 header, __u32 length)
+{
 	__u32 inner = 8;
-	p->key.protocol = ip->next;
-	if (ip->next == TCP) {
-		if ((void *)(ports + 1) > end)
+	if (p->key.protocol == TCP) {
+		if ((void *)(ports + 1) > (void *)(long)skb->data_end)
 			return 0;
 		p->flags = ports->flags;
 		inner = (ports->offset >> 4) * 4;
-	} else if (ip->next != UDP) {
+	} else if (p->key.protocol != UDP) {
 		return 0;
 	}
 	p->size = length;
 	if (skb->gso_size)
-		p->size = sizeof(*ip) + inner + skb->gso_size;
-	else if (length > skb->len - ETHERNET || length < sizeof(*ip) + inner)
+		p->size = header + inner + skb->gso_size;
+	else if (length > skb->len - ETHERNET || length < header + inner)
 		return 0;
-	p->key.family = 6;
-	p->v6 = 1;
-	p->hops = ip->hops;
-	p->network = ip;
-	__u64 s0 = ip->source[0], s1 = ip->source[1], d0 = ip->destination[0], d1 = ip->destination[1];
-	p->low = s0 < d0 || (s0 == d0 && (s1 < d1 || (s1 == d1 && ports->source < ports->destination)));
+	return 1;
+}
+
+// order puts the ends of a packet into its key.
+INLINE void order(struct packet *p, __u64 s0, __u64 s1, __u64 d0, __u64 d1, struct ports *ports)
+{
+	__u16 from = ports->source, to = ports->destination;
+	p->low = s0 < d0 || (s0 == d0 && (s1 < d1 || (s1 == d1 && from < to)));
 	if (p->low) {
 		p->key.low[0] = s0;
 		p->key.low[1] = s1;
 		p->key.high[0] = d0;
 		p->key.high[1] = d1;
-		p->key.low_port = ports->source;
-		p->key.high_port = ports->destination;
+		p->key.low_port = from;
+		p->key.high_port = to;
 	} else {
 		p->key.low[0] = d0;
 		p->key.low[1] = d1;
 		p->key.high[0] = s0;
 		p->key.high[1] = s1;
-		p->key.low_port = ports->destination;
-		p->key.high_port = ports->source;
+		p->key.low_port = to;
+		p->key.high_port = from;
 	}
-	return 1;
+}
+
+// parse reads a packet; it is 0 where the packet is not one that is ever remembered.
+INLINE int parse(struct __sk_buff *skb, struct packet *p)
+{
+	struct ports *ports;
+	if (skb->vlan_present)
+		return 0;
+	if (skb->protocol == PROTOCOL_IP) {
+		if (!reach(skb, sizeof(struct ip), &ports))
+			return 0;
+		struct ip *ip = (void *)ports - sizeof(*ip);
+		if (ip->version_length != 0x45 || ip->fragment & NET16(0x3fff))
+			return 0;
+		p->key.family = 4;
+		p->key.protocol = ip->protocol;
+		p->hops = ip->ttl;
+		if (!transport(skb, p, ports, sizeof(*ip), NET16(ip->length)))
+			return 0;
+		order(p, FIRST4(ip->source), 0, FIRST4(ip->destination), 0, ports);
+		return 1;
+	}
+	if (skb->protocol == PROTOCOL_IPV6) {
+		if (!reach(skb, sizeof(struct ip6), &ports))
+			return 0;
+		struct ip6 *ip = (void *)ports - sizeof(*ip);
+		p->key.family = 6;
+		p->v6 = 1;
+		p->key.protocol = ip->next;
+		p->hops = ip->hops;
+		if (!transport(skb, p, ports, sizeof(*ip), NET16(ip->length) + sizeof(*ip)))
+			return 0;
+		order(p, ip->source[0], ip->source[1], ip->destination[0], ip->destination[1], ports);
+		return 1;
+	}
+	return 0;
 }
 
 // PEER is or'ed to the interface that a way leads out of: it is that of a pod.
