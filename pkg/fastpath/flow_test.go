@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -31,7 +30,7 @@ const firstGeneration = 1 << 16
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	p, err := load()
-	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, os.ErrPermission) {
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EPERM) {
 		t.Skip("eBPF programs cannot be loaded: ", err)
 	}
 	if err != nil {
