@@ -22,42 +22,47 @@ const (
 // besides: no check of sources, no nftables.
 func (s *paths) byHand(name string, masquerade bool) func(context.Context) (path, error) {
 	return func(context.Context) (path, error) {
-		p := path{name: name}
-		lab := s.lab()
-		lan := lab.Segment("lan")
-		var nodes []*netlab.Node
-		for number := 1; number <= s.where.nodes(); number++ {
-			node := lab.Router(fmt.Sprint("n", number), lan.Port(
-				fmt.Sprintf("172.30.0.%d/24", number), fmt.Sprintf("fd00:30::%d/64", number)))
-			nodes = append(nodes, node)
-			var err error
-			switch peer := 3 - number; s.where {
-			case direct:
-				err = commands(node.Namespace,
-					fmt.Sprintf("ip route add %s via 172.30.0.%d", podCIDR(peer), peer),
-					fmt.Sprintf("ip route add fd00:244:%d::/64 via fd00:30::%d", peer, peer))
-			case vxlan:
-				err = tunnelByHand(node.Namespace, number, peer)
-			}
+		p, nodes, err := s.makeByHand(name)
+		for _, node := range nodes {
 			if err == nil && masquerade {
 				err = masqueradeByHand(node.Namespace)
 			}
-			if err != nil {
-				return p, err
-			}
 		}
-		mtu := 1500
-		if s.where == vxlan {
-			mtu = 1450
-		}
-		p.from, p.to = lab.Pod("a"), lab.Pod("b")
-		if _, _, err := podByHand(nodes[0].Namespace, p.from, 1, 2, mtu); err != nil {
-			return p, err
-		}
-		var err error
-		p.ipv4, p.ipv6, err = podByHand(nodes[len(nodes)-1].Namespace, p.to, len(nodes), 3, mtu)
 		return p, err
 	}
+}
+
+// makeByHand makes it on one node or on two, which it returns.
+func (s *paths) makeByHand(name string) (p path, nodes []*netlab.Node, err error) {
+	p.name = name
+	lab := s.lab()
+	lan := lab.Segment("lan")
+	for number := 1; number <= s.where.nodes(); number++ {
+		node := lab.Router(fmt.Sprint("n", number), lan.Port(
+			fmt.Sprintf("172.30.0.%d/24", number), fmt.Sprintf("fd00:30::%d/64", number)))
+		nodes = append(nodes, node)
+		switch peer := 3 - number; s.where {
+		case direct:
+			err = commands(node.Namespace,
+				fmt.Sprintf("ip route add %s via 172.30.0.%d", podCIDR(peer), peer),
+				fmt.Sprintf("ip route add fd00:244:%d::/64 via fd00:30::%d", peer, peer))
+		case vxlan:
+			err = tunnelByHand(node.Namespace, number, peer)
+		}
+		if err != nil {
+			return p, nil, err
+		}
+	}
+	mtu := 1500
+	if s.where == vxlan {
+		mtu = 1450
+	}
+	p.from, p.to = lab.Pod("a"), lab.Pod("b")
+	if _, _, err := podByHand(nodes[0].Namespace, p.from, 1, 2, mtu); err != nil {
+		return p, nil, err
+	}
+	p.ipv4, p.ipv6, err = podByHand(nodes[len(nodes)-1].Namespace, p.to, len(nodes), 3, mtu)
+	return p, nodes, err
 }
 
 // podByHand gives a pod the host's address of that number on the node of that number.

@@ -20,7 +20,8 @@ const (
 	byHandMasquerade     = "by hand + masquerade"
 	withFlatnet          = "flatnet"
 	routesOnly           = "flatnet, routes only"
-	fastPath             = "flatnet, --datapath auto"
+	kernelPath           = "flatnet, --datapath kernel"
+	redirectOnly         = "redirect only"
 	withBridge           = "bridge"
 	withBridgeMasquerade = "bridge + masquerade"
 )
@@ -54,9 +55,10 @@ func (s *paths) all(ctx context.Context) ([]path, error) {
 		s.bare,
 		s.byHand(byHand, false),
 		s.byHand(byHandMasquerade, true),
-		s.flatnet(withFlatnet),
-		s.flatnet(fastPath, "--datapath", "auto"),
-		s.flatnet(routesOnly, "--masquerade-ipv4=false", "--masquerade-ipv6=false", "--overlay-nodes=false"),
+		s.flatnet(withFlatnet, "--datapath", "ebpf"),
+		s.flatnet(kernelPath, "--datapath", "kernel"),
+		s.flatnet(routesOnly, "--datapath", "kernel", "--masquerade-ipv4=false", "--masquerade-ipv6=false", "--overlay-nodes=false"),
+		s.redirected,
 		s.bridge(withBridge, false),
 		s.bridge(withBridgeMasquerade, true),
 	} {
@@ -97,7 +99,8 @@ func (s *paths) bare(context.Context) (path, error) {
 		"ip address add 172.30.0.2/24 dev eth0", "ip address add fd00:30::2/64 dev eth0 nodad", "ip link set eth0 up")
 }
 
-// flatnet has the real flatnetd on each node, and pods by the real plugin.
+// flatnet has the real flatnetd on each node, and pods by the real plugin, between which a
+// policy decides.
 func (s *paths) flatnet(name string, flags ...string) func(context.Context) (path, error) {
 	return func(context.Context) (path, error) {
 		p := path{name: name}
@@ -108,13 +111,21 @@ func (s *paths) flatnet(name string, flags ...string) func(context.Context) (pat
 		if len(s.bench.present([]contender{{name: name, directory: programs, programs: []string{"flatnet", "flatnetd"}}})) == 0 {
 			return p, errNotThere
 		}
-		c := cluster.New(s.lab(), programs)
-		c.OneSegment(cluster.Dual, s.where.nodes())
 		if s.where != sameNode {
 			flags = append(flags, "--fabric", string(s.where))
 		}
-		c.Start(flags...)
-		from, to := c.Nodes[0].Pod("a"), c.Nodes[len(c.Nodes)-1].Pod("b")
+		c := cluster.New(s.lab(), programs)
+		c.OneSegment(cluster.Dual, s.where.nodes())
+		node, err := startPoliced(c, []role{{"path", "friend"}}, flags...)
+		if err != nil {
+			return p, err
+		}
+		from, to := c.Nodes[0].Prepare(space, "a"), c.Nodes[len(c.Nodes)-1].Prepare(space, "b")
+		for _, pod := range []*cluster.Pod{from, to} {
+			if err := errors.Join(pod.Add(), node.write(pod.Name, running(pod, "friend")), node.isolates(pod)); err != nil {
+				return p, err
+			}
+		}
 		p.from, p.to = from.Namespace, to.Namespace
 		p.ipv4, p.ipv6 = to.Address(false), to.Address(true)
 		return p, nil

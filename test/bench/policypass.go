@@ -40,30 +40,48 @@ func newPoliced(programs string, policies int) (*policed, error) {
 		c.Start()
 		return p, nil
 	}
-	p.objects = filepath.Join(c.Directory, "objects")
-	if err := os.MkdirAll(p.objects, 0o700); err != nil {
-		return p, err
-	}
 	const selecting = 10
-	var text strings.Builder
+	var rules []role
 	for i := range policies {
-		app, role := "path", "friend"
+		one := role{"path", "friend"}
 		switch last := i == policies-1; {
 		case last:
 		case i%(policies/selecting) == policies/selecting-1:
-			role = fmt.Sprintf("stranger%d", i)
+			one.peers = fmt.Sprintf("stranger%d", i)
 		default:
-			app = fmt.Sprintf("other%d", i)
+			one.app = fmt.Sprintf("other%d", i)
 		}
+		rules = append(rules, one)
+	}
+	return startPoliced(c, rules)
+}
+
+// role is a policy: who it selects, and who these may talk to.
+type role struct{ app, peers string }
+
+// startPoliced starts a cluster with policies; pods are on its first node.
+func startPoliced(c *cluster.Cluster, policies []role, flags ...string) (*policed, error) {
+	p := &policed{lab: c.Lab, node: c.Nodes[0], objects: filepath.Join(c.Directory, "objects")}
+	if err := os.MkdirAll(p.objects, 0o700); err != nil {
+		return p, err
+	}
+	var text strings.Builder
+	for i, one := range policies {
 		fmt.Fprintf(&text, `---
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: %s, name: p%04d}, spec: {podSelector: {matchLabels: {app: %s}}, policyTypes: [Ingress, Egress],
   ingress: [{from: [{podSelector: {matchLabels: {role: %[4]s}}}]}], egress: [{to: [{podSelector: {matchLabels: {role: %[4]s}}}]}]}}
-`, space, i, app, role)
+`, space, i, one.app, one.peers)
 	}
 	if err := p.write("policies", text.String()); err != nil {
 		return p, err
 	}
-	c.Start("--policies", "--policies-dir", p.objects, "--policies-file", filepath.Join(p.node.Directory, "policies.json"))
+	c.WriteNodes()
+	for _, n := range c.Nodes {
+		n.Start(append([]string{"--policies", "--policies-dir", p.objects, "--policies-file", filepath.Join(n.Directory, "policies.json")}, flags...)...)
+	}
+	for _, n := range c.Nodes {
+		n.WaitReady()
+	}
 	return p, nil
 }
 
@@ -76,10 +94,22 @@ func (p *policed) write(name, text string) error {
 	return os.Rename(path+".new", path)
 }
 
-// described is a pod as the API server has it once it is scheduled: its addresses are
-// its node's to know.
+// described is a pod of the first node as the API server has it once it is scheduled: its
+// addresses are its node's to know.
 func described(name, role string) string {
 	return fmt.Sprintf("{apiVersion: v1, kind: Pod, metadata: {namespace: %s, name: %s, labels: {app: path, role: %s}}, spec: {nodeName: n1, containers: [{name: c}]}, status: {phase: Pending}}\n", space, name, role)
+}
+
+// running is what it has of a pod that runs, from where other nodes know the addresses.
+func running(pod *cluster.Pod, role string) string {
+	var addresses []string
+	for _, a := range pod.Addresses {
+		addresses = append(addresses, fmt.Sprintf("{ip: %q}", a))
+	}
+	return strings.NewReplacer(
+		"nodeName: n1", "nodeName: "+pod.Node.Name,
+		"phase: Pending", "phase: Running, podIPs: ["+strings.Join(addresses, ", ")+"]",
+	).Replace(described(pod.Name, role))
 }
 
 // pod attaches a pod.
@@ -100,7 +130,7 @@ func (p *policed) isolates(pod *cluster.Pod) error {
 	}
 	_, err := pace.Await(pace.Far(), func() error {
 		for _, side := range []string{"ingress4", "egress4"} {
-			text, err := p.node.Output("nft", "list", "map", "inet", "flatnet-policy", side)
+			text, err := pod.Node.Output("nft", "list", "map", "inet", "flatnet-policy", side)
 			if err != nil {
 				return err
 			}

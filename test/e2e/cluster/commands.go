@@ -26,6 +26,7 @@ func upCommand(ctx context.Context, args []string) error {
 	flags.IntVar(&o.Subnets, "subnets", 1, "`number` of networks that the nodes are on, 1 or 2; a router joins two")
 	flags.StringVar(&o.CNI, "cni", "flatnet", "flatnet, or reference: ptp, host-local and static routes")
 	flags.StringVar(&o.Fabric, "fabric", "auto", "flatnet's fabric: auto, direct or vxlan")
+	flags.StringVar(&o.Datapath, "datapath", "auto", "flatnet's data path: auto, ebpf or kernel")
 	flags.StringVar(&o.Node, "node", "debian", "what nodes are like: debian (containerd of Debian), or kind (containerd 2, and the settings of kind's nodes)")
 	flags.StringVar(&o.Kubernetes, "kubernetes", "", "`release` of Kubernetes, as 1.35; the newest if not given")
 	flags.StringVar(&o.Containerd, "containerd", "", "`release` of containerd, as 1.7; if not given, that of the machine, and with -node kind "+programs.KindContainerd)

@@ -214,10 +214,20 @@ func (l *Lab) Kustomization() (string, error) {
 	if fabric := l.plan.Options.Fabric; fabric != "auto" {
 		directory = filepath.Join(l.Repository, "deploy", "overlays", fabric)
 	}
-	if l.plan.Options.Proxy != "none" {
+	settings := map[string]string{}
+	var components []string
+	if l.plan.Options.Datapath != "auto" {
+		settings["FLATNETD_DATAPATH"] = l.plan.Options.Datapath
+	}
+	if l.plan.Options.Proxy == "none" {
+		// Nothing serves the API server's ClusterIP before the agent does.
+		settings["KUBERNETES_SERVICE_HOST"] = l.plan.API().String()
+		settings["KUBERNETES_SERVICE_PORT"] = fmt.Sprint(plan.APIPort)
+		components = append(components, filepath.Join(l.Repository, "deploy", "components", "services"))
+	}
+	if len(settings) == 0 {
 		return directory, nil
 	}
-	// Nothing serves the API server's ClusterIP before the agent does.
 	here := filepath.Join(l.Directory, "flatnet")
 	if err := os.MkdirAll(here, 0o755); err != nil {
 		return "", err
@@ -226,11 +236,12 @@ func (l *Lab) Kustomization() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	component, err := filepath.Rel(here, filepath.Join(l.Repository, "deploy", "components", "services"))
-	if err != nil {
-		return "", err
+	for i, component := range components {
+		if components[i], err = filepath.Rel(here, component); err != nil {
+			return "", err
+		}
 	}
-	return here, os.WriteFile(filepath.Join(here, "kustomization.yaml"), []byte(manifests.WithoutProxy(l.plan, base, component)), 0o644)
+	return here, os.WriteFile(filepath.Join(here, "kustomization.yaml"), []byte(manifests.Over(base, components, settings)), 0o644)
 }
 
 func (l *Lab) installFlatnet() error {

@@ -4,6 +4,8 @@ package manifests
 import (
 	_ "embed"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -37,20 +39,17 @@ func apiEnvironment(c plan.Cluster) string {
 	return fmt.Sprintf(`[{name: KUBERNETES_SERVICE_HOST, value: "%s"}, {name: KUBERNETES_SERVICE_PORT, value: "%d"}]`, c.API(), plan.APIPort)
 }
 
-// WithoutProxy is a kustomization over the one in the directory base: flatnet
-// balances Services, and is told where the API server is.
-func WithoutProxy(c plan.Cluster, base, component string) string {
-	return fmt.Sprintf(`apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources:
-- %s
-components:
-- %s
-patches:
-- patch: |
-    apiVersion: v1
-    kind: ConfigMap
-    metadata: {name: flatnet, namespace: flatnet}
-    data: {KUBERNETES_SERVICE_HOST: "%s", KUBERNETES_SERVICE_PORT: "%d"}
-`, base, component, c.API(), plan.APIPort)
+// Over is a kustomization over the one in the directory base, with components and with
+// settings of flatnetd's.
+func Over(base string, components []string, settings map[string]string) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n- %s\n", base)
+	if len(components) > 0 {
+		fmt.Fprintf(&text, "components:\n- %s\n", strings.Join(components, "\n- "))
+	}
+	text.WriteString("patches:\n- patch: |\n    apiVersion: v1\n    kind: ConfigMap\n    metadata: {name: flatnet, namespace: flatnet}\n    data:\n")
+	for _, key := range slices.Sorted(maps.Keys(settings)) {
+		fmt.Fprintf(&text, "      %s: %q\n", key, settings[key])
+	}
+	return text.String()
 }

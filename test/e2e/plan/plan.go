@@ -24,6 +24,8 @@ type Options struct {
 	CNI string `json:"cni"`
 	// Fabric is flatnet's: auto, direct or vxlan.
 	Fabric string `json:"fabric"`
+	// Datapath is flatnet's: auto, ebpf or kernel.
+	Datapath string `json:"datapath"`
 	// Kubernetes is the minor release that the cluster consists of: "1.37".
 	Kubernetes string `json:"kubernetes"`
 	// Containerd is the release of the container runtime, or nothing for what the
@@ -50,6 +52,7 @@ func (o Options) Validate() error {
 		{"proxy", o.Proxy, []string{"nftables", "iptables", "none"}},
 		{"cni", o.CNI, []string{"flatnet", "reference"}},
 		{"fabric", o.Fabric, []string{"auto", "direct", "vxlan"}},
+		{"datapath", o.Datapath, []string{"auto", "ebpf", "kernel"}},
 		{"node", o.Node, []string{"debian", "kind"}},
 	} {
 		if !slices.Contains(choice.of, choice.value) {

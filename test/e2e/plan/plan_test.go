@@ -41,7 +41,7 @@ https://172.30.0.1:6443`},
 }
 
 func TestValidate(t *testing.T) {
-	valid := Options{Workers: 3, Family: "dual", Proxy: "nftables", Subnets: 1, CNI: "flatnet", Fabric: "auto", Node: "debian"}
+	valid := Options{Workers: 3, Family: "dual", Proxy: "nftables", Subnets: 1, CNI: "flatnet", Fabric: "auto", Datapath: "auto", Node: "debian"}
 	for _, test := range []struct {
 		change func(*Options)
 		want   string

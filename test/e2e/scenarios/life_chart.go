@@ -94,7 +94,7 @@ func (r *Run) uninstall() error {
 
 // chartValues are those that make what the cluster's flatnet was installed from.
 func chartValues(c plan.Cluster) string {
-	set := "fabric.mode=" + c.Options.Fabric
+	set := "fabric.mode=" + c.Options.Fabric + ",fabric.datapath=" + c.Options.Datapath
 	if c.Options.Proxy == "none" {
 		set += fmt.Sprintf(",services.enabled=true,apiServer.host=%s,apiServer.port=%d", c.API(), plan.APIPort)
 	}
