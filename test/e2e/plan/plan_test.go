@@ -50,6 +50,7 @@ func TestValidate(t *testing.T) {
 		{func(o *Options) { o.Workers = 0 }, "-workers 0: between 1 and 50 are possible"},
 		{func(o *Options) { o.Family = "six" }, "-family six: possible are dual, ipv4, ipv6"},
 		{func(o *Options) { o.Proxy = "ipvs" }, "-proxy ipvs: possible are nftables, iptables, none"},
+		{func(o *Options) { o.Datapath = "user" }, "-datapath user: possible are auto, ebpf, kernel"},
 		{func(o *Options) { o.Subnets = 3 }, "-subnets 3: 1 or 2 are possible"},
 		{func(o *Options) { o.Node = "kind" }, ""},
 		{func(o *Options) { o.Node = "minikube" }, "-node minikube: possible are debian, kind"},
