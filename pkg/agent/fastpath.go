@@ -220,7 +220,7 @@ func (f *fastPath) liberal() error {
 
 // where are the interfaces that flows go by.
 func (f *fastPath) where() (fastpath.Where, error) {
-	w := fastpath.Where{Underlay: f.Plan.Underlay, Tunnel: f.Plan.Tunnel}
+	w := fastpath.Where{Underlay: f.Plan.Underlay, Tunnel: f.Plan.Tunnel, Outer: f.Plan.Outer}
 	pods, err := readWithout(f.withoutPath())
 	if err != nil {
 		return w, err

@@ -175,7 +175,7 @@ func (k *Keeper) Mark(ctx context.Context, where Where, verify bool) (repaired i
 	slices.Sort(others)
 	k.table.Keeps = []nft.ID{TableID}
 	k.table.Log = k.Log
-	want := []nft.Table{Table(others)}
+	want := []nft.Table{Table(others, Tunnel{where.Outer, k.TunnelPort})}
 	if verify {
 		r, err := k.table.Verify(ctx, want)
 		if err != nil {

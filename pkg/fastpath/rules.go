@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
@@ -15,6 +16,12 @@ const Mark = 0x1000
 
 // TableID is the table's. Nobody writes to it.
 var TableID = nft.ID{Family: nft.INet, Name: "flatnet-fastpath"}
+
+// Tunnel is where packets of the overlay arrive.
+type Tunnel struct {
+	Address netip.Addr // of the node; zero for no tunnel
+	Port    uint16     // of UDP
+}
 
 // Table is what marks packets that leave by pods' interfaces and by others, which are
 // given by their numbers.
@@ -31,13 +38,24 @@ var TableID = nft.ID{Family: nft.INet, Name: "flatnet-fastpath"}
 //	        oifgroup 70 goto decided
 //	        oif 2 goto decided
 //	    }
+//	    chain arriving {
+//	        type filter hook prerouting priority raw; policy accept;
+//	        ip daddr 172.30.0.1 udp dport 4789 notrack
+//	    }
+//	    chain sent {
+//	        type filter hook output priority raw; policy accept;
+//	        ip saddr 172.30.0.1 udp dport 4789 notrack
+//	    }
 //	}
 //
 // The priority is behind everybody's. A packet that somebody else has given the bit
 // loses it. What is translated has to meet conntrack always, and so does what one of its
 // helpers reads (0x2000, IPS_HELPER). An assured connection of TCP is one that has passed
 // its handshake; of UDP it is enough that both ends have sent something.
-func Table(links []int) nft.Table {
+//
+// Packets of the overlay itself are not tracked: there is nothing to be known of them, for
+// the two directions have different ports, and of what they carry connection tracking knows.
+func Table(links []int, tunnel Tunnel) nft.Table {
 	leaving := nft.Chain{
 		Name: "leaving", Base: "type filter hook postrouting priority 10000; policy accept;",
 		Rules: []string{fmt.Sprintf("oifgroup %d goto decided", kernel.Group)},
@@ -45,7 +63,7 @@ func Table(links []int) nft.Table {
 	for _, index := range links {
 		leaving.Rules = append(leaving.Rules, fmt.Sprintf("oif %d goto decided", index))
 	}
-	return nft.Table{ID: TableID, Chains: []nft.Chain{
+	chains := []nft.Chain{
 		{Name: "decided", Rules: []string{
 			fmt.Sprintf("meta mark set meta mark & %#x", ^uint32(Mark)),
 			"ct status snat,dnat,0x2000 return",
@@ -53,5 +71,19 @@ func Table(links []int) nft.Table {
 			fmt.Sprintf("ct state established meta l4proto udp meta mark set meta mark | %#x", Mark),
 		}},
 		leaving,
-	}}
+	}
+	if tunnel.Address.IsValid() {
+		family := "ip"
+		if tunnel.Address.Is6() {
+			family = "ip6"
+		}
+		chains = append(chains,
+			nft.Chain{Name: "arriving", Base: "type filter hook prerouting priority raw; policy accept;", Rules: []string{
+				fmt.Sprintf("%s daddr %s udp dport %d notrack", family, tunnel.Address, tunnel.Port),
+			}},
+			nft.Chain{Name: "sent", Base: "type filter hook output priority raw; policy accept;", Rules: []string{
+				fmt.Sprintf("%s saddr %s udp dport %d notrack", family, tunnel.Address, tunnel.Port),
+			}})
+	}
+	return nft.Table{ID: TableID, Chains: chains}
 }

@@ -126,6 +126,8 @@ func (c *compiler) statement() error {
 		return c.bitsOfMark(func(n uint32) (kept, changed uint32) { return n, 0 })
 	case c.take("meta mark set meta mark |"):
 		return c.bitsOfMark(func(n uint32) (kept, changed uint32) { return ^n, n })
+	case c.take("notrack"):
+		c.emit(noTrack())
 	case c.take("counter"):
 		c.emit(counter())
 	case c.take("add"):

@@ -108,6 +108,8 @@ var rules = []struct{ chain, text string }{
 	{"inet t arriving", "dnat ip6 to ip6 daddr . meta l4proto . th dport map @one6"},
 	{"inet t arriving", "fib daddr type != local return"},
 	{"inet t arriving", "fib daddr type local accept"},
+	{"inet t entering", "ip daddr 172.30.0.1 udp dport 4789 notrack"},
+	{"inet t entering", "ip6 daddr fd00:30::1 udp dport 4789 notrack"},
 	{"inet t arriving", "ip6 daddr ::1 return"},
 	{"inet t arriving", "meta nfproto ipv4 dnat ip to meta l4proto . th dport map @any4"},
 	{"inet t arriving", "meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @any6"},

@@ -192,6 +192,9 @@ func remember(operation uint32, set string, key, value register, timeout time.Du
 	return e
 }
 
+// noTrack has connection tracking not look at the packet.
+func noTrack() expression { return expression{"notrack", []attribute{}} }
+
 // counter counts the packets that come by.
 func counter() expression { return expression{"counter", []attribute{}} }
 
