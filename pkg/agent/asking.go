@@ -26,6 +26,7 @@ type Status struct {
 	PodsStatus
 	PeersStatus
 	ServicesStatus
+	BGPSummary
 	BalancersStatus
 	PoliciesStatus
 	FastPathStatus

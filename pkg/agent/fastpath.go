@@ -352,22 +352,28 @@ func (f *fastPath) gauges() []feature.Gauge {
 		one("flatnet_fastpath", "1 where packets of established flows go past netfilter and routing, which have decided about the flow, else 0.", func() (float64, error) { return truth(f.why == ""), nil }),
 		one("flatnet_fastpath_interfaces", "Interfaces that the programs of the fast path are at.", func() (float64, error) { return float64(len(f.attached())), nil }),
 		one("flatnet_fastpath_flows", "Flows that are remembered.", func() (float64, error) {
-			n, err := f.keeper.Count()
-			return float64(n), err
+			counted, err := f.keeper.Count(countPatience)
+			return float64(counted.Flows), err
 		}),
 		{
-			Description: prometheus.NewDesc("flatnet_fastpath_packets", "Packets of TCP and UDP since flatnetd began, by path: fast; stack, which could have been of a remembered flow and were not.", []string{"path"}, nil),
+			Counts:      true,
+			Description: prometheus.NewDesc("flatnet_fastpath_packets_total", "Packets of TCP and UDP that came in at interfaces with the programs, by result: hit, which took the fast path; miss, which could have been of a remembered flow and were not.", []string{"result"}, nil),
 			Read: func(_ context.Context, tell func(float64, ...string)) {
 				if c, err := f.keeper.Counts(); err == nil && f.keeper.Loaded() {
-					tell(float64(c.Hits), "fast")
-					tell(float64(c.Misses), "stack")
+					tell(float64(c.Hits), "hit")
+					tell(float64(c.Misses), "miss")
 				}
 			},
 		},
-		one("flatnet_fastpath_generation", "How often all flows were to be decided anew, since flatnetd began.", func() (float64, error) {
-			c, err := f.keeper.Counts()
-			return float64(c.Raised), err
-		}),
+		{
+			Counts:      true,
+			Description: prometheus.NewDesc("flatnet_fastpath_raised_total", "How often all flows were to be decided anew.", nil, nil),
+			Read: func(_ context.Context, tell func(float64, ...string)) {
+				if c, err := f.keeper.Counts(); err == nil {
+					tell(float64(c.Raised))
+				}
+			},
+		},
 	}
 }
 

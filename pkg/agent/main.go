@@ -52,9 +52,9 @@ const usage = `flatnetd joins a Kubernetes node's pods to those of the other nod
   flatnetd page [--port PORT] [flags]
                                      serve on 127.0.0.1 what the agent says, as a page for a
                                      browser: this node, and its peers as it sees them
-  flatnetd flows [-o json] [--pod namespace/name] [flags]
+  flatnetd flows [-o json] [--pod namespace/name] [--address IP] [--limit N] [flags]
                                      ask it which flows take the fast path, with pods' names,
-                                     packets and bytes of both directions
+                                     packets and bytes of both directions; the largest first
   flatnetd cleanup [flags]           remove all that flatnet made on this node, pods' interfaces included
   flatnetd version
 
@@ -75,9 +75,11 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 		set.PrintDefaults()
 	}
 	config := Flags(set, getenv)
-	output, about, brief, pod := "", "", false, ""
+	output, about, brief, wanted := "", "", false, FlowsWanted{}
 	if command == "flows" {
-		set.StringVar(&pod, "pod", "", "only the flows of this `pod`, namespace/name")
+		set.StringVar(&wanted.Pod, "pod", "", "only the flows of this `pod`, namespace/name")
+		set.StringVar(&wanted.Addresses, "address", "", "only the flows of this `address`, or of several, separated by commas")
+		set.IntVar(&wanted.Limit, "limit", 1000, "no more flows than these; 0: all")
 	}
 	if command == "status" || command == "policy" || command == "flows" {
 		set.StringVar(&output, "o", "", "`json` for machines")
@@ -121,6 +123,9 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	if err == nil && brief && (output == "" || about != "") {
 		err = errors.New("--brief is for `flatnetd status -o json` only")
 	}
+	if err == nil {
+		err = wanted.check()
+	}
 	if brief {
 		about = aboutBrief
 	}
@@ -138,7 +143,7 @@ func Main(ctx context.Context, version string, arguments []string, getenv func(s
 	case "page":
 		err = servePage(ctx, c, *port, out)
 	case "flows":
-		err = printFlows(ctx, c, pod, output, out)
+		err = printFlows(ctx, c, wanted, output, out)
 	case "cleanup":
 		err = cleanup(ctx, c, out, errOut)
 	case "version":

@@ -110,8 +110,12 @@ func (s scrape) Collect(all chan<- prometheus.Metric) {
 	// What is busy is asked again at the next scrape.
 	_ = s.agent.do(ctx, func() {
 		for _, g := range s.gauges() {
+			kind := prometheus.GaugeValue
+			if g.Counts {
+				kind = prometheus.CounterValue
+			}
 			g.Read(ctx, func(value float64, labels ...string) {
-				all <- prometheus.MustNewConstMetric(g.Description, prometheus.GaugeValue, value, labels...)
+				all <- prometheus.MustNewConstMetric(g.Description, kind, value, labels...)
 			})
 		}
 	})

@@ -62,6 +62,13 @@ func (s pageSource) Overview(ctx context.Context) (*page.Overview, error) {
 	for _, g := range said.PeersStatus.brief().Joined {
 		own.Joined = append(own.Joined, page.Group{Mode: g.Mode, Peers: g.Peers})
 	}
+	own.DataPath = said.FastPath.forPage()
+	if b := said.BGP; b != nil {
+		own.BGP = &page.Sessions{Peers: b.Peers, Established: b.Established}
+	}
+	if b := said.LoadBalancer; b != nil {
+		own.Balancer = &page.Balancer{Leader: b.Leader, Here: b.Here}
+	}
 	o.Nodes = append(o.Nodes, own)
 	for _, t := range said.Problems {
 		o.Findings = append(o.Findings, t.finding(said.Node))
@@ -95,6 +102,11 @@ func (t Trouble) finding(node string) page.Finding {
 	}
 }
 
+// forPage is which way flows take.
+func (f FastPath) forPage() *page.DataPath {
+	return &page.DataPath{Path: f.Datapath, Because: f.Because, Flows: f.Flows, Hits: f.Hits, Misses: f.Misses}
+}
+
 // forPage is a peer as this node sees it.
 func (p PeerStatus) forPage() page.Node {
 	n := page.Node{Name: p.Name, State: statePeer, Fabric: p.Mode, PodCIDRs: []string{}}
@@ -118,13 +130,15 @@ func texts[T fmt.Stringer](items []T) (all []string) {
 }
 
 // Ask returns what the agent says about something; of pods what is recorded.
-func (s pageSource) Ask(ctx context.Context, _ string, about page.About) ([]byte, error) {
+func (s pageSource) Ask(ctx context.Context, _ string, about page.About, pod string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	switch about {
 	case page.Peers:
 		return askAgent(ctx, s.config.StateDir, "/status")
-	case page.Services, page.Policies:
+	case page.Flows:
+		return askAgent(ctx, s.config.StateDir, FlowsWanted{Pod: pod, Limit: page.MostFlows}.question())
+	case page.Services, page.Policies, page.BGP, page.Balancers:
 		return askAgent(ctx, s.config.StateDir, "/status/"+string(about))
 	case page.Pods:
 		all, err := ListAttachedPods(s.config.StateDir, s.config.SysctlDir)

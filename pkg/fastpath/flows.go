@@ -2,13 +2,9 @@ package fastpath
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
-
-	"github.com/cilium/ebpf"
 )
 
 // Flow is one that is remembered, as it is from its one end, which is that of the lesser
@@ -24,6 +20,9 @@ type Flow struct {
 	// seen yet, or not for long, or all was to be decided anew.
 	Active bool `json:"active"`
 }
+
+// Bytes are those of both directions.
+func (f Flow) Bytes() uint64 { return f.There.Bytes + f.Back.Bytes }
 
 // Way is one direction of a flow. Packets and bytes are those that took the fast path; they
 // are counted without locks, and may be a few less than there were.
@@ -62,78 +61,10 @@ func (k *Keeper) Counts() (sum Counts, err error) {
 	return sum, nil
 }
 
-// All returns the flows that are remembered: those of which a direction is in force, in
-// the order of their addresses.
-func (k *Keeper) All() (all []Flow, err error) {
-	at, err := now()
-	if err != nil {
-		return nil, err
-	}
-	began := time.Now().Add(-at)
-	err = k.each(func(key *programKey, f *programFlow, generation uint32) {
-		if !f.inForce(generation, at) {
-			return
-		}
-		all = append(all, Flow{
-			Protocol: protocolName(key.Protocol),
-			From:     addressOf(key.Low, key.LowPort, key.Family), To: addressOf(key.High, key.HighPort, key.Family),
-			There: wayOf(f.FromLow), Back: wayOf(f.FromHigh),
-			Since:  began.Add(time.Duration(f.Since)),
-			Active: f.FromLow.Generation == generation && f.FromHigh.Generation == generation,
-		})
-	})
-	slices.SortFunc(all, func(a, b Flow) int {
-		if c := a.From.Compare(b.From); c != 0 {
-			return c
-		}
-		return a.To.Compare(b.To)
-	})
-	return all, err
-}
-
-// Count returns how many flows All would.
-func (k *Keeper) Count() (n int, err error) {
-	at, err := now()
-	if err != nil {
-		return 0, err
-	}
-	err = k.each(func(_ *programKey, f *programFlow, generation uint32) {
-		if f.inForce(generation, at) {
-			n++
-		}
-	})
-	return n, err
-}
-
 // inForce reports whether a direction is, at a time of the programs' clock.
 func (f *programFlow) inForce(generation uint32, at time.Duration) bool {
 	in := func(w programWay) bool { return w.Generation == generation && time.Duration(w.Expires) > at }
 	return f.Closing == 0 && (in(f.FromLow) || in(f.FromHigh))
-}
-
-// each calls f for all entries, and says which generation it is.
-func (k *Keeper) each(f func(key *programKey, flow *programFlow, generation uint32)) error {
-	if k.programs == nil {
-		return nil
-	}
-	k.mu.Lock()
-	generation := k.generation
-	k.mu.Unlock()
-	const step = 1024
-	keys, flows := make([]programKey, step), make([]programFlow, step)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := k.programs.Flows.BatchLookup(&cursor, keys, flows, nil)
-		for i := range n {
-			f(&keys[i], &flows[i], generation)
-		}
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil // the end
-		}
-		if err != nil {
-			return fmt.Errorf("reading the flows: %w", err)
-		}
-	}
 }
 
 func protocolName(number uint8) string {

@@ -33,6 +33,7 @@ type Keeper struct {
 	attached map[int]place // by the interface's number, as they were left
 	links    map[int][2]link.Link
 	complete bool // all interfaces were looked at once
+	counting counting
 
 	mu         sync.Mutex // of what follows
 	setting    *ebpf.Map

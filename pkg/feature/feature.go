@@ -95,6 +95,8 @@ type Row struct{ Name, Value string }
 // Gauge is a metric that is asked for when it is read.
 type Gauge struct {
 	Description *prometheus.Desc
+	// Counts says that it is a counter: its name ends in _total.
+	Counts bool
 	// Read tells a value for each set of labels; none where there is none.
 	Read func(ctx context.Context, tell func(value float64, labels ...string))
 }

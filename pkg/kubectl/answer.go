@@ -28,6 +28,10 @@ type answer struct {
 	Missing   *group
 	Unwell    *group
 	Problems  []trouble
+	// What agents have that do it; nil with others.
+	DataPath     *dataPath
+	BGP          *sessions
+	LoadBalancer *answering
 
 	unread []string
 }
@@ -98,6 +102,7 @@ func readAnswer(raw []byte) (a answer, err error) {
 		"node": &a.Node, "version": &a.Version, "since": &a.Since, "ready": &a.Ready, "notReady": &a.NotReady,
 		"fabric": &a.Fabric, "podMTU": &a.PodMTU, "pods": &a.Pods, "addresses": &a.Addresses, "podCIDRs": &a.PodCIDRs, "objects": &a.Objects,
 		"joined": &a.Joined, "missing": &a.Missing, "unwell": &a.Unwell, "peers": &peers, "problems": &a.Problems,
+		"fastPath": &a.DataPath, "bgp": &a.BGP, "loadBalancer": &a.LoadBalancer,
 	}
 	for name, to := range known {
 		if field, is := fields[name]; is && json.Unmarshal(field, to) != nil {

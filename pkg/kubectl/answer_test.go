@@ -11,6 +11,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/agent"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/fastpath"
 )
 
 // What flatnetd says today is understood: the fields are called alike on both sides.
@@ -25,6 +26,11 @@ func TestReadsTodaysAgent(t *testing.T) {
 		PeersStatus: agent.PeersStatus{Objects: agent.Objects{Desired: 9, Present: 8}, Peers: []agent.PeerStatus{
 			{Name: "n2", Mode: "vxlan", Ways: []agent.WayStatus{way}}, {Name: "n3", Mode: "direct", Ways: []agent.WayStatus{way, gone}, Health: &agent.HealthStatus{State: "ok", FullSize: "lost"}}, {Name: "n4", Mode: "direct"},
 		}},
+		FastPathStatus: agent.FastPathStatus{FastPath: agent.FastPath{
+			Wanted: "auto", Datapath: "ebpf", Skipped: []fastpath.Skipped{{Interface: "veth1", Reason: "r"}}, Without: []string{"a/b"}, Flows: 3, Counts: fastpath.Counts{Hits: 8, Misses: 2},
+		}},
+		BGPSummary:      agent.BGPSummary{BGP: &agent.BGPCounts{Peers: 2, Established: 1, Announced: 3, Learned: 4}},
+		BalancersStatus: agent.BalancersStatus{LoadBalancer: &agent.BalancersSummary{Leader: "n3", Here: 1, Elsewhere: 2, Nobody: 4}},
 		ProblemsStatus: agent.ProblemsStatus{Problems: []agent.Trouble{
 			{Kind: "sysctl", Node: "n1", Object: "o", Reason: "r", Advice: "a", Follows: []agent.Trouble{{Kind: "task", Reason: "s", Advice: "b"}}},
 		}},
@@ -40,9 +46,11 @@ func TestReadsTodaysAgent(t *testing.T) {
 	want := answer{
 		Node: "n1", Version: "v1", Since: time.Unix(1000, 0).UTC(), NotReady: "why", Fabric: "auto", PodMTU: 1450, Addresses: []string{"172.30.0.1"}, PodCIDRs: nil,
 		Pods: []usage{{Family: "IPv4", Used: 12, Total: 253, Outside: 2}, {Family: "IPv6", Used: 13}}, Objects: objects{9, 8},
-		Joined:  []group{{"direct", 2, nil}, {"vxlan", 1, []string{"n2"}}},
-		Missing: &group{"", 1, []string{"n3"}},
-		Unwell:  &group{"", 1, []string{"n3"}},
+		Joined:   []group{{"direct", 2, nil}, {"vxlan", 1, []string{"n2"}}},
+		Missing:  &group{"", 1, []string{"n3"}},
+		Unwell:   &group{"", 1, []string{"n3"}},
+		DataPath: &dataPath{Wanted: "auto", Path: "ebpf", Flows: 3, Hits: 8, Misses: 2, Without: []string{"a/b"}, Skipped: []skipped{{"veth1", "r"}}},
+		BGP:      &sessions{2, 1, 3, 4}, LoadBalancer: &answering{"n3", 1, 2, 4},
 		Problems: []trouble{
 			{Kind: "sysctl", Node: "n1", Object: "o", Reason: "r", Advice: "a", Follows: []trouble{{Kind: "task", Reason: "s", Advice: "b"}}},
 		},

@@ -85,6 +85,8 @@ func TestBugreport(t *testing.T) {
 		switch command := strings.Join(e.Command, " "); command {
 		case "nft list ruleset":
 			e.ErrOut, e.Exit = []byte("exec: nft: not found"), 127
+		case "flatnetd status bgp -o json":
+			e.Out = []byte(`{"peers": [{"name": "rack", "reason": "password: \"` + hidden + `\"", "password": "` + hidden + `"}]}`)
 		case "flatnetd status -o json":
 			e.Out, _ = json.Marshal(fine(strings.TrimPrefix(e.Pod, "flatnetd-")))
 		default:
@@ -102,7 +104,7 @@ func TestBugreport(t *testing.T) {
 		for _, name := range []string{"addresses", "log", "metrics", "neighbours", "routes", "routes6", "rules", "rules6", "version"} {
 			want = append(want, "nodes/"+node+"/"+name+".txt")
 		}
-		for _, name := range []string{"pods", "policies", "services", "status"} {
+		for _, name := range []string{"announcements", "bgp", "flows", "pods", "policies", "services", "status"} {
 			want = append(want, "nodes/"+node+"/"+name+".json")
 		}
 	}

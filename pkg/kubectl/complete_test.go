@@ -7,7 +7,7 @@ import (
 
 func TestComplete(t *testing.T) {
 	for line, want := range map[string]string{
-		"":                             "status why check ui bugreport version :4",
+		"":                             "status why flows check ui bugreport version :4",
 		"st":                           "status :4",
 		"stx":                          ":4",
 		"status ":                      ":4",

@@ -26,6 +26,7 @@ func (w *walk) judge() *wayFound {
 		w.judgeRoutes(f, 0, 1)
 		w.judgeRoutes(f, 1, 0)
 		w.judgePolicies(f)
+		w.judgeFastPath(f)
 	}
 	for i := range w.ends {
 		if i == 0 || w.ends[0].site.Node != w.ends[1].site.Node {

@@ -40,7 +40,7 @@ type command struct {
 }
 
 // commands are all of them. Nobody writes to it.
-var commands = []command{statusCommand, whyCommand, checkCommand, uiCommand, bugreportCommand}
+var commands = []command{statusCommand, whyCommand, flowsCommand, checkCommand, uiCommand, bugreportCommand}
 
 // Main does what the arguments say and returns the exit status.
 func Main(ctx context.Context, version string, arguments []string, out, errOut io.Writer) int {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -15,6 +17,7 @@ import (
 type options struct {
 	kubeconfig, context, namespace string
 	output                         string
+	outputs                        []string // that -o may be; json where it is empty
 	parallel                       int
 	timeout, each                  time.Duration
 	arguments                      []string // that are no flags
@@ -39,8 +42,13 @@ func (o *options) check() error {
 		return fmt.Errorf("--parallel %d asks nobody", o.parallel)
 	case o.timeout <= 0 || o.each <= 0:
 		return fmt.Errorf("--timeout %s or --each %s is no time", o.timeout, o.each)
-	case o.output != "" && o.output != "json":
-		return fmt.Errorf("-o %q is not json", o.output)
+	}
+	outputs := o.outputs
+	if outputs == nil {
+		outputs = []string{"json"}
+	}
+	if o.output != "" && !slices.Contains(outputs, o.output) {
+		return fmt.Errorf("-o %q is not %s", o.output, strings.Join(outputs, " or "))
 	}
 	return nil
 }

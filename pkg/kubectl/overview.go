@@ -27,6 +27,9 @@ type overview struct {
 	Program   string       `json:"kubectlFlatnet"` // the version of this program
 	Namespace string       `json:"namespace"`
 	Nodes     []nodeStatus `json:"nodes"` // what is wrong first
+	// LoadBalancer is what there is to know of addresses of load balancers; nil where no
+	// agent gives them.
+	LoadBalancer *balancing `json:"loadBalancer,omitempty"`
 	// Unknown is what could not be found out, beside what nodes have in their reasons.
 	Unknown []string `json:"unknown,omitempty"`
 }
@@ -51,6 +54,11 @@ type nodeStatus struct {
 	// Unwell are peers to which packets are lost, all or some.
 	Unwell   *group    `json:"unwell,omitempty"`
 	Problems []trouble `json:"problems,omitempty"`
+	// DataPath is the way of packets of established flows, BGP the sessions with routers,
+	// and LoadBalancer who answers for addresses; nil where the agent does not do that.
+	DataPath     *dataPath  `json:"dataPath,omitempty"`
+	BGP          *sessions  `json:"bgp,omitempty"`
+	LoadBalancer *answering `json:"loadBalancer,omitempty"`
 	// MoreProblems are those that are not listed.
 	MoreProblems int `json:"moreProblems,omitempty"`
 	// Unread are fields of the answer that this program does not understand.
@@ -136,6 +144,7 @@ func (n *nodeStatus) take(a answer) {
 	}
 	n.Version, n.Since, n.Fabric, n.PodMTU, n.Pods = a.Version, a.Since, a.Fabric, a.PodMTU, a.attached()
 	n.Joined, n.Missing, n.Unwell, n.Problems, n.Unread = a.Joined, a.Missing, a.Unwell, a.Problems, a.unread
+	n.DataPath, n.BGP, n.LoadBalancer = a.DataPath, a.BGP, a.LoadBalancer
 	if more := len(n.Problems) - mostProblems; more > 0 {
 		n.Problems, n.MoreProblems = slices.Clone(n.Problems[:mostProblems]), more
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,25 +16,33 @@ import (
 var columns = []struct {
 	title string
 	of    func(n nodeStatus, now time.Time) string
+	some  bool // not every cluster does that: it is left out where no node has anything
 }{
-	{"NODE", func(n nodeStatus, _ time.Time) string { return n.Node }},
-	{"STATE", func(n nodeStatus, _ time.Time) string { return n.State }},
-	{"VERSION", func(n nodeStatus, _ time.Time) string { return n.Version }},
-	{"UP", func(n nodeStatus, now time.Time) string {
+	{title: "NODE", of: func(n nodeStatus, _ time.Time) string { return n.Node }},
+	{title: "STATE", of: func(n nodeStatus, _ time.Time) string { return n.State }},
+	{title: "VERSION", of: func(n nodeStatus, _ time.Time) string { return n.Version }},
+	{title: "UP", of: func(n nodeStatus, now time.Time) string {
 		if n.Since.IsZero() {
 			return ""
 		}
 		return duration.HumanDuration(now.Sub(n.Since))
 	}},
-	{"FABRIC", func(n nodeStatus, _ time.Time) string { return n.Fabric }},
-	{"PODS", func(n nodeStatus, _ time.Time) string {
+	{title: "FABRIC", of: func(n nodeStatus, _ time.Time) string { return n.Fabric }},
+	{title: "PODS", of: func(n nodeStatus, _ time.Time) string {
 		if n.Version == "" {
 			return ""
 		}
 		return fmt.Sprint(n.Pods)
 	}},
-	{"PEERS", func(n nodeStatus, _ time.Time) string { return n.peers() }},
-	{"PROBLEMS", func(n nodeStatus, _ time.Time) string {
+	{title: "PEERS", of: func(n nodeStatus, _ time.Time) string { return n.peers() }},
+	{title: "DATAPATH", some: true, of: func(n nodeStatus, _ time.Time) string {
+		if n.DataPath == nil {
+			return ""
+		}
+		return n.DataPath.Path
+	}},
+	{title: "BGP", some: true, of: func(n nodeStatus, _ time.Time) string { return n.BGP.String() }},
+	{title: "PROBLEMS", of: func(n nodeStatus, _ time.Time) string {
 		if n.Version == "" {
 			return ""
 		}
@@ -82,19 +91,26 @@ func (o *overview) print(w io.Writer, now time.Time) {
 	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	var titles []string
+	lines := make([][]string, len(o.Nodes)+1)
 	for _, c := range columns {
-		titles = append(titles, c.title)
-	}
-	fmt.Fprintln(table, strings.Join(titles, "\t"))
-	for _, n := range o.Nodes {
-		var cells []string
-		for _, c := range columns {
-			cells = append(cells, cmp.Or(c.of(n, now), "-"))
+		cells, said := []string{c.title}, false
+		for _, n := range o.Nodes {
+			cell := c.of(n, now)
+			said = said || cell != ""
+			cells = append(cells, cmp.Or(cell, "-"))
 		}
+		if c.some && !said {
+			continue
+		}
+		for i, cell := range cells {
+			lines[i] = append(lines[i], cell)
+		}
+	}
+	for _, cells := range lines {
 		fmt.Fprintln(table, strings.Join(cells, "\t"))
 	}
 	table.Flush()
+	o.LoadBalancer.print(w)
 }
 
 // headline counts nodes by their states.
@@ -161,6 +177,7 @@ func (o *overview) differences() (notes []string) {
 			}
 			return fmt.Sprint(n.PodMTU)
 		}},
+		{"data path", func(n nodeStatus) string { return n.DataPath.String() }},
 	} {
 		g := &gathered{}
 		for _, n := range o.Nodes {
@@ -168,7 +185,7 @@ func (o *overview) differences() (notes []string) {
 				g.add(n.Node, value, "")
 			}
 		}
-		if len(g.all) < 2 {
+		if len(g.all) < 2 && !slices.ContainsFunc(g.all, func(f finding) bool { return strings.Contains(f.text, becauseOf) }) {
 			continue
 		}
 		var words []string

@@ -18,6 +18,7 @@ var statusCommand = command{
 				return 0, err
 			}
 			all := takeOverview(ctx, o.version, s, o.asker(c))
+			all.takeBalancing(ctx, s, o.asker(c))
 			if o.output == "json" {
 				return all.exit(), printJSON(out, all)
 			}

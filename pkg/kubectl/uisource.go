@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -89,19 +90,31 @@ func (n nodeStatus) forPage() page.Node {
 	for _, g := range n.Joined {
 		p.Joined = append(p.Joined, page.Group{Mode: g.Mode, Peers: g.Peers})
 	}
+	if d := n.DataPath; d != nil {
+		p.DataPath = &page.DataPath{Path: d.Path, Because: d.Because, Flows: d.Flows, Hits: d.Hits, Misses: d.Misses}
+	}
+	if b := n.BGP; b != nil {
+		p.BGP = &page.Sessions{Peers: b.Peers, Established: b.Established}
+	}
+	if b := n.LoadBalancer; b != nil {
+		p.Balancer = &page.Balancer{Leader: b.Leader, Here: b.Here}
+	}
 	return p
 }
 
 // questions are what flatnetd is told for what the page asks. Nobody writes to it.
 var questions = map[page.About][]string{
-	page.Peers:    {"status", "-o", "json"},
-	page.Pods:     {"status", "pods", "-o", "json"},
-	page.Services: {"status", "services", "-o", "json"},
-	page.Policies: {"status", "policies", "-o", "json"},
+	page.Peers:     {"status", "-o", "json"},
+	page.Pods:      {"status", "pods", "-o", "json"},
+	page.Services:  {"status", "services", "-o", "json"},
+	page.Policies:  {"status", "policies", "-o", "json"},
+	page.BGP:       {"status", "bgp", "-o", "json"},
+	page.Balancers: {"status", "announcements", "-o", "json"},
+	page.Flows:     {"flows", "-o", "json", "--limit", strconv.Itoa(page.MostFlows)},
 }
 
 // Ask asks the agent of a node.
-func (s *uiSource) Ask(ctx context.Context, node string, about page.About) ([]byte, error) {
+func (s *uiSource) Ask(ctx context.Context, node string, about page.About, pod string) ([]byte, error) {
 	found, err := s.survey(ctx)
 	if err != nil {
 		return nil, err
@@ -113,5 +126,9 @@ func (s *uiSource) Ask(ctx context.Context, node string, about page.About) ([]by
 	a := s.options.asker(s.client)
 	ctx, done := a.limit(ctx)
 	defer done()
-	return a.flatnetd(ctx, found.Sites[at], questions[about]...)
+	words := questions[about]
+	if pod != "" {
+		words = append(slices.Clone(words), "--pod="+pod) // one word, whatever the name looks like
+	}
+	return a.flatnetd(ctx, found.Sites[at], words...)
 }

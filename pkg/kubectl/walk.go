@@ -36,6 +36,7 @@ type end struct {
 	attached asked[attachedPods]
 	status   asked[fullStatus]
 	explains []asked[explanation] // by family
+	flows    asked[nodeFlows]     // of the pod, where the node has the fast path
 }
 
 func (e *end) String() string { return e.namespace + "/" + e.name }
@@ -51,6 +52,7 @@ type attachedPods struct {
 	Pods []struct {
 		Pod       string       `json:"pod"`
 		Addresses []netip.Addr `json:"addresses"`
+		Interface string       `json:"hostInterface"`
 		Faults    []struct {
 			Word   string `json:"word"`
 			Reason string `json:"reason"`
@@ -141,6 +143,9 @@ func (w *walk) gather(ctx context.Context, namespace string) error {
 		}
 		e.attached = ask[attachedPods](ctx, w.asker, e.site, "status", "pods", "-o", "json")
 		e.status = ask[fullStatus](ctx, w.asker, e.site, "status", "-o", "json")
+		if e.status.said.DataPath.takes() && len(e.addresses) > 0 {
+			e.flows = ask[nodeFlows](ctx, w.asker, e.site, "flows", "-o", "json", "--address", joined(e.addresses))
+		}
 		if w.port == "" {
 			return
 		}

@@ -39,6 +39,11 @@ func onTheWay() map[string]string {
 	}
 }
 
+// withDataPath is a status of an agent that has a fast path.
+func withDataPath(status, path string) string {
+	return strings.Replace(status, `"ready":true`, `"ready":true,"fastPath":`+path, 1)
+}
+
 func TestWhy(t *testing.T) {
 	for name, c := range map[string]struct {
 		change    func(l *lab, says map[string]string)
@@ -60,6 +65,27 @@ ok     node n1: no problems
 ok     node n2: no problems
 
 nothing is wrong as far as flatnetd sees`}},
+		"fast path": {exit: exitFine, want: []string{"ok     fast path on n1: taken by 1 flow between the pods now\n", "note   fast path on n2: flows take the kernel's path: no tcx\n"}, change: func(_ *lab, says map[string]string) {
+			says["n1 status -o json"] = withDataPath(says["n1 status -o json"], `{"datapath":"ebpf"}`)
+			says["n2 status -o json"] = withDataPath(says["n2 status -o json"], `{"datapath":"kernel","because":"no tcx"}`)
+			says["n1 flows -o json --address 10.1.0.2"] = `{"flows":[{"from":"10.1.0.2:1","to":"10.2.0.3:5432","active":true},{"from":"10.1.0.2:2","to":"10.2.0.9:5432","active":true}]}`
+		}},
+		"no fast path": {exit: exitUnknown, want: []string{"note   fast path on n1: flows take the kernel's path: it is switched off for shop/web\n", "?      fast path on n2: flatnetd of pod flatnetd-n2: "}, change: func(_ *lab, says map[string]string) {
+			says["n1 status -o json"] = withDataPath(says["n1 status -o json"], `{"datapath":"ebpf","without":["shop/web"]}`)
+			says["n2 status -o json"] = withDataPath(says["n2 status -o json"], `{"datapath":"ebpf"}`)
+		}},
+		"not yet the fast path": {exit: exitFine, want: []string{"note   fast path on n1: flows take the kernel's path: not at the interface of shop/web: it has a queue\n", "note   fast path on n2: 1 flow between the pods: not yet in both directions\n"}, change: func(_ *lab, says map[string]string) {
+			says["n1 status pods -o json"] = `{"pods":[{"pod":"shop/web","addresses":["10.1.0.2"],"hostInterface":"veth7"}]}`
+			says["n1 status -o json"] = withDataPath(says["n1 status -o json"], `{"datapath":"ebpf","skipped":[{"interface":"veth8","reason":"x"},{"interface":"veth7","reason":"it has a queue"}]}`)
+			says["n2 status -o json"] = withDataPath(says["n2 status -o json"], `{"datapath":"ebpf"}`)
+			says["n2 flows -o json --address 10.2.0.3"] = `{"flows":[{"from":"10.1.0.2:1","to":"10.2.0.3:5432"}]}`
+		}},
+		"no flow": {exit: exitFine, want: []string{"note   fast path on n1: no flow between the pods takes it now", "note   fast path on n2: none of the 1 flow with the most bytes is between the pods; 7 more were not looked at\n"}, change: func(_ *lab, says map[string]string) {
+			says["n1 status -o json"] = withDataPath(says["n1 status -o json"], `{"datapath":"ebpf"}`)
+			says["n2 status -o json"] = withDataPath(says["n2 status -o json"], `{"datapath":"ebpf"}`)
+			says["n1 flows -o json --address 10.1.0.2"] = `{"flows":[]}`
+			says["n2 flows -o json --address 10.2.0.3"] = `{"flows":[{"from":"10.1.0.9:1","to":"10.2.0.3:5432"}],"more":7}`
+		}},
 		"no pod":           {arguments: []string{"web", "gone"}, exit: exitWrong, want: []string{"\nwrong: pod shop/gone: there is no such pod\n"}},
 		"flags at the end": {arguments: []string{"web", "db", "5432/tcp", "-o", "json"}, exit: exitFine, want: []string{`"from": "shop/web 10.1.0.2 on n1",`}},
 		"no port":          {arguments: []string{"web", "shop/db"}, exit: exitFine, want: []string{"note   policies: not looked at: no port was given"}},

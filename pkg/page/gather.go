@@ -32,10 +32,10 @@ type row struct {
 type condenser func(raw []byte, names *names, single bool) (any, error)
 
 // condensers are all of them. Nobody writes to it.
-var condensers = map[About]condenser{Peers: condensePeers, Pods: condensePods, Services: asItIs, Policies: asItIs}
+var condensers = map[About]condenser{Peers: condensePeers, Pods: condensePods, Services: asItIs, Policies: asItIs, BGP: asItIs, Balancers: asItIs, Flows: asItIs}
 
 // gather asks nodes, some at a time.
-func (s *Server) gather(ctx context.Context, nodes []string, about About, condense condenser, single bool) told {
+func (s *Server) gather(ctx context.Context, nodes []string, about About, pod string, condense condenser, single bool) told {
 	nodes = slices.Sorted(slices.Values(nodes))
 	all := told{About: about, Nodes: make([]row, len(nodes))}
 	known := &names{}
@@ -53,7 +53,7 @@ func (s *Server) gather(ctx context.Context, nodes []string, about About, conden
 				if i >= len(nodes) {
 					return
 				}
-				all.Nodes[i] = s.askOne(ctx, nodes[i], about, func(raw []byte) (any, error) { return condense(raw, known, single) })
+				all.Nodes[i] = s.askOne(ctx, nodes[i], about, pod, func(raw []byte) (any, error) { return condense(raw, known, single) })
 			}
 		})
 	}
@@ -64,8 +64,8 @@ func (s *Server) gather(ctx context.Context, nodes []string, about About, conden
 	return all
 }
 
-func (s *Server) askOne(ctx context.Context, node string, about About, condense func([]byte) (any, error)) row {
-	raw, err := s.Source.Ask(ctx, node, about)
+func (s *Server) askOne(ctx context.Context, node string, about About, pod string, condense func([]byte) (any, error)) row {
+	raw, err := s.Source.Ask(ctx, node, about, pod)
 	if err != nil {
 		return row{Node: node, Fault: err.Error()}
 	}
@@ -156,7 +156,8 @@ func condensePods(raw []byte, _ *names, _ bool) (any, error) {
 	return all, nil
 }
 
-// asItIs keeps all of what it says: of Services one node is asked at a time, and of policies few.
+// asItIs keeps all of what it says: of Services, addresses and flows one node is asked at a
+// time, of policies few, and of BGP a line for each peer.
 func asItIs(raw []byte, _ *names, _ bool) (any, error) {
 	var all json.RawMessage
 	err := json.Unmarshal(raw, &all)

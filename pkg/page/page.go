@@ -18,8 +18,9 @@ import (
 type Source interface {
 	// Overview is how all nodes are.
 	Overview(ctx context.Context) (*Overview, error)
-	// Ask returns what the agent of a node says about something, as its -o json does.
-	Ask(ctx context.Context, node string, about About) ([]byte, error)
+	// Ask returns what the agent of a node says about something, as its -o json does. Of
+	// flows it is those of a pod, namespace/name.
+	Ask(ctx context.Context, node string, about About, pod string) ([]byte, error)
 }
 
 // About is something that an agent is asked about.
@@ -27,11 +28,17 @@ type About string
 
 // What agents are asked about.
 const (
-	Peers    About = "peers" // flatnetd status
-	Pods     About = "pods"  // flatnetd status pods, and so on
-	Services About = "services"
-	Policies About = "policies"
+	Peers     About = "peers" // flatnetd status
+	Pods      About = "pods"  // flatnetd status pods, and so on
+	Services  About = "services"
+	Policies  About = "policies"
+	BGP       About = "bgp"
+	Balancers About = "announcements"
+	Flows     About = "flows" // flatnetd flows
 )
+
+// MostFlows is how many flows of a pod are shown.
+const MostFlows = 50
 
 // Kinds of what an overview is of.
 const (
@@ -83,6 +90,31 @@ type Node struct {
 	Joined []Group `json:"joined,omitempty"`
 	// Problems counts them.
 	Problems int `json:"problems"`
+	// What follows is nil where the agent does not do that, or does not say.
+	DataPath *DataPath `json:"dataPath,omitempty"`
+	BGP      *Sessions `json:"bgp,omitempty"`
+	Balancer *Balancer `json:"balancer,omitempty"`
+}
+
+// DataPath is which way packets of established flows take.
+type DataPath struct {
+	Path    string `json:"path"`              // ebpf or kernel
+	Because string `json:"because,omitempty"` // why it is kernel
+	Flows   int    `json:"flows,omitempty"`   // that are remembered
+	Hits    uint64 `json:"hits,omitempty"`    // packets that took the fast path
+	Misses  uint64 `json:"misses,omitempty"`  // that could have been of a remembered flow
+}
+
+// Sessions are those of BGP with routers.
+type Sessions struct {
+	Peers       int `json:"peers"`
+	Established int `json:"established"`
+}
+
+// Balancer is what a node knows of addresses of load balancers.
+type Balancer struct {
+	Leader string `json:"leader,omitempty"` // the node whose agent gives them
+	Here   int    `json:"here"`             // that the node answers for
 }
 
 // Usage is how many addresses of a family pods have.

@@ -98,10 +98,15 @@ func (s *Server) handler() http.Handler {
 
 // ask answers what the agents say about something, all of them or one.
 func (s *Server) ask(w http.ResponseWriter, r *http.Request) {
-	about, node := About(r.URL.Query().Get("about")), r.URL.Query().Get("node")
+	query := r.URL.Query()
+	about, node, pod := About(query.Get("about")), query.Get("node"), query.Get("pod")
 	condense := condensers[about]
 	if condense == nil {
 		http.Error(w, "agents know nothing about that", http.StatusNotFound)
+		return
+	}
+	if about == Flows && (node == "" || pod == "") {
+		http.Error(w, "flows are those of a pod: name it, and its node", http.StatusBadRequest)
 		return
 	}
 	// Who answers is known by the overview.
@@ -109,26 +114,28 @@ func (s *Server) ask(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	nodes := s.answering(node)
+	nodes := s.answering(about, node)
 	if node != "" && len(nodes) == 0 {
 		http.Error(w, "there is no such node that answers", http.StatusNotFound)
 		return
 	}
-	serve(w, r, s.detail(about, node, condense))
+	serve(w, r, s.detail(about, node, pod, condense))
 }
 
 // detail is the look at something, of all nodes for "".
-func (s *Server) detail(about About, node string, condense condenser) *look {
+func (s *Server) detail(about About, node, pod string, condense condenser) *look {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := string(about) + " " + node
+	key := string(about) + " " + node + " " + pod
 	l := s.details[key]
 	if l == nil {
 		if len(s.details) > mostDetails {
 			clear(s.details) // whoever looks asks again
 		}
 		l = &look{
-			take: func(ctx context.Context) any { return s.gather(ctx, s.answering(node), about, condense, node != "") },
+			take: func(ctx context.Context) any {
+				return s.gather(ctx, s.answering(about, node), about, pod, condense, node != "")
+			},
 			pause: func() time.Duration {
 				if node != "" {
 					return shortest
@@ -144,12 +151,24 @@ func (s *Server) detail(about About, node string, condense condenser) *look {
 // mostDetails bounds what is kept of single nodes.
 const mostDetails = 64
 
+// knows reports whether there is something that the node's agent can say: who does not
+// speak BGP is not asked about it.
+func (n Node) knows(about About) bool {
+	switch about {
+	case BGP:
+		return n.BGP != nil
+	case Balancers:
+		return n.Balancer != nil
+	}
+	return true
+}
+
 // answering are the nodes that can be asked, or the one of a name.
-func (s *Server) answering(node string) (all []string) {
+func (s *Server) answering(about About, node string) (all []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.nodes {
-		if n.Answers && (node == "" || n.Name == node) {
+		if n.Answers && n.knows(about) && (node == "" || n.Name == node) {
 			all = append(all, n.Name)
 		}
 	}

@@ -34,8 +34,8 @@ func (f *fixed) Overview(context.Context) (*Overview, error) {
 	return &copied, nil
 }
 
-func (f *fixed) Ask(_ context.Context, node string, about About) ([]byte, error) {
-	f.note(node + " " + string(about))
+func (f *fixed) Ask(_ context.Context, node string, about About, pod string) ([]byte, error) {
+	f.note(strings.TrimSpace(node + " " + string(about) + " " + pod))
 	f.most.Store(max(f.most.Load(), f.now.Add(1)))
 	defer f.now.Add(-1)
 	if said, is := f.says[node+" "+string(about)]; is {
@@ -151,6 +151,32 @@ func TestDetails(t *testing.T) {
 	}
 }
 
+// Who does not do something is not asked about it, and flows are those of one pod.
+func TestAsksWhoKnows(t *testing.T) {
+	source := &fixed{overview: three(), says: map[string]string{"n2 bgp": `{"peers":[]}`, "n1 announcements": `{}`, "n1 flows": `{"flows":[]}`}}
+	source.overview.Nodes[1].Balancer, source.overview.Nodes[2].BGP = &Balancer{}, &Sessions{}
+	browser, below := entered(t, served(t, New(source)))
+	type document struct {
+		Nodes []struct{ Node, Fault string }
+	}
+	for about, node := range map[About]string{BGP: "n2", Balancers: "n1"} {
+		if got := asks[document](t, browser, below+"ask?about="+string(about)); len(got.Nodes) != 1 || got.Nodes[0].Node != node || got.Nodes[0].Fault != "" {
+			t.Errorf("%s: %+v", about, got)
+		}
+	}
+	if got := asks[document](t, browser, below+"ask?about=flows&node=n1&pod=a%2Fb"); len(got.Nodes) != 1 || source.count("n1 flows a/b") != 1 {
+		t.Errorf("%+v, asked is %q", got, source.asked)
+	}
+	for _, query := range []string{"about=flows", "about=flows&node=n1", "about=flows&pod=a"} {
+		if status, body, _ := get(t, browser, below+"ask?"+query); status != http.StatusBadRequest || !strings.Contains(body, "flows are those of a pod") {
+			t.Errorf("%s: %d %s", query, status, body)
+		}
+	}
+	if status, _, _ := get(t, browser, below+"ask?about=bgp&node=n1"); status != http.StatusNotFound {
+		t.Errorf("n1, which speaks no BGP, is asked: %d", status)
+	}
+}
+
 func TestAsksSomeAtATime(t *testing.T) {
 	source := &fixed{overview: &Overview{}, says: map[string]string{}}
 	for i := range 50 {
@@ -161,7 +187,7 @@ func TestAsksSomeAtATime(t *testing.T) {
 	server := New(source)
 	server.Parallel = 4
 	server.takeOverview(t.Context())
-	all := server.gather(t.Context(), server.answering(""), Pods, condensePods, false)
+	all := server.gather(t.Context(), server.answering(Pods, ""), Pods, "", condensePods, false)
 	if len(all.Nodes) != 50 || source.most.Load() > 4 {
 		t.Errorf("%d nodes, %d at once", len(all.Nodes), source.most.Load())
 	}

@@ -42,11 +42,11 @@ func TestKeyboard(t *testing.T) {
 	b.hasFocus("Skip to the content")
 	b.press(kb.Tab)
 	b.hasFocus("Overview")
-	views := []string{"Overview", "Nodes", "Health", "Pods", "Services", "Policies"}
-	for i := range views {
-		want := views[(i+1)%len(views)]
+	titles := []string{"Overview", "Nodes", "Health", "Pods", "Services", "Policies", "BGP", "Load balancers"}
+	for i := range titles {
+		want, view := titles[(i+1)%len(titles)], views[(i+1)%len(views)]
 		b.press(kb.ArrowRight)
-		b.await("view "+want, fmt.Sprintf("document.querySelector('.panel.%s') && location.hash === '#%[1]s'", strings.ToLower(want)))
+		b.await("view "+want, fmt.Sprintf("document.querySelector('.panel.%s') && location.hash === '#%[1]s'", view))
 		b.hasFocus(want)
 		if n := eval[int](b, `document.querySelectorAll('[role="tab"][tabindex="0"]').length`); n != 1 {
 			t.Errorf("%d tabs are in the order of the Tab key", n)
@@ -56,7 +56,7 @@ func TestKeyboard(t *testing.T) {
 		}
 	}
 	b.press(kb.End)
-	b.hasFocus("Policies")
+	b.hasFocus("Load balancers")
 	b.press(kb.Home)
 	b.hasFocus("Overview")
 	b.press(kb.ArrowRight)

@@ -99,6 +99,15 @@ func TestLargeCluster(t *testing.T) {
 	step("to the Services", click("#tab-services"))
 	step("to the policies", click("#tab-policies"))
 	b.await("policies of a node", `document.querySelector(".scroll tbody tr[data-at]")`)
+	step("to BGP", click("#tab-bgp"))
+	b.await("sessions of all nodes", `document.querySelector(".shown").innerText === "598 sessions"`)
+	step("sort sessions", click(".scroll thead th:nth-child(2) button"))
+	step("filter sessions", click("#panel input"), chromedp.KeyEvent("r"))
+	step("open a session", click(".scroll tbody button"))
+	step("close it", chromedp.KeyEvent(kb.Escape))
+	step("to load balancers", click("#tab-balancers"))
+	b.await("addresses", `document.querySelector(".scroll tbody tr[data-at]")`)
+	step("open an address", click(".scroll tbody button"))
 
 	if !slices.ContainsFunc(all, func(m measured) bool { return m.Duration > 0 }) {
 		t.Error("no input was measured")

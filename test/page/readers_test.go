@@ -11,7 +11,7 @@ import (
 )
 
 // views are all of them, by the names in the address.
-var views = []string{"overview", "nodes", "health", "pods", "services", "policies"}
+var views = []string{"overview", "nodes", "health", "pods", "services", "policies", "bgp", "balancers"}
 
 // named are roles that a screen reader reads by their names.
 var named = []string{"button", "tab", "tablist", "tabpanel", "searchbox", "combobox", "link", "image", "img", "table", "heading", "region", "navigation", "columnheader", "rowheader", "application", "complementary"}
@@ -59,9 +59,12 @@ func TestReaders(t *testing.T) {
 			if bad := eval[[]string](b, contrast); len(bad) > 0 {
 				t.Errorf("%s, %s: too little contrast:\n%s", v, scheme, strings.Join(bad, "\n"))
 			}
-			if v == "overview" || v == "nodes" {
+			if v != "health" && v != "services" && v != "policies" {
 				b.run(`document.querySelector(".square, .scroll tbody button").click()`)
 				b.await("details", `document.querySelector("#drawer h2")`)
+			}
+			if v == "pods" {
+				b.reads("#drawer", "Bytes out / in")
 			}
 			b.namesOf(v)
 		}
@@ -115,7 +118,18 @@ func TestNamesAreText(t *testing.T) {
 	b.reads("tbody", evil)
 	b.run(`document.querySelector(".scroll tbody button").click()`)
 	b.reads("#drawer", evil)
-	if eval[bool](b, `document.querySelector("#panel img, #drawer img, #panel script, #drawer script") || document.title.includes("evil")`) {
+	b.reads("#drawer", "on "+evil)
+	const markup = `document.querySelector("#panel img, #drawer img, #panel script, #drawer script") || document.title.includes("evil")`
+	for _, v := range []string{"bgp", "balancers"} {
+		b.view(v)
+		b.reads("tbody", evil)
+		b.run(`document.querySelector(".scroll tbody button").click()`)
+		b.reads("#drawer", evil)
+		if eval[bool](b, markup) {
+			t.Errorf("view %s reads a name as markup", v)
+		}
+	}
+	if eval[bool](b, markup) {
 		t.Error("a name was read as markup")
 	}
 }

@@ -19,6 +19,7 @@ type simulated struct {
 	across      string // how nodes of the two zones reach each other
 	began       time.Time
 	evil        string // the name of a pod of each node, and in a problem
+	plain       bool   // agents do nothing of what is in reach_test.go
 
 	mu     sync.Mutex
 	silent map[string]bool   // nodes that do not answer
@@ -59,7 +60,15 @@ func (s *simulated) execute(_ context.Context, e *apiserver.Execution) {
 		return
 	}
 	var said any
-	switch strings.Join(e.Command[1:], " ") {
+	command := strings.Join(e.Command[1:], " ")
+	if pod, is := strings.CutPrefix(command, "flows -o json --limit 50 --pod="); is {
+		command, said = "", s.flows(number, pod)
+	}
+	switch command {
+	case "status bgp -o json":
+		said = s.sessions(number)
+	case "status announcements -o json":
+		said = s.announcements(number)
 	case "status -o json --brief":
 		said = s.status(number, true)
 	case "status -o json":
@@ -109,6 +118,7 @@ func (s *simulated) status(i int, brief bool) object {
 		problems = append(problems, object{"kind": "policy-fault", "object": s.evil, "reason": s.evil, "advice": s.evil})
 	}
 	status["problems"] = problems
+	s.reach(i, status)
 	if !brief {
 		status["peers"] = peers
 		return status

@@ -64,8 +64,9 @@ export class Feed {
 }
 
 // ask is the address of what agents say about something.
-export function ask(about, node = "") {
+export function ask(about, node = "", pod = "") {
   const query = new URLSearchParams({ about });
   if (node) query.set("node", node);
+  if (pod) query.set("pod", pod);
   return `ask?${query}`;
 }

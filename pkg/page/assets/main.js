@@ -11,9 +11,11 @@ import { health } from "./health.js";
 import { pods } from "./pods.js";
 import { services } from "./services.js";
 import { policies } from "./policies.js";
+import { bgp } from "./bgp.js";
+import { balancers } from "./balancers.js";
 
 // A view is {name, title, count(overview), open(panel, page) → {update(overview), close()}}.
-const views = [overview, nodes, health, pods, services, policies];
+const views = [overview, nodes, health, pods, services, policies, bgp, balancers];
 const by = (id) => document.getElementById(id);
 
 const page = {

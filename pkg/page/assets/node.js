@@ -5,7 +5,7 @@ import { badge, h } from "./dom.js";
 import { facts } from "./drawer.js";
 import { coded } from "./overview.js";
 import { stateOf } from "./states.js";
-import { ago, kindOf, natural, number, stateWords, trip, usedWords } from "./words.js";
+import { ago, fastShare, kindOf, natural, number, stateWords, trip, usedWords } from "./words.js";
 
 // nodeDrawer shows a node, and how it is joined to the others.
 export function nodeDrawer(page, name, closed) {
@@ -43,13 +43,25 @@ function details(page, n, state) {
       ["podCIDRs", n.podCIDRs?.join("  ")],
       ["fabric", n.fabric],
       ["pod MTU", n.podMTU || ""],
+      ["data path", pathWords(n.dataPath)],
+      ["BGP", n.bgp && `${number(n.bgp.established)} of ${number(n.bgp.peers)} sessions established`],
+      ["load balancers", n.balancer && `answers for ${number(n.balancer.here)} of their addresses`],
       ...(n.usage ?? []).map((u) => [`${u.family} of pods`, `${usedWords(u)} used${u.cooling ? `, ${number(u.cooling)} cooling` : ""}`]),
     ]),
     n.answers && h("p", { class: "links" },
+      n.bgp && h("button", { type: "button", class: "chip", click: () => page.go("bgp", { node: n.name }) }, "its sessions"),
       h("button", { type: "button", class: "chip", click: () => page.go("pods", { filter: n.name }) }, "its pods"),
       h("button", { type: "button", class: "chip", click: () => page.go("policies", { node: n.name }) }, "its policies")),
     n.answers && peers(state),
   ];
+}
+
+// pathWords say which way packets of established flows take, and how many of them.
+function pathWords(path) {
+  if (!path?.path) return "";
+  if (path.because) return `${path.path}, because ${path.because}`;
+  const share = fastShare(path);
+  return [path.path, `${number(path.flows ?? 0)} flows`, share && `${share} of packets take the fast path`].filter(Boolean).join(", ");
 }
 
 // peers is how the node is joined to each of the others, the worst first.

@@ -4,7 +4,7 @@ import { badge, h } from "./dom.js";
 import { Joined } from "./joined.js";
 import { nodeDrawer } from "./node.js";
 import { Table } from "./table.js";
-import { ago, kindOf, number, stateWords, usedWords } from "./words.js";
+import { ago, fastShare, kindOf, number, stateWords, usedWords } from "./words.js";
 
 // mostAsked is with how many nodes all are asked for all their peers.
 const mostAsked = 500;
@@ -30,6 +30,7 @@ export const nodes = {
         { key: "used", title: "IPv4 in use", text: used, order: share, cell: usedBar, class: "used" },
         { key: "peers", title: "Peers", text: (n) => (n.joined ?? []).map((g) => `${number(g.peers)} ${g.mode}`).join(", ") || "–" },
         { key: "fabric", title: "Fabric", text: (n) => [n.fabric, n.podMTU].filter(Boolean).join(", MTU ") || "–" },
+        { key: "path", title: "Data path", hint: "of established flows, and how many packets take the fast path", text: (n) => [n.dataPath?.path, n.dataPath?.path === "ebpf" && fastShare(n.dataPath)].filter(Boolean).join(", ") || "–" },
         { key: "version", title: "Version", text: (n) => n.version || "–" },
         { key: "up", title: "Up", class: "number", text: (n) => (n.since ? ago(n.since) : "–"), order: (n) => -Date.parse(n.since ?? 0) },
         { key: "addresses", title: "Addresses", class: "mono", text: (n) => n.addresses?.join("  ") || "–" },

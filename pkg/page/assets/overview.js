@@ -141,7 +141,7 @@ function rove(event) {
   all[to].focus();
 }
 
-function tile(name, value, words, share) {
+export function tile(name, value, words, share) {
   const bar = share !== undefined && h("div", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.max(1, Math.min(100, share * 100))}%` } }));
   return h("div", { class: "tile" }, h("span", { class: "tile-name" }, name), h("span", { class: "tile-value" }, value), bar, h("span", { class: "tile-words" }, words));
 }

@@ -14,10 +14,11 @@ export function faults(nodes) {
 }
 
 // Chooser lets the reader choose a node, or all of them where there are first no more than
-// most; without that, always one.
+// most; without that, always one, which is at first that of first(overview). Only those
+// are offered of which only says so.
 export class Chooser {
-  constructor({ most, changed }) {
-    Object.assign(this, { most, changed });
+  constructor({ most, changed, only = () => true, first = () => "" }) {
+    Object.assign(this, { most, changed, only, first });
     this.select = h("select", { id: "node", change: () => {
       place.put({ node: this.select.value });
       this.changed(this.select.value);
@@ -28,11 +29,11 @@ export class Chooser {
 
   // set offers the nodes that answer.
   set(overview) {
-    const names = overview.nodes.filter((n) => n.answers).map((n) => n.name).sort(natural);
+    const names = overview.nodes.filter((n) => n.answers && this.only(n)).map((n) => n.name).sort(natural);
     if (names.join() === this.names) return;
     this.names = names.join();
     this.all ??= names.length <= this.most;
-    const value = place.get("node");
+    const value = place.get("node") || this.first(overview);
     this.select.replaceChildren(...(this.all ? [h("option", { value: "" }, "all")] : []), ...names.map((n) => h("option", { value: n }, n)));
     this.select.value = names.includes(value) ? value : this.all ? "" : names[0] ?? "";
   }
@@ -53,15 +54,16 @@ export class Chooser {
 
 // tableByNode are the functions of a view, as main.js has them, whose table shows what the
 // chosen node says about something.
-export function tableByNode(table, about, { most, changed, failed }) {
+export function tableByNode(table, about, { most, only, first, changed, failed, nobody = "No node answers." }) {
   let feed = null;
-  const chooser = new Chooser({ most, changed: begin });
+  const chooser = new Chooser({ most, only, first, changed: begin });
   table.tools.prepend(chooser.element);
 
   function begin() {
     feed?.stop();
-    if (most === undefined && !chooser.node) {
-      failed("No node answers.");
+    feed = null;
+    if (!chooser.names || (most === undefined && !chooser.node)) {
+      failed(nobody);
       return;
     }
     feed = new Feed(ask(about, chooser.node), { changed, failed });
@@ -69,9 +71,10 @@ export function tableByNode(table, about, { most, changed, failed }) {
   }
   return {
     update(o) {
-      const before = chooser.node;
+      const before = chooser.node, who = chooser.names;
       chooser.set(o);
-      if (!feed || chooser.node !== before) begin();
+      if (!feed || chooser.node !== before || !chooser.names) begin();
+      else if (who && who !== chooser.names) feed.ask(); // others answer now
     },
     placed() {
       table.placed();

@@ -3,6 +3,7 @@
 import { Feed, ask } from "./data.js";
 import { badge, h, show } from "./dom.js";
 import { facts } from "./drawer.js";
+import { podFlows } from "./flows.js";
 import { nodeDrawer } from "./node.js";
 import { Chooser, faults } from "./parts.js";
 import { Table } from "./table.js";
@@ -78,6 +79,8 @@ const keyOf = (p) => `${p.node} ${p.pod} ${p.interface}`;
 const rates = (p) => (p.ingress || p.egress ? `${rate(p.ingress)} / ${rate(p.egress)}` : "–");
 
 function podDrawer(page, p, closed) {
+  // What has no name of a pod is an attachment of something else's.
+  const flows = p.pod.includes("/") && podFlows(p.pod, p.node, () => page.drawer.refresh());
   page.drawer.open(`pod ${keyOf(p)}`, p.pod, () => [
     p.wrong?.map((w) => h("p", { class: "fault" }, w)),
     facts([
@@ -89,5 +92,9 @@ function podDrawer(page, p, closed) {
       ["since", `${ago(p.since)} (${new Date(p.since).toISOString().slice(0, 19).replace("T", " ")} UTC)`],
     ]),
     h("p", { class: "links" }, h("button", { type: "button", class: "chip", click: () => page.go("policies", { node: p.node, filter: p.pod }) }, "its policies")),
-  ], closed);
+    flows && flows.render(),
+  ], () => {
+    flows && flows.close();
+    closed?.();
+  });
 }

@@ -44,6 +44,20 @@ export function rate(bits) {
   return String(bits);
 }
 
+// bytes is a number of them in a unit that is easy to read.
+export function bytes(n) {
+  for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
+    if (n >= size) return `${(n / size).toFixed(n < 10 * size ? 1 : 0)} ${unit}`;
+  }
+  return `${n ?? 0} B`;
+}
+
+// fastShare is which part of the packets that could takes the fast path; "" where none could.
+export function fastShare(path) {
+  const all = (path?.hits ?? 0) + (path?.misses ?? 0);
+  return all ? `${Math.floor((path.hits ?? 0) / all * 100)} %` : "";
+}
+
 // natural compares names so that node10 comes after node9.
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 export const natural = (a, b) => collator.compare(a, b);
