@@ -61,6 +61,7 @@ func (n *Node) Flags() []string {
 	return []string{
 		"--node-name", n.Name, "--nodes-file", n.cluster.NodesFile, "--state-dir", n.StateDir,
 		"--cni-bin-dir", n.BinDir, "--cni-conf-dir", n.ConfDir, "--plugins-dir", n.cluster.Binaries, "--health", n.cluster.Health,
+		"--datapath", n.cluster.Datapath,
 	}
 }
 
@@ -219,12 +220,15 @@ func (n *Node) Restart(flags ...string) {
 	n.WaitReady()
 }
 
-// WaitReady waits until /readyz says yes, and returns how long that took. It
-// fails at once if flatnetd ends instead.
+// WaitReady waits until /readyz says yes, and packets take the path that they were told
+// to; it returns how long that took. It fails at once if flatnetd ends instead.
 func (n *Node) WaitReady() time.Duration {
 	return n.cluster.Eventually("flatnetd on "+n.Name+" to be ready", func() error {
 		_, err := n.Get("/readyz")
-		if err == nil || n.process == nil {
+		if err == nil {
+			return n.onItsPath()
+		}
+		if n.process == nil {
 			return err
 		}
 		select {
@@ -234,6 +238,26 @@ func (n *Node) WaitReady() time.Duration {
 		}
 		return err
 	})
+}
+
+// onItsPath fails unless packets take the path that flatnetd was told to have them take.
+func (n *Node) onItsPath() error {
+	told := ""
+	for words := append(n.Flags(), n.flags...); len(words) > 0; words = words[1:] {
+		if value, is := strings.CutPrefix(words[0], "--datapath="); is {
+			told = value
+		} else if words[0] == "--datapath" && len(words) > 1 {
+			told = words[1]
+		}
+	}
+	if told != "ebpf" {
+		return nil // auto may be either, and kernel is what there is without anything
+	}
+	s, err := n.TryStatus()
+	if err == nil && s.FastPath.Datapath != told {
+		err = fmt.Errorf("--datapath %s: it is %s, %s", told, s.FastPath.Datapath, s.FastPath.Because)
+	}
+	return err
 }
 
 // errEnded says how flatnetd ended where it ended well.
