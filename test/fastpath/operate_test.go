@@ -42,14 +42,20 @@ func TestFlatnetdKilled(t *testing.T) {
 		s.fast(k, n)
 		talks = append(talks, k)
 	}
-	const times = 20
+	const times, often = 100, 20
 	for i := range times {
+		// It is killed at any point of its start: some have not begun, some are done.
+		for range i % often {
+			for _, k := range talks {
+				must(t, k.say("beginning"))
+			}
+		}
 		n.Kill()
 		for _, k := range talks {
 			must(t, k.say("without"))
 		}
 		var late *cluster.Pod
-		if i%5 == 0 {
+		if i%often == 0 {
 			late = n.Pod(fmt.Sprint("late", i))
 			talks = append(talks, s.talk(late.Namespace, netip.AddrPortFrom(web.Address(false), 80)))
 		}
