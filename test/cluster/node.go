@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,6 +36,10 @@ type Node struct {
 	StateDir  string
 	BinDir    string
 	ConfDir   string
+
+	// Under is a program with flags that flatnetd is started by, which takes something away
+	// from it (setpriv, prlimit); none where it is empty.
+	Under []string
 
 	cluster *Cluster
 	flags   []string // of the last start
@@ -108,7 +113,8 @@ func (n *Node) command(command string, flags ...string) *exec.Cmd {
 		arguments = append(arguments, command)
 	}
 	arguments = append(append(arguments, n.Flags()...), flags...)
-	cmd := exec.Command(filepath.Join(n.cluster.Binaries, "flatnetd"), arguments...)
+	words := append(slices.Clone(n.Under), filepath.Join(n.cluster.Binaries, "flatnetd"))
+	cmd := exec.Command(words[0], append(words[1:], arguments...)...)
 	// With the race detector a program would sleep for a second before it ends.
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return cmd

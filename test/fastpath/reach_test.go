@@ -22,14 +22,30 @@ func TestConnectionsTakeTheFastPath(t *testing.T) {
 				s := newSite(t, cluster.Dual, nodes, "--fabric", fabric, datapath)
 				web, client := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "client")
 				web.Namespace.ServeLines(t, 80)
+				var talks []*talk
 				for _, ipv6 := range []bool{false, true} {
 					k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
+					talks = append(talks, k)
 					s.fast(k, s.Nodes...)
 					// Large and small, so that segments are cut and put together on the way.
 					for _, size := range []int{1, 100, 1400, 1448, 9000, 60000, 300000, 2, 1460} {
 						must(t, k.say(strings.Repeat("x", size)))
 					}
 					s.fast(k, s.Nodes...)
+				}
+				// Whoever computes checksums, cuts and puts together: pods themselves, or nobody
+				// on the way between pods of one node.
+				for _, features := range []string{"tx off", "gso off tso off rx off gro off", "tx on", "gso on tso on rx on gro on"} {
+					for _, p := range []*cluster.Pod{client, web} {
+						_, err := p.Output("ethtool", append([]string{"-K", "eth0"}, strings.Fields(features)...)...)
+						must(t, err)
+					}
+					for _, k := range talks {
+						s.fast(k, s.Nodes[0])
+						for _, size := range []int{1, 1448, 9000, 100000} {
+							must(t, k.say(strings.Repeat("x", size)))
+						}
+					}
 				}
 				if s.kernel() {
 					return
