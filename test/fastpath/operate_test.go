@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -349,6 +350,9 @@ func TestWithoutTheRight(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
+			if _, err := exec.LookPath(c.under[0]); err != nil {
+				t.Skipf("%s is needed: %v", c.under[0], err)
+			}
 			s := newSite(t, cluster.IPv4, 1)
 			n := s.Nodes[0]
 			web, client := s.pod(n, "web"), s.pod(n, "client")
