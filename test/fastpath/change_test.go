@@ -240,36 +240,39 @@ func pathMTU(c net.Conn, ipv6 bool) (mtu int, err error) {
 // sender is told, by the route's MTU and by the interface's, and the connection goes on.
 func TestNarrowerWay(t *testing.T) {
 	const narrow = 1300
-	for what, narrower := range map[string]func(n *cluster.Node, ipv6 bool) error{
-		"route": func(n *cluster.Node, ipv6 bool) error {
-			family, destination := "-4", "10.244.2.0/24"
-			if ipv6 {
-				family, destination = "-6", "fd00:244:2::/64"
+	for what, narrower := range map[string]func(n *cluster.Node) error{
+		"route": func(n *cluster.Node) error {
+			for family, destination := range map[string]string{"-4": "10.244.2.0/24", "-6": "fd00:244:2::/64"} {
+				route, err := n.Output("ip", family, "-details", "route", "show", destination)
+				if err != nil {
+					return err
+				}
+				words := strings.Fields(strings.Replace(route, "pref medium", "", 1))
+				if _, err := n.Output("ip", append(append([]string{family, "route", "change"}, words...), "mtu", fmt.Sprint(narrow))...); err != nil {
+					return err
+				}
 			}
-			route, err := n.Output("ip", family, "-details", "route", "show", destination)
-			if err != nil {
-				return err
-			}
-			words := strings.Fields(strings.Replace(route, "pref medium", "", 1))
-			_, err = n.Output("ip", append(append([]string{family, "route", "change"}, words...), "mtu", fmt.Sprint(narrow))...)
-			return err
+			return nil
 		},
-		"interface": func(n *cluster.Node, _ bool) error {
+		"interface": func(n *cluster.Node) error {
 			_, err := n.Output("ip", "link", "set", "eth0", "mtu", fmt.Sprint(narrow))
 			return err
 		},
 	} {
-		for _, ipv6 := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s ipv6=%t", what, ipv6), func(t *testing.T) {
-				onBothPaths(t, func(t *testing.T, datapath string) {
-					s := newSite(t, cluster.Dual, 2, "--fabric", "direct", "--mtu", "1500", datapath)
-					web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
-					web.Namespace.ServeLines(t, 80)
-					k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
-					s.fast(k, s.Nodes...)
-					must(t, k.say(strings.Repeat("x", 300_000)))
-					s.Nodes[0].Kill() // or it would repair the route
-					must(t, narrower(s.Nodes[0], ipv6))
+		t.Run(what, func(t *testing.T) {
+			onBothPaths(t, func(t *testing.T, datapath string) {
+				s := newSite(t, cluster.Dual, 2, "--fabric", "direct", "--mtu", "1500", datapath)
+				web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
+				web.Namespace.ServeLines(t, 80)
+				talks := map[bool]*talk{}
+				for _, ipv6 := range []bool{false, true} {
+					talks[ipv6] = s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
+					s.fast(talks[ipv6], s.Nodes...)
+					must(t, talks[ipv6].say(strings.Repeat("x", 300_000)))
+				}
+				s.Nodes[0].Kill() // or it would repair the route
+				must(t, narrower(s.Nodes[0]))
+				for ipv6, k := range talks {
 					s.Eventually("the sender to know", func() error {
 						must(t, k.say(strings.Repeat("y", 30_000)))
 						if mtu, err := pathMTU(k.Conn, ipv6); err != nil || mtu != narrow {
@@ -278,9 +281,9 @@ func TestNarrowerWay(t *testing.T) {
 						return nil
 					})
 					must(t, k.say(strings.Repeat("z", 300_000)))
-				})
+				}
 			})
-		}
+		})
 	}
 }
 
