@@ -19,9 +19,11 @@ build:
 # All tests, with the race detector where there is a C compiler. The packages
 # that need namespaces make their own, as root or in a user namespace. Those
 # that count lost packets, or crowd the machine, come last and one at a time.
+# What is said of Services and policies has to be true of the fast path as well.
 # make test HOSTILE=1 does it while test/hostile keeps the machine busy.
 HOSTILE ?=
 CROWDS  = ./test/stress ./test/demo ./test/fabric ./test/service ./test/policy ./test/fastpath
+BOTH    = Reach|Affinity|HostPort|Zones|StaleFlows|Forbidden|Fragment
 LIMIT   = $(if $(HOSTILE),120m,20m)
 test: build
 	@test/prepare.sh test
@@ -30,7 +32,8 @@ test: build
 		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy|fastpath|bgp)$$'); \
 		$$under $(GO) test $$race -timeout $(LIMIT) $$others && \
 		(cd test/e2e && $$under $(GO) test $$race -timeout $(LIMIT) ./...) && \
-		$$under $(GO) test $$race -timeout $(LIMIT) -p 1 $(CROWDS)
+		$$under $(GO) test $$race -timeout $(LIMIT) -p 1 $(CROWDS) && \
+		FLATNET_DATAPATH=ebpf $$under $(GO) test $$race -timeout $(LIMIT) -p 1 -run '$(BOTH)' ./test/service ./test/policy
 
 # The Helm chart, by Helm itself. No part of make test, since it compiles Helm: that takes
 # one to three minutes where nothing is cached, and seconds afterwards. The go command

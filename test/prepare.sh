@@ -75,6 +75,8 @@ test)
 	need_race
 	need nft nftables "tests that show the ruleset, and the portmap plugin behind flatnet"
 	need tc iproute2 "tests of the fast path"
+	need ethtool ethtool "tests of the fast path"
+	need setpriv util-linux "tests of the fast path"
 	need iptables iptables "tests with the portmap and firewall plugins behind flatnet"
 	unpack promtool prometheus "tests of alerts and of the dashboard's queries"
 	;;

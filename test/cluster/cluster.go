@@ -15,6 +15,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -30,6 +31,9 @@ import (
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
+
+// datapathVariable is the --datapath of all clusters whose tests do not say it themselves.
+const datapathVariable = "FLATNET_DATAPATH"
 
 // clusters numbers the clusters of a process, so that tests may run in parallel.
 var clusters atomic.Int64
@@ -48,6 +52,9 @@ type Cluster struct {
 	// is cut off on purpose would be one problem more wherever a machine takes its time,
 	// and probes are packets that nobody expects on the underlay.
 	Health string
+	// Datapath is --datapath where a test's own flags do not say it, from $FLATNET_DATAPATH:
+	// what is said of Services, policies and routes has to be true by every path of packets.
+	Datapath string
 
 	removed  []*Node
 	numbered int // nodes that were ever added
@@ -56,7 +63,7 @@ type Cluster struct {
 // New makes a cluster without nodes. Closing the lab ends its processes.
 func New(lab *netlab.Lab, binaries string) *Cluster {
 	directory := fmt.Sprintf("/run/cluster/%d", clusters.Add(1))
-	c := &Cluster{Lab: lab, Binaries: binaries, Directory: directory, NodesFile: filepath.Join(directory, "nodes.yaml"), Health: "auto"}
+	c := &Cluster{Lab: lab, Binaries: binaries, Directory: directory, NodesFile: filepath.Join(directory, "nodes.yaml"), Health: "auto", Datapath: cmp.Or(os.Getenv(datapathVariable), "kernel")}
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		lab.Fail(fmt.Errorf("making directory of cluster: %w", err))
 	}

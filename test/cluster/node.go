@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,6 +36,10 @@ type Node struct {
 	StateDir  string
 	BinDir    string
 	ConfDir   string
+
+	// Under is a program with flags that flatnetd is started by, which takes something away
+	// from it (setpriv, prlimit); none where it is empty.
+	Under []string
 
 	cluster *Cluster
 	flags   []string // of the last start
@@ -61,6 +66,7 @@ func (n *Node) Flags() []string {
 	return []string{
 		"--node-name", n.Name, "--nodes-file", n.cluster.NodesFile, "--state-dir", n.StateDir,
 		"--cni-bin-dir", n.BinDir, "--cni-conf-dir", n.ConfDir, "--plugins-dir", n.cluster.Binaries, "--health", n.cluster.Health,
+		"--datapath", n.cluster.Datapath,
 	}
 }
 
@@ -107,7 +113,8 @@ func (n *Node) command(command string, flags ...string) *exec.Cmd {
 		arguments = append(arguments, command)
 	}
 	arguments = append(append(arguments, n.Flags()...), flags...)
-	cmd := exec.Command(filepath.Join(n.cluster.Binaries, "flatnetd"), arguments...)
+	words := append(slices.Clone(n.Under), filepath.Join(n.cluster.Binaries, "flatnetd"))
+	cmd := exec.Command(words[0], append(words[1:], arguments...)...)
 	// With the race detector a program would sleep for a second before it ends.
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return cmd
@@ -219,12 +226,15 @@ func (n *Node) Restart(flags ...string) {
 	n.WaitReady()
 }
 
-// WaitReady waits until /readyz says yes, and returns how long that took. It
-// fails at once if flatnetd ends instead.
+// WaitReady waits until /readyz says yes, and packets take the path that they were told
+// to; it returns how long that took. It fails at once if flatnetd ends instead.
 func (n *Node) WaitReady() time.Duration {
 	return n.cluster.Eventually("flatnetd on "+n.Name+" to be ready", func() error {
 		_, err := n.Get("/readyz")
-		if err == nil || n.process == nil {
+		if err == nil {
+			return n.onItsPath()
+		}
+		if n.process == nil {
 			return err
 		}
 		select {
@@ -234,6 +244,26 @@ func (n *Node) WaitReady() time.Duration {
 		}
 		return err
 	})
+}
+
+// onItsPath fails unless packets take the path that flatnetd was told to have them take.
+func (n *Node) onItsPath() error {
+	told := ""
+	for words := append(n.Flags(), n.flags...); len(words) > 0; words = words[1:] {
+		if value, is := strings.CutPrefix(words[0], "--datapath="); is {
+			told = value
+		} else if words[0] == "--datapath" && len(words) > 1 {
+			told = words[1]
+		}
+	}
+	if told != "ebpf" {
+		return nil // auto may be either, and kernel is what there is without anything
+	}
+	s, err := n.TryStatus()
+	if err == nil && s.FastPath.Datapath != told {
+		err = fmt.Errorf("--datapath %s: it is %s, %s", told, s.FastPath.Datapath, s.FastPath.Because)
+	}
+	return err
 }
 
 // errEnded says how flatnetd ended where it ended well.

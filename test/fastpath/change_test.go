@@ -43,58 +43,59 @@ func object(t *testing.T, directory, name, text string) {
 func TestPolicyInTheMiddleOfAConnection(t *testing.T) {
 	for _, nodes := range []int{1, 2} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
-			t.Parallel()
-			s := prepare(t, cluster.Dual, nodes, "--fabric", "direct", "--policies")
-			directory := filepath.Join(s.Directory, "objects")
-			must(t, os.Mkdir(directory, 0o700))
-			s.flags = append(s.flags, "--policies-dir", directory)
-			s.WriteNodes()
-			for _, n := range s.Nodes {
-				n.Start(append(s.flags, "--policies-file", filepath.Join(n.Directory, "policies.json"))...)
-			}
-			for _, n := range s.Nodes {
-				n.WaitReady()
-				s.inUse(n)
-			}
-			web, good, bad := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "good"), s.pod(s.Nodes[0], "bad")
-			for _, p := range []*cluster.Pod{web, good, bad} {
-				describe(t, directory, p, "app: "+p.Name)
-			}
-			web.Namespace.ServeLines(t, 80)
-			var stays, ends []*talk
-			for _, ipv6 := range []bool{false, true} {
-				to := netip.AddrPortFrom(web.Address(ipv6), 80)
-				stays, ends = append(stays, s.talk(good.Namespace, to)), append(ends, s.talk(bad.Namespace, to))
-			}
-			for i := range ends {
-				s.fast(ends[i], s.Nodes...)
-				s.fast(stays[i], s.Nodes...)
-			}
-			object(t, directory, "deny", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: test, name: deny}\nspec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: good}}}]}]}\n")
-			s.Eventually("the end of what is forbidden", func() error {
-				for family, address := range map[string]netip.Addr{"4": bad.Address(false), "6": bad.Address(true)} {
-					text, err := web.Node.Output("nft", "list", "set", "inet", "flatnet-policy", "ended"+family)
-					if err != nil || !strings.Contains(text, address.String()) {
-						return fmt.Errorf("%s, %v", text, err)
+			onBothPaths(t, func(t *testing.T, datapath string) {
+				s := prepare(t, cluster.Dual, nodes, "--fabric", "direct", "--policies", datapath)
+				directory := filepath.Join(s.Directory, "objects")
+				must(t, os.Mkdir(directory, 0o700))
+				s.flags = append(s.flags, "--policies-dir", directory)
+				s.WriteNodes()
+				for _, n := range s.Nodes {
+					n.Start(append(s.flags, "--policies-file", filepath.Join(n.Directory, "policies.json"))...)
+				}
+				for _, n := range s.Nodes {
+					n.WaitReady()
+					s.inUse(n)
+				}
+				web, good, bad := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "good"), s.pod(s.Nodes[0], "bad")
+				for _, p := range []*cluster.Pod{web, good, bad} {
+					describe(t, directory, p, "app: "+p.Name)
+				}
+				web.Namespace.ServeLines(t, 80)
+				var stays, ends []*talk
+				for _, ipv6 := range []bool{false, true} {
+					to := netip.AddrPortFrom(web.Address(ipv6), 80)
+					stays, ends = append(stays, s.talk(good.Namespace, to)), append(ends, s.talk(bad.Namespace, to))
+				}
+				for i := range ends {
+					s.fast(ends[i], s.Nodes...)
+					s.fast(stays[i], s.Nodes...)
+				}
+				object(t, directory, "deny", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: test, name: deny}\nspec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: good}}}]}]}\n")
+				s.Eventually("the end of what is forbidden", func() error {
+					for family, address := range map[string]netip.Addr{"4": bad.Address(false), "6": bad.Address(true)} {
+						text, err := web.Node.Output("nft", "list", "set", "inet", "flatnet-policy", "ended"+family)
+						if err != nil || !strings.Contains(text, address.String()) {
+							return fmt.Errorf("%s, %v", text, err)
+						}
+					}
+					return nil
+				})
+				// From here on, not one packet passes.
+				for _, k := range ends {
+					a, b := k.ends()
+					packets := s.takes(web.Node, a, b)
+					if err := k.sayWithin("still?", unanswered); err == nil {
+						t.Errorf("%s is answered after the policy is in force", a)
+					}
+					if now := s.takes(web.Node, a, b); now > packets {
+						t.Errorf("%d packets of %s took the fast path after the policy was in force", now-packets, a)
 					}
 				}
-				return nil
+				for _, k := range stays {
+					must(t, k.say("goes on"))
+					s.fast(k, s.Nodes...)
+				}
 			})
-			// From here on, not one packet passes.
-			for _, k := range ends {
-				a, b := k.ends()
-				packets := s.takes(web.Node, a, b)
-				if err := k.sayWithin("still?", unanswered); err == nil {
-					t.Errorf("%s is answered after the policy is in force", a)
-				}
-				if now := s.takes(web.Node, a, b); now > packets {
-					t.Errorf("%d packets of %s took the fast path after the policy was in force", now-packets, a)
-				}
-			}
-			for _, k := range stays {
-				must(t, k.say("goes on"))
-				s.fast(k, s.Nodes...)
-			}
 		})
 	}
 }
@@ -104,44 +105,45 @@ func TestPolicyInTheMiddleOfAConnection(t *testing.T) {
 func TestAddressOfAPodThatIsGone(t *testing.T) {
 	for _, nodes := range []int{1, 2} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
-			t.Parallel()
-			s := prepare(t, cluster.IPv4, nodes, "--fabric", "direct")
-			last := s.Nodes[nodes-1]
-			last.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.9.0/29")} // of few addresses
-			s.start()
-			client := s.pod(s.Nodes[0], "client")
-			old := s.pod(last, "old")
-			old.Namespace.ServeLines(t, 80)
-			at := netip.AddrPortFrom(old.Address(false), 5000)
-			receive(t, old.Namespace, at)
-			k := s.talk(client.Namespace, netip.AddrPortFrom(old.Address(false), 80))
-			d := send(t, client.Namespace, netip.AddrPort{}, at)
-			s.fast(k, s.Nodes...)
-			s.fastDatagrams(d, s.Nodes...)
-			old.Delete()
-			var fresh *cluster.Pod
-			for i := 0; fresh == nil || fresh.Address(false) != old.Address(false); i++ {
-				if fresh != nil {
-					fresh.Delete()
+			onBothPaths(t, func(t *testing.T, datapath string) {
+				s := prepare(t, cluster.IPv4, nodes, "--fabric", "direct", datapath)
+				last := s.Nodes[nodes-1]
+				last.PodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.9.0/29")} // of few addresses
+				s.start()
+				client := s.pod(s.Nodes[0], "client")
+				old := s.pod(last, "old")
+				old.Namespace.ServeLines(t, 80)
+				at := netip.AddrPortFrom(old.Address(false), 5000)
+				receive(t, old.Namespace, at)
+				k := s.talk(client.Namespace, netip.AddrPortFrom(old.Address(false), 80))
+				d := send(t, client.Namespace, netip.AddrPort{}, at)
+				s.fast(k, s.Nodes...)
+				s.fastDatagrams(d, s.Nodes...)
+				old.Delete()
+				var fresh *cluster.Pod
+				for i := 0; fresh == nil || fresh.Address(false) != old.Address(false); i++ {
+					if fresh != nil {
+						fresh.Delete()
+					}
+					fresh = last.Pod(fmt.Sprint("fresh", i))
 				}
-				fresh = last.Pod(fmt.Sprint("fresh", i))
-			}
-			box := receive(t, fresh.Namespace, at)
-			fresh.Namespace.ServeLines(t, 80)
-			// The old connection is nobody's: the new pod says so.
-			_, err := pace.Await(pace.Far(), func() error {
-				err := k.sayWithin("who is there?", unanswered)
-				if errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
-					return nil
-				}
-				return fmt.Errorf("want a reset, not %w", err)
+				box := receive(t, fresh.Namespace, at)
+				fresh.Namespace.ServeLines(t, 80)
+				// The old connection is nobody's: the new pod says so.
+				_, err := pace.Await(pace.Far(), func() error {
+					err := k.sayWithin("who is there?", unanswered)
+					if errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+						return nil
+					}
+					return fmt.Errorf("want a reset, not %w", err)
+				})
+				must(t, err)
+				must(t, d.asks("to whoever has the address"))
+				box.until(t, "to whoever has the address")
+				s.attached(fresh)
+				s.fastDatagrams(d, s.Nodes...)
+				s.fast(s.talk(client.Namespace, netip.AddrPortFrom(fresh.Address(false), 80)), s.Nodes...)
 			})
-			must(t, err)
-			must(t, d.asks("to whoever has the address"))
-			box.until(t, "to whoever has the address")
-			s.attached(fresh)
-			s.fastDatagrams(d, s.Nodes...)
-			s.fast(s.talk(client.Namespace, netip.AddrPortFrom(fresh.Address(false), 80)), s.Nodes...)
 		})
 	}
 }
@@ -149,52 +151,54 @@ func TestAddressOfAPodThatIsGone(t *testing.T) {
 // Connections between the same two ports, one after the other, that end in every way: by
 // FIN of either end, by RST, and by a client that vanishes.
 func TestConnectionsBetweenTheSamePorts(t *testing.T) {
-	s := newSite(t, cluster.IPv4, 2, "--fabric", "direct")
-	web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
-	source, to := netip.AddrPortFrom(client.Address(false), 40000), netip.AddrPortFrom(web.Address(false), 80)
-	web.Namespace.ServeLines(t, 80)
-	must(t, client.SetSysctl("net/ipv4/tcp_tw_reuse", "1"))
-	for round := range 30 {
-		var c net.Conn
-		s.Eventually("a connection by the port of the last one", func() (err error) {
-			c, err = dial(client.Namespace, source, to)
-			return err
-		})
-		k := &talk{c, bufioReader(c)}
-		for i := range 20 {
-			must(t, k.say(fmt.Sprint("round ", round, " line ", i)))
-		}
-		if round%3 == 0 {
-			s.fast(k, s.Nodes...)
-		}
-		must(t, k.say(strings.Repeat("x", 100_000)))
-		tcp := c.(*net.TCPConn)
-		switch round % 2 {
-		case 0:
-			must(t, tcp.SetLinger(0)) // RST
-			must(t, tcp.Close())
-		case 1:
-			// Half closed, the other end may go on, and ends then.
-			_, err := fmt.Fprintln(tcp, strings.Repeat("z", 200_000))
-			must(t, err)
-			must(t, tcp.CloseWrite())
-			answer, err := k.lines.ReadString('\n')
-			if err != nil || len(answer) != 200_001 {
-				t.Fatalf("%d bytes after half a close, %v", len(answer), err)
-			}
-			// The end that closes last has no TIME-WAIT.
-			must(t, tcp.SetLinger(0))
-			must(t, tcp.Close())
-		}
-		for _, n := range s.Nodes {
-			s.Eventually("the end of the flow on "+n.Name, func() error {
-				if f, ok, err := flow(n, source, to); ok || err != nil {
-					return fmt.Errorf("%+v, %v", f, err)
-				}
-				return nil
+	onBothPaths(t, func(t *testing.T, datapath string) {
+		s := newSite(t, cluster.IPv4, 2, "--fabric", "direct", datapath)
+		web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
+		source, to := netip.AddrPortFrom(client.Address(false), 40000), netip.AddrPortFrom(web.Address(false), 80)
+		web.Namespace.ServeLines(t, 80)
+		must(t, client.SetSysctl("net/ipv4/tcp_tw_reuse", "1"))
+		for round := range 30 {
+			var c net.Conn
+			s.Eventually("a connection by the port of the last one", func() (err error) {
+				c, err = dial(client.Namespace, source, to)
+				return err
 			})
+			k := &talk{c, bufioReader(c)}
+			for i := range 20 {
+				must(t, k.say(fmt.Sprint("round ", round, " line ", i)))
+			}
+			if round%3 == 0 {
+				s.fast(k, s.Nodes...)
+			}
+			must(t, k.say(strings.Repeat("x", 100_000)))
+			tcp := c.(*net.TCPConn)
+			switch round % 2 {
+			case 0:
+				must(t, tcp.SetLinger(0)) // RST
+				must(t, tcp.Close())
+			case 1:
+				// Half closed, the other end may go on, and ends then.
+				_, err := fmt.Fprintln(tcp, strings.Repeat("z", 200_000))
+				must(t, err)
+				must(t, tcp.CloseWrite())
+				answer, err := k.lines.ReadString('\n')
+				if err != nil || len(answer) != 200_001 {
+					t.Fatalf("%d bytes after half a close, %v", len(answer), err)
+				}
+				// The end that closes last has no TIME-WAIT.
+				must(t, tcp.SetLinger(0))
+				must(t, tcp.Close())
+			}
+			for _, n := range s.Nodes {
+				s.Eventually("the end of the flow on "+n.Name, func() error {
+					if f, ok, err := flow(n, source, to); ok || err != nil {
+						return fmt.Errorf("%+v, %v", f, err)
+					}
+					return nil
+				})
+			}
 		}
-	}
+	})
 }
 
 // A connection that is idle for longer than its flow is remembered goes on, and takes the
@@ -218,42 +222,67 @@ func TestIdleConnection(t *testing.T) {
 }
 
 // pathMTU is what the client's kernel believes of the way.
-func pathMTU(c net.Conn) (mtu int, err error) {
+func pathMTU(c net.Conn, ipv6 bool) (mtu int, err error) {
 	raw, err := c.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		return 0, err
 	}
+	level, option := unix.IPPROTO_IP, unix.IP_MTU
+	if ipv6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
 	var failed error
-	err = raw.Control(func(fd uintptr) { mtu, failed = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU) })
+	err = raw.Control(func(fd uintptr) { mtu, failed = unix.GetsockoptInt(int(fd), level, option) })
 	return mtu, errors.Join(err, failed)
 }
 
 // Where the way gets narrower in the middle of a connection that takes the fast path, the
 // sender is told, by the route's MTU and by the interface's, and the connection goes on.
 func TestNarrowerWay(t *testing.T) {
-	for _, command := range []string{"ip route change 10.244.2.0/24 via 172.30.0.2 dev eth0 proto 70 src 172.30.0.1 mtu 1300", "ip link set eth0 mtu 1300"} {
-		t.Run(command, func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t, cluster.IPv4, 2, "--fabric", "direct", "--mtu", "1500")
-			web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
-			web.Namespace.ServeLines(t, 80)
-			k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
-			s.fast(k, s.Nodes...)
-			must(t, k.say(strings.Repeat("x", 300_000)))
-			s.Nodes[0].Kill() // or it would repair the route
-			words := strings.Fields(command)
-			_, err := s.Nodes[0].Output(words[0], words[1:]...)
-			must(t, err)
-			// Without flatnetd nobody has all decided anew: what was decided before is in
-			// force until the flow's time is over.
-			s.Eventually("the sender to know", func() error {
-				must(t, k.say(strings.Repeat("y", 30_000)))
-				if mtu, err := pathMTU(k.Conn); err != nil || mtu != 1300 {
-					return fmt.Errorf("MTU %d, %v", mtu, err)
+	const narrow = 1300
+	for what, narrower := range map[string]func(n *cluster.Node) error{
+		"route": func(n *cluster.Node) error {
+			for family, destination := range map[string]string{"-4": "10.244.2.0/24", "-6": "fd00:244:2::/64"} {
+				route, err := n.Output("ip", family, "-details", "route", "show", destination)
+				if err != nil {
+					return err
 				}
-				return nil
+				words := strings.Fields(strings.Replace(route, "pref medium", "", 1))
+				if _, err := n.Output("ip", append(append([]string{family, "route", "change"}, words...), "mtu", fmt.Sprint(narrow))...); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"interface": func(n *cluster.Node) error {
+			_, err := n.Output("ip", "link", "set", "eth0", "mtu", fmt.Sprint(narrow))
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			onBothPaths(t, func(t *testing.T, datapath string) {
+				s := newSite(t, cluster.Dual, 2, "--fabric", "direct", "--mtu", "1500", datapath)
+				web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
+				web.Namespace.ServeLines(t, 80)
+				talks := map[bool]*talk{}
+				for _, ipv6 := range []bool{false, true} {
+					talks[ipv6] = s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
+					s.fast(talks[ipv6], s.Nodes...)
+					must(t, talks[ipv6].say(strings.Repeat("x", 300_000)))
+				}
+				s.Nodes[0].Kill() // or it would repair the route
+				must(t, narrower(s.Nodes[0]))
+				for ipv6, k := range talks {
+					s.Eventually("the sender to know", func() error {
+						must(t, k.say(strings.Repeat("y", 30_000)))
+						if mtu, err := pathMTU(k.Conn, ipv6); err != nil || mtu != narrow {
+							return fmt.Errorf("MTU %d, %v", mtu, err)
+						}
+						return nil
+					})
+					must(t, k.say(strings.Repeat("z", 300_000)))
+				}
 			})
-			must(t, k.say(strings.Repeat("z", 300_000)))
 		})
 	}
 }

@@ -4,7 +4,7 @@ package fastpath_test
 
 import (
 	"bufio"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -37,6 +37,22 @@ type site struct {
 	flags   []string
 }
 
+// paths are those that packets may take: what a test says of packets has to be true of both.
+var paths = []string{"kernel", "ebpf"}
+
+// onBothPaths runs a test by both paths, which its flags are told of.
+func onBothPaths(t *testing.T, do func(t *testing.T, datapath string)) {
+	for _, datapath := range paths {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			do(t, "--datapath="+datapath)
+		})
+	}
+}
+
+// kernel reports whether the fast path is not to be used.
+func (s *site) kernel() bool { return slices.Contains(s.flags, "--datapath=kernel") }
+
 func newSite(t *testing.T, f cluster.Families, nodes int, flags ...string) *site {
 	t.Helper()
 	s := prepare(t, f, nodes, flags...)
@@ -67,7 +83,7 @@ func (s *site) start() {
 func (s *site) inUse(n *cluster.Node) {
 	s.t.Helper()
 	s.Eventually("the fast path on "+n.Name, func() error {
-		if f := n.Status().FastPath; f.Datapath != "ebpf" {
+		if f := n.Status().FastPath; f.Datapath != "ebpf" && !s.kernel() {
 			return errors.New(f.Because)
 		}
 		return nil
@@ -78,7 +94,7 @@ func (s *site) inUse(n *cluster.Node) {
 func (s *site) attached(p *cluster.Pod) {
 	s.t.Helper()
 	s.Eventually("the programs at "+p.HostInterface, func() error {
-		if f := p.Node.Status().FastPath; !slices.Contains(f.Interfaces, p.HostInterface) {
+		if f := p.Node.Status().FastPath; !slices.Contains(f.Interfaces, p.HostInterface) && !s.kernel() {
 			return fmt.Errorf("%+v", f)
 		}
 		return nil
@@ -149,12 +165,10 @@ func (k *talk) ends() (local, remote netip.AddrPort) {
 
 // flow returns what a node remembers of a flow between two ends; ok is false where nothing.
 func flow(n *cluster.Node, a, b netip.AddrPort) (f agent.RememberedFlow, ok bool, err error) {
-	text, err := n.Flatnetd("flows", "-o", "json")
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Far())
+	defer cancel()
+	all, err := agent.AskFlows(ctx, n.StateDir, "")
 	if err != nil {
-		return f, false, err
-	}
-	var all agent.RememberedFlows
-	if err := json.Unmarshal([]byte(text), &all); err != nil {
 		return f, false, err
 	}
 	for _, f := range all.Flows {
@@ -173,9 +187,16 @@ func (s *site) takes(n *cluster.Node, a, b netip.AddrPort) (packets uint64) {
 	return f.There.Packets + f.Back.Packets
 }
 
-// fast talks until packets of both directions take the fast path on these nodes.
+// fast talks until packets of both directions take the fast path on these nodes. Where
+// there is none it talks, for about as long as it takes to learn a flow.
 func (s *site) fast(k *talk, nodes ...*cluster.Node) {
 	s.t.Helper()
+	if s.kernel() {
+		for range 10 {
+			must(s.t, k.say("and so on"))
+		}
+		return
+	}
 	a, b := k.ends()
 	for _, n := range nodes {
 		var before agent.RememberedFlow

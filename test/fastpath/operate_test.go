@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,14 +43,20 @@ func TestFlatnetdKilled(t *testing.T) {
 		s.fast(k, n)
 		talks = append(talks, k)
 	}
-	const times = 20
+	const times, often = 100, 20
 	for i := range times {
+		// It is killed at any point of its start: some have not begun, some are done.
+		for range i % often {
+			for _, k := range talks {
+				must(t, k.say("beginning"))
+			}
+		}
 		n.Kill()
 		for _, k := range talks {
 			must(t, k.say("without"))
 		}
 		var late *cluster.Pod
-		if i%5 == 0 {
+		if i%often == 0 {
 			late = n.Pod(fmt.Sprint("late", i))
 			talks = append(talks, s.talk(late.Namespace, netip.AddrPortFrom(web.Address(false), 80)))
 		}
@@ -328,5 +335,56 @@ func TestLeavingTheFastPath(t *testing.T) {
 	}
 	if text := left(); text != "" {
 		t.Errorf("left is %s", text)
+	}
+}
+
+// Where flatnetd may not do what the fast path needs, packets take the kernel's path, and
+// the status says why; with the right it goes on from there.
+func TestWithoutTheRight(t *testing.T) {
+	for what, c := range map[string]struct {
+		under  []string
+		reason string // "" where it may be in use all the same
+	}{
+		"no CAP_BPF":           {[]string{"setpriv", "--bounding-set", "-bpf,-perfmon,-sys_admin"}, "CAP_BPF"},
+		"little locked memory": {[]string{"prlimit", "--memlock=65536", "setpriv", "--bounding-set", "-sys_resource"}, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			if _, err := exec.LookPath(c.under[0]); err != nil {
+				t.Skipf("%s is needed: %v", c.under[0], err)
+			}
+			s := newSite(t, cluster.IPv4, 1)
+			n := s.Nodes[0]
+			web, client := s.pod(n, "web"), s.pod(n, "client")
+			web.Namespace.ServeLines(t, 80)
+			k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(false), 80))
+			for _, datapath := range []string{"auto", "ebpf"} {
+				s.fast(k, n)
+				n.Stop()
+				n.Under = c.under
+				n.Start(append(s.flags, "--datapath", datapath)...)
+				s.Eventually("the status of "+datapath, func() error {
+					status, err := n.TryStatus()
+					if err != nil {
+						return err
+					}
+					f := status.FastPath
+					if c.reason == "" && f.Datapath == "ebpf" {
+						return nil // locked memory is what counts before Linux 5.11 only
+					}
+					named := strings.Contains(fmt.Sprint(status.Problems), "locked memory") || strings.Contains(fmt.Sprint(status.Problems), "CAP_BPF")
+					if f.Datapath != "kernel" || !strings.Contains(f.Because, "not permitted") || !strings.Contains(f.Because, c.reason) || named != (datapath == "ebpf") {
+						return fmt.Errorf("%+v, problems %v", f, status.Problems)
+					}
+					return nil
+				})
+				must(t, k.say("without the right"))
+				n.Stop()
+				n.Under = nil
+				n.Start(s.flags...)
+				n.WaitReady()
+			}
+			s.fast(k, n)
+		})
 	}
 }

@@ -21,7 +21,7 @@ var (
 	necessary = []string{"ip", "busybox", "kmod", "sysctl", "bash"}
 	optional  = []string{
 		"nft", "xtables-nft-multi", "xtables-legacy-multi", "bridge", "tc", "conntrack", "ethtool",
-		"ping", "nsenter", "unshare", "socat", "curl",
+		"ping", "nsenter", "unshare", "setpriv", "prlimit", "socat", "curl",
 	}
 )
 

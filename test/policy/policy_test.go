@@ -121,6 +121,15 @@ func TestWhatIsForbiddenEnds(t *testing.T) {
 			good.Namespace.ServeLines(t, 80)
 			stays, ends := s.talk(good, web, ipv6, 80), s.talk(bad, web, ipv6, 80)
 			own := s.talk(web, good, ipv6, 80)
+			s.Eventually("packets to take the path that they are to take", func() error {
+				for _, k := range []*talk{stays, ends, own} {
+					must(t, k.say("and so on", 10*time.Second))
+				}
+				if packets := n1.Metrics()[`flatnet_fastpath_packets{path="fast"}`]; packets == 0 && s.Datapath == "ebpf" {
+					return errors.New("none has taken the fast path")
+				}
+				return nil
+			})
 			s.write("deny", policy("shop", "deny", "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: good}}}]}]}"))
 			s.Eventually("the end of what is forbidden", func() error {
 				if err := ends.say("still?", unanswered); err == nil {

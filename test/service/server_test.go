@@ -151,14 +151,26 @@ func ask(ns *netlab.Namespace, protocol string, to netip.AddrPort) (a answer, er
 	return a, err
 }
 
-// askHere is ask in the thread's namespace.
+// askHere is ask in the thread's namespace. It asks more than once, since what becomes of a
+// connection's first packets need not become of the others.
 func askHere(protocol string, to netip.AddrPort) (answer, error) {
 	c, err := dialHere(protocol, to, timeout)
 	if err != nil {
 		return answer{}, err
 	}
 	defer c.Close()
-	return c.ask(timeout)
+	first, err := c.ask(timeout)
+	const more = 3
+	for range more {
+		if err != nil {
+			return first, err
+		}
+		var again answer
+		if again, err = c.ask(timeout); err == nil && again != first {
+			err = fmt.Errorf("the connection was first answered by %v, and then by %v", first, again)
+		}
+	}
+	return first, err
 }
 
 // askRefused fails unless the connection is refused.
