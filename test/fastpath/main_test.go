@@ -167,7 +167,7 @@ func (k *talk) ends() (local, remote netip.AddrPort) {
 func flow(n *cluster.Node, a, b netip.AddrPort) (f agent.RememberedFlow, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), pace.Far())
 	defer cancel()
-	all, err := agent.AskFlows(ctx, n.StateDir, "")
+	all, err := agent.AskFlows(ctx, n.StateDir, agent.FlowsWanted{})
 	if err != nil {
 		return f, false, err
 	}
