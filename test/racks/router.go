@@ -181,8 +181,8 @@ protocol bgp node6 {
 	asn, rack := r.other()
 	for i := range 2 {
 		host := 1 + 2*rack + i
-		fmt.Fprintf(&b, `protocol bgp spine4_%[1]d { local 172.31.0.%[2]d as %[3]d; neighbor 172.31.0.%[1]d as %[4]d; connect retry time 1; connect delay time 1; error wait time 1, 2; ipv4 { import all; export all; }; }
-protocol bgp spine6_%[1]d { local fd00:31::%[2]d as %[3]d; neighbor fd00:31::%[1]d as %[4]d; connect retry time 1; connect delay time 1; error wait time 1, 2; ipv6 { import all; export all; }; }
+		fmt.Fprintf(&b, `protocol bgp spine4_%[1]d { local 172.31.0.%[2]d as %[3]d; neighbor 172.31.0.%[1]d as %[4]d; hold time 9; connect retry time 1; connect delay time 1; error wait time 1, 2; ipv4 { import all; export all; }; }
+protocol bgp spine6_%[1]d { local fd00:31::%[2]d as %[3]d; neighbor fd00:31::%[1]d as %[4]d; hold time 9; connect retry time 1; connect delay time 1; error wait time 1, 2; ipv6 { import all; export all; }; }
 `, host, r.Host-250+2*r.Rack, r.ASN, asn)
 	}
 	return strings.ReplaceAll(b.String(), fmt.Sprintf("router id 172.31.0.%d;", r.Host), fmt.Sprintf("router id 172.31.0.%d;", r.Host-250+2*r.Rack)) + r.Extra
