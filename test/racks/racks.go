@@ -67,8 +67,11 @@ func New(c *cluster.Cluster) (*Racks, error) {
 		if err := os.MkdirAll((*r).Directory, 0o755); err != nil {
 			return nil, err
 		}
-		if err := (*r).SetSysctl("net/ipv4/conf/all/rp_filter", "0"); err != nil {
-			return nil, err
+		// IPv6 addresses are still there when a link that went down is up again, as IPv4's are.
+		for key, value := range map[string]string{"net/ipv4/conf/all/rp_filter": "0", "net/ipv6/conf/all/keep_addr_on_down": "1"} {
+			if err := (*r).SetSysctl(key, value); err != nil {
+				return nil, err
+			}
 		}
 	}
 	// Without BGP nodes know their routers, and nothing else.

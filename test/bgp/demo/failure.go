@@ -132,7 +132,7 @@ func (d *demo) loseRouter(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return d.joined(ctx, d.racks.N1, 2)
 }
 
 func stopAll(f flows) error {
