@@ -4,7 +4,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 BINARIES = flatnet flatnet-ipam flatnetd flatnet-bgp kubectl-flatnet
 
-.PHONY: all build test race chart bgp page generate lint bench demo fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
+.PHONY: all build test race chart bgp page generate lint bench demo demo-bgp fuzz clean kernels managers s390x arm64 cluster cluster-down e2e e2e-full bench-cluster release
 
 all: build
 
@@ -29,7 +29,7 @@ test: build
 	@test/prepare.sh test
 	@$(if $(HOSTILE),$(GO) build -o bin/hostile ./test/hostile)
 	@race=$$(test/prepare.sh race); under=$(if $(HOSTILE),$(CURDIR)/bin/hostile); \
-		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy|fastpath|bgp)$$'); \
+		others=$$($(GO) list ./... | grep -v -E '/test/(stress|demo|fabric|service|policy|fastpath|bgp|bgp/demo)$$'); \
 		$$under $(GO) test $$race -timeout $(LIMIT) $$others && \
 		(cd test/e2e && $$under $(GO) test $$race -timeout $(LIMIT) ./...) && \
 		$$under $(GO) test $$race -timeout $(LIMIT) -p 1 $(CROWDS) && \
@@ -52,9 +52,10 @@ page: build
 
 # BGP with BIRD and FRR, which nobody here wrote, in namespaces: two racks with two
 # routers each. No part of make test, for it fetches them, and waits for hold times.
+# flatnet-bgp is built without the race detector: GoBGP has races of its own.
 bgp: build
 	@test/prepare.sh bgp
-	@race=$$(test/prepare.sh race); $(GO) test $$race -count=1 -timeout 20m ./test/bgp
+	@race=$$(test/prepare.sh race); $(GO) test $$race -count=1 -timeout 20m -p 1 ./test/bgp/...
 
 # The tests on other kernels than this machine's, each in an emulated machine:
 # make kernels K=6.1 RUN=pkg/fabric; docs/tested-kernels.md. Takes minutes.
@@ -104,6 +105,12 @@ bench: build
 # reach pods, with no address translation.
 demo: build
 	@CGO_ENABLED=0 $(GO) run -trimpath ./test/demo # as build does, which has compiled most of it
+
+# Two racks with two routers each, BIRD and FRR, that know the pods: what each of them is
+# told, and what is lost when one dies. As root.
+demo-bgp: build
+	@test/prepare.sh bgp
+	@CGO_ENABLED=0 $(GO) run -trimpath ./test/bgp/demo
 
 # A real Kubernetes on this machine, with flatnet installed in it; test/e2e/README.md
 # lists the flags: make cluster CLUSTER="-workers 2 -fabric vxlan"

@@ -44,13 +44,16 @@ type routing struct {
 	current   *bgp.Config
 	wanted    *bgp.Desired // what flatnet-bgp was told last
 	told      time.Time    // when
+	resumed   bool         // that is what a run before told
 	sessions  map[string]*session
 	table     *bgp.Table
 	learned   bgp.Learned
+	unlearned bool                 // that may be another by now
 	stale     map[string]time.Time // until when paths of a neighbour that is away are kept; "" is for those of a run before
 	failure   string               // of flatnet-bgp
-	unsaved   error                // why the state for the cleanup could not be written
+	unsaved   error                // why what the next run begins with could not be written
 	transient *prometheus.CounterVec
+	ends      prometheus.Counter
 }
 
 func newBGP(c Config, client *apiwatch.Client, book *service.Book, s *feature.Shared) *routing {
@@ -59,9 +62,10 @@ func newBGP(c Config, client *apiwatch.Client, book *service.Book, s *feature.Sh
 		transient: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flatnet_bgp_session_changes_total", Help: "BGP sessions that were established, and that ended.",
 		}, []string{"to"}),
+		ends: prometheus.NewCounter(prometheus.CounterOpts{Name: "flatnet_bgp_program_ends_total", Help: "Times that flatnet-bgp has ended by itself, or could not begin; it is started again."}),
 	}
 	f.task = &feature.Task{
-		Name: "bgp", Run: s.OncePlanned(f.run), Gap: 10 * time.Millisecond, Every: c.Resync,
+		Name: "bgp", Run: f.run, Gap: 10 * time.Millisecond, Every: c.Resync,
 		Advice: "what routers are told and what they tell is not up to date: look at --state-dir, whether it can be written, and at flatnetd's log",
 	}
 	return f
@@ -86,7 +90,7 @@ func (f *routing) feature() feature.Feature {
 		Problems: f.problems,
 		Status:   func(context.Context) feature.Part { return f.status().summary().part() },
 		Pages:    map[string]http.HandlerFunc{"/status/bgp": f.serve},
-		Metrics:  []prometheus.Collector{f.transient}, Gauges: f.gauges(),
+		Metrics:  []prometheus.Collector{f.transient, f.ends}, Gauges: f.gauges(),
 		Cleanup: feature.Removal{At: feature.BeforePods, Do: f.withdraw},
 	}
 }
@@ -95,7 +99,7 @@ func (f *routing) open() error {
 	f.began = time.Now()
 	f.file = bgp.NewFile(f.config.BGPConfig, f.Log)
 	f.program = bgp.NewProgram(filepath.Join(f.config.PluginsDir, bgpProgram), f.Log)
-	f.program.Tell, f.program.Leave = f.tell, f.leaving.Load
+	f.program.Tell, f.program.Leave, f.program.Ended = f.tell, f.leaving.Load, f.ends.Inc
 	for _, to := range []string{"established", "down"} {
 		f.transient.WithLabelValues(to)
 	}
@@ -114,7 +118,9 @@ func (f *routing) tell(e message.Event) {
 // followServices has the book kept where nobody balances Services.
 func (f *routing) followServices(ctx context.Context) error {
 	if !f.Services && f.client != nil {
-		f.book.Follow(ctx, service.NewKubernetes(f.client, f.Log))
+		source := service.NewKubernetes(f.client, f.Log)
+		source.KeepLabels()
+		f.book.Follow(ctx, source)
 	}
 	return nil
 }
@@ -124,8 +130,10 @@ func (f *routing) follow(n feature.News) error {
 	case feature.NodesListed:
 		f.task.Soon() // labels, and whether the node stays, are in no plan
 		// Before the fabric is planned: the first plan has what the kernel has.
+		f.unlearned = true
 		f.learn()
 	case feature.FabricPlanned:
+		f.unlearned = true
 		f.task.Soon()
 	}
 	return nil
@@ -133,8 +141,8 @@ func (f *routing) follow(n feature.News) error {
 
 // run takes note of what neighbours did, and has them told what is to be told.
 func (f *routing) run(context.Context) error {
-	if c, _ := f.file.Config(); c != nil {
-		f.current = c
+	if c, _ := f.file.Config(); c != nil && c != f.current {
+		f.current, f.unlearned = c, true
 	}
 	f.mu.Lock()
 	events := f.events
@@ -143,6 +151,7 @@ func (f *routing) run(context.Context) error {
 	for _, e := range events {
 		f.take(e)
 	}
+	f.unlearned = f.unlearned || len(events) > 0
 	if f.current == nil {
 		return nil
 	}
@@ -158,9 +167,11 @@ func (f *routing) run(context.Context) error {
 
 // learn chooses the routes, and reports whether they are others than before.
 func (f *routing) learn() bool {
-	if f.current == nil || f.Nodes == nil {
+	// That of ten thousand routes takes longer than all else that is done for a Service.
+	if f.current == nil || f.Nodes == nil || !f.unlearned {
 		return false
 	}
+	f.unlearned = false
 	nodes := f.Accepted
 	if nodes == nil {
 		nodes = f.Nodes
@@ -180,25 +191,32 @@ const servicesPatience = 2
 // want tells flatnet-bgp what is to be done, if anything is new.
 func (f *routing) want() {
 	self, found := f.self()
-	if !found {
+	if !found || f.Plan == nil {
 		return // what is in force stays, as it does in the fabric
 	}
 	services, known := f.book.All()
-	patience := time.Duration(f.current.RestartTime) / servicesPatience
-	if f.wanted == nil && f.current.WantsServices() && !known && f.canKnowServices() && time.Since(f.began) < patience {
-		f.task.By(f.began.Add(patience))
-		return
+	if f.current.WantsServices() && !known && f.canKnowServices() {
+		if f.resumed {
+			return // so it does here
+		}
+		if patience := time.Duration(f.current.RestartTime) / servicesPatience; time.Since(f.began) < patience {
+			f.task.By(f.began.Add(patience))
+			return
+		}
 	}
+	f.resumed = false
 	f.leaving.Store(self.Leaving != "")
-	d := f.current.Desire(self, f.Accepted, f.current.Announcements(self, f.Plan.OwnPodCIDRs, services))
+	d := f.current.Desire(self, f.Accepted, f.Plan.OwnPodCIDRs, services)
 	f.follows(d)
-	f.save(d)
+	same := f.wanted != nil && reflect.DeepEqual(*f.wanted, d)
 	// What has not changed is told now and then: a password may be another one by now.
-	if f.wanted != nil && reflect.DeepEqual(*f.wanted, d) && time.Since(f.told) < f.config.Resync {
-		return
+	if !same || time.Since(f.told) >= f.config.Resync {
+		f.wanted, f.told = &d, time.Now()
+		f.program.Want(d)
 	}
-	f.wanted, f.told = &d, time.Now()
-	f.program.Want(d)
+	if !same || f.unsaved != nil {
+		f.save(d)
+	}
 }
 
 // self is the own node as it was accepted, with the labels and the leaving of the list, of

@@ -30,6 +30,7 @@ func (f *routing) follows(d bgp.Desired) {
 			delete(f.sessions, name)
 			delete(f.stale, name)
 			f.table.Down(name, false)
+			f.unlearned = true
 			f.task.Soon()
 		}
 	}
@@ -115,6 +116,7 @@ func (f *routing) expire() {
 			continue
 		}
 		delete(f.stale, name)
+		f.unlearned = true
 		if name == "" {
 			f.table.Unseed()
 		} else {

@@ -12,8 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/flatnet-cni/flatnet/pkg/bgp"
 	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
@@ -27,6 +25,9 @@ type BGPStatus struct {
 	Peers     []BGPPeerStatus `json:"peers"`
 	Announced []netip.Prefix  `json:"announced"`
 	Learned   int             `json:"learned"` // routes, of all peers together
+	// Resumed says that peers are told what a run before told them, since it is not known
+	// yet what there is to tell.
+	Resumed bool `json:"resumed,omitempty"`
 	// Kept are routes that no peer has told yet in this run; they are kept for a while.
 	Kept bool `json:"kept,omitempty"`
 }
@@ -41,10 +42,13 @@ type BGPPeerStatus struct {
 	Since    time.Time    `json:"since"`
 	Reason   string       `json:"reason,omitempty"` // why it is not established
 	// Announced are prefixes of the session's families, where it is established.
-	Announced int          `json:"announced"`
-	Received  int          `json:"received"`
-	Accepted  int          `json:"accepted"`
-	Refused   []BGPRefusal `json:"refused,omitempty"`
+	Announced int `json:"announced"`
+	// Own are what this peer is told of any family, where the configuration has announce
+	// for it alone; else it is told what is in the status' Announced.
+	Own      []netip.Prefix `json:"own,omitzero"`
+	Received int            `json:"received"`
+	Accepted int            `json:"accepted"`
+	Refused  []BGPRefusal   `json:"refused,omitempty"`
 }
 
 // BGPRefusal is why some of what a peer tells is not accepted.
@@ -61,18 +65,31 @@ func (f *routing) status() BGPStatus {
 	}
 	d := f.wanted
 	s.ASN, s.RouterID, s.Learned, s.Kept = d.Global.ASN, d.Global.RouterID, len(f.learned.Routes), f.table.Seeded()
-	s.Announced = append(s.Announced, d.Announce.Prefixes...)
+	s.Resumed = f.resumed
+	told := map[string]bgp.Announcement{}
+	for _, a := range d.Announce {
+		for _, name := range a.To {
+			told[name] = a
+		}
+		if a.Name == "" {
+			s.Announced = append(s.Announced, a.Prefixes...)
+		}
+	}
 	for _, n := range d.Neighbours {
 		p := BGPPeerStatus{Name: n.Name, Address: n.Interface, ASN: n.ASN, Families: n.Families, State: "idle", Received: f.table.Received(n.Name), Accepted: f.learned.Accepted[n.Name]}
 		if n.Address.IsValid() {
 			p.Address = n.Address.String()
+		}
+		announced := told[n.Name]
+		if announced.Name != "" {
+			p.Own = announced.Prefixes
 		}
 		if now := f.sessions[n.Name]; now != nil {
 			p.State, p.Since = now.State, now.since
 			if !now.Established {
 				p.Reason = bgp.Why(now.State, now.reason, n, d.Global)
 			} else {
-				for _, prefix := range d.Announce.Prefixes {
+				for _, prefix := range announced.Prefixes {
 					if slices.Contains(n.Families, message.FamilyOf(prefix.Addr())) {
 						p.Announced++
 					}
@@ -157,6 +174,14 @@ func (s BGPStatus) Print(w io.Writer, now time.Time) {
 		}
 	}
 	fmt.Fprintf(w, "\nannounced: %s\n", list(s.Announced))
+	for _, p := range s.Peers {
+		if p.Own != nil {
+			fmt.Fprintf(w, "to %s: %s\n", p.Name, list(p.Own))
+		}
+	}
+	if s.Resumed {
+		fmt.Fprintln(w, "that is what a run before announced, until nodes and Services are known")
+	}
 	if s.Kept {
 		fmt.Fprintln(w, "routes of a run before are kept until all peers have told theirs")
 	}
@@ -199,21 +224,4 @@ func (f *routing) problems() (all []problem.Problem) {
 		add(problem.BGPMaximum, problem.Facts{Object: "accept.maximumRoutes", Reason: fmt.Sprintf("%d routes are accepted, and %d more are not used", len(f.learned.Routes), f.learned.Beyond)})
 	}
 	return all
-}
-
-func (f *routing) gauges() []feature.Gauge {
-	counted := func(name, help string, tell func(c BGPCounts, tell func(float64, ...string)), labels ...string) feature.Gauge {
-		return feature.Gauge{
-			Description: prometheus.NewDesc(name, help, labels, nil),
-			Read:        func(_ context.Context, to func(float64, ...string)) { tell(f.status().counts(), to) },
-		}
-	}
-	return []feature.Gauge{
-		counted("flatnet_bgp_sessions", "BGP sessions that are desired, and that are established.", func(c BGPCounts, tell func(float64, ...string)) {
-			tell(float64(c.Peers), "desired")
-			tell(float64(c.Established), established)
-		}, "state"),
-		counted("flatnet_bgp_announced_prefixes", "Prefixes that BGP peers are told.", func(c BGPCounts, tell func(float64, ...string)) { tell(float64(c.Announced)) }),
-		counted("flatnet_bgp_learned_routes", "Routes that were learned of BGP peers and accepted.", func(c BGPCounts, tell func(float64, ...string)) { tell(float64(c.Learned)) }),
-	}
 }

@@ -104,6 +104,7 @@ func (s *services) open() error {
 	s.controller.Changed = s.task.Ask
 	if s.config.BGPConfig != "" {
 		s.controller.Served = s.book.Note
+		s.source.KeepLabels()
 	}
 	s.controller.Reporter = &service.Events{Client: s.client, Node: s.config.NodeName, Log: s.Log}
 	unknown := leavingUnknown

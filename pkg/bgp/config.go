@@ -50,6 +50,8 @@ type Peer struct {
 	KeepRoutes bool `json:"keepRoutes,omitempty"`
 	// Nodes is a label selector: which nodes speak to the peer. Empty is all.
 	Nodes string `json:"nodes,omitempty"`
+	// Announce is what this peer is told, in the place of [Config.Announce].
+	Announce *Announce `json:"announce,omitempty"`
 
 	address  netip.Addr
 	families []Family
@@ -64,9 +66,8 @@ type Mesh struct {
 
 // Announce is what peers are told.
 type Announce struct {
-	PodCIDRs *bool `json:"podCIDRs,omitempty"` // the node's own; nil is true
-	// Services are kinds of addresses: loadBalancer, external, cluster.
-	Services []string `json:"services,omitempty"`
+	PodCIDRs *bool              `json:"podCIDRs,omitempty"` // the node's own; nil is true
+	Services []ServiceAddresses `json:"services,omitempty"`
 	// PrefixLength has Services' addresses told as the networks of this length that they
 	// are in.
 	PrefixLength struct {
@@ -76,6 +77,32 @@ type Announce struct {
 	Communities []string `json:"communities,omitempty"`
 	MED         *uint32  `json:"med,omitempty"`
 	LocalPref   *uint32  `json:"localPref,omitempty"`
+}
+
+// ServiceAddresses are addresses of Services: of a kind, and of those Services that have
+// all that is said. A text alone is the kind, of all Services.
+type ServiceAddresses struct {
+	Kind string `json:"addresses"` // loadBalancer, external, cluster
+	// Selector is one of the Services' labels.
+	Selector string `json:"selector,omitempty"`
+	// LoadBalancerClass is the Services' spec.loadBalancerClass.
+	LoadBalancerClass string `json:"loadBalancerClass,omitempty"`
+
+	selector  labels.Selector
+	malformed error
+}
+
+// UnmarshalJSON reads a text or an object. What is wrong with it is told with its key, by
+// [Parse].
+func (s *ServiceAddresses) UnmarshalJSON(raw []byte) error {
+	type object ServiceAddresses
+	if bytes.HasPrefix(raw, []byte("{")) {
+		strict, err := kjson.UnmarshalStrict(raw, (*object)(s))
+		s.malformed = errors.Join(append(strict, err)...)
+	} else if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &s.Kind); err != nil {
+		s.malformed = fmt.Errorf("%s is neither a kind of addresses nor {addresses: …}", raw)
+	}
+	return nil
 }
 
 // Accept is what of that which peers tell becomes routes. The zero value accepts nothing.

@@ -10,8 +10,9 @@ asn: 64512
 peers:
 - {name: tor, address: 172.30.0.250, asn: 64600, nodes: "rack in (a, b)"}
 - {interface: eth1, asn: 64600, holdTime: 30s}
+- {name: wan, address: 172.30.0.251, asn: 64700, announce: {services: [loadBalancer], med: 5}}
 announce:
-  services: [loadBalancer, external]
+  services: [loadBalancer, external, {addresses: cluster, selector: "expose=yes", loadBalancerClass: flatnet.io/loadbalancer}]
   communities: ["64512:70", "64512:1:2", no-export]
 accept:
   podCIDRs: true
@@ -51,7 +52,17 @@ func TestMistakes(t *testing.T) {
 		{"holdTime: 30s", "holdTime: soon", `"soon" is not a time`},
 		{"holdTime: 30s", "families: [ip4]", `peers[1].families[0]: "ip4" is not ipv4 or ipv6`},
 		{"holdTime: 30s", "passwordFile: secret", `peers[1].passwordFile: "secret" is not an absolute path`},
-		{"external]", "nodePort]", `announce.services[1]: "nodePort" is not loadBalancer, external or cluster`},
+		{"external,", "nodePort,", `announce.services[1]: "nodePort" is not loadBalancer, external or cluster`},
+		{"addresses: cluster", "addresses: all", `announce.services[2]: "all" is not loadBalancer, external or cluster`},
+		{"addresses: cluster", "selectr: a", `announce.services[2]: unknown field "selectr"`},
+		{"addresses: cluster, ", "", `announce.services[2]: "" is not loadBalancer`},
+		{"external, {", "70, {", `announce.services[1]: 70 is neither a kind of addresses nor`},
+		{"expose=yes", "expose in yes", `announce.services[2].selector: "expose in yes" is not a label selector`},
+		{"{services: [loadBalancer], med: 5}", "{services: [x]}", `peers[2].announce.services[0]: "x" is not`},
+		{"{services: [loadBalancer], med: 5}", "{communities: [x]}", `peers[2].announce.communities[0]: "x" is not a community`},
+		{"{services: [loadBalancer], med: 5}", "{prefixLength: {ipv4: 33}}", `peers[2].announce.prefixLength.ipv4: 33 is not within 8 to 32`},
+		{"{services: [loadBalancer], med: 5}", "{localPref: 0}", `peers[2].announce.localPref: 0 is not within 1 to`},
+		{"{services: [loadBalancer], med: 5}", "{medd: 5}", `unknown field "peers[2].announce.medd"`},
 		{"64512:70", "64512:70000", `announce.communities[0]: "64512:70000": 70000 is not a number of 16 bits`},
 		{"10.0.0.0/8", "10.1.0.0/8", "accept.prefixes[0].prefix: \"10.1.0.0/8\" has host bits set"},
 		{"maxLength: 24", "maxLength: 12", "accept.prefixes[0].maxLength: 12 is not within 16 to 32"},

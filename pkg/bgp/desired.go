@@ -18,17 +18,38 @@ import (
 
 // Desire returns what flatnet-bgp has to do on the node self, which others are peers of
 // where there is a mesh.
-func (c *Config) Desire(self node.Node, others []node.Node, prefixes []netip.Prefix) Desired {
+func (c *Config) Desire(self node.Node, others []node.Node, podCIDRs []netip.Prefix, services map[service.Name]service.Service) Desired {
 	d := Desired{
 		Global:     Global{ASN: c.ASN, RouterID: c.routerID(self), ListenPort: *c.ListenPort, RestartSeconds: uint32(time.Duration(c.RestartTime) / time.Second)},
 		Neighbours: c.neighbours(self, others),
-		Announce:   Announcement{Prefixes: prefixes, MED: c.Announce.MED, LocalPref: c.Announce.LocalPref},
 	}
-	for _, text := range c.Announce.Communities {
-		community, _ := message.ParseCommunity(text) // validated
-		d.Announce.Communities = append(d.Announce.Communities, community)
+	own := map[string]*Announce{}
+	for i := range c.Peers {
+		if c.Peers[i].Announce != nil {
+			own[c.Peers[i].Name] = c.Peers[i].Announce
+		}
 	}
+	all := c.Announce.announcement(self, podCIDRs, services)
+	for _, n := range d.Neighbours {
+		if a := own[n.Name]; a != nil {
+			one := a.announcement(self, podCIDRs, services)
+			one.Name, one.To = n.Name, []string{n.Name}
+			d.Announce = append(d.Announce, one)
+		} else {
+			all.To = append(all.To, n.Name)
+		}
+	}
+	d.Announce = append(d.Announce, all)
 	return d
+}
+
+func (a *Announce) announcement(self node.Node, podCIDRs []netip.Prefix, services map[service.Name]service.Service) Announcement {
+	told := Announcement{Prefixes: a.prefixes(self, podCIDRs, services), MED: a.MED, LocalPref: a.LocalPref}
+	for _, text := range a.Communities {
+		community, _ := message.ParseCommunity(text) // validated
+		told.Communities = append(told.Communities, community)
+	}
+	return told
 }
 
 func (c *Config) routerID(self node.Node) string {
@@ -78,33 +99,45 @@ func (c *Config) neighbours(self node.Node, others []node.Node) []Neighbour {
 
 func seconds(d Duration) int { return int(time.Duration(d) / time.Second) }
 
-// WantsServices reports whether addresses of Services are announced.
-func (c *Config) WantsServices() bool { return len(c.Announce.Services) > 0 }
+// WantsServices reports whether addresses of Services are announced, to anybody.
+func (c *Config) WantsServices() bool {
+	return len(c.Announce.Services) > 0 || slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Announce != nil && len(p.Announce.Services) > 0 })
+}
 
-// Announcements are the networks that the node tells its neighbours of, sorted: its
-// podCIDRs, and addresses of Services. Those of a Service whose policy is Local are told
-// by nodes that have an endpoint of it, and of any other by all nodes while one is ready
-// anywhere. A node that is about to go tells of no Service.
-func (c *Config) Announcements(self node.Node, podCIDRs []netip.Prefix, services map[service.Name]service.Service) []netip.Prefix {
+// WantsPods reports whether podCIDRs are announced, to anybody.
+func (c *Config) WantsPods() bool {
+	return c.Announce.podCIDRs() || slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Announce != nil && p.Announce.podCIDRs() })
+}
+
+func (a *Announce) podCIDRs() bool { return a.PodCIDRs == nil || *a.PodCIDRs }
+
+// prefixes are the networks that the node tells of, sorted: its podCIDRs, and addresses
+// of Services. Those of a Service whose policy is Local are told by nodes that have an
+// endpoint of it, and of any other by all nodes while one is ready anywhere. A node that is
+// about to go tells of no Service.
+func (a *Announce) prefixes(self node.Node, podCIDRs []netip.Prefix, services map[service.Name]service.Service) []netip.Prefix {
 	told := map[netip.Prefix]bool{}
-	if c.Announce.PodCIDRs == nil || *c.Announce.PodCIDRs {
+	if a.podCIDRs() {
 		for _, p := range podCIDRs {
 			told[p] = true
 		}
 	}
-	if self.Leaving == "" {
+	if self.Leaving == "" && len(a.Services) > 0 {
 		for _, s := range services {
-			c.announceService(self.Name, &s, told)
+			a.tellService(self.Name, &s, told)
 		}
 	}
 	return slices.SortedFunc(maps.Keys(told), netip.Prefix.Compare)
 }
 
-func (c *Config) announceService(self string, s *service.Service, told map[netip.Prefix]bool) {
+func (a *Announce) tellService(self string, s *service.Service, told map[netip.Prefix]bool) {
 	here, anywhere := ready(s, self)
-	for _, kind := range c.Announce.Services {
+	for _, chosen := range a.Services {
+		if !chosen.has(s) {
+			continue
+		}
 		addresses, local := s.LoadBalancerIPs, s.ExternalLocal
-		switch kind {
+		switch chosen.Kind {
 		case External:
 			addresses = s.ExternalIPs
 		case Cluster:
@@ -113,16 +146,21 @@ func (c *Config) announceService(self string, s *service.Service, told map[netip
 		if local && !here || !anywhere {
 			continue
 		}
-		for _, a := range addresses {
-			length := c.Announce.PrefixLength.IPv4
-			if a.Is6() {
-				length = c.Announce.PrefixLength.IPv6
+		for _, address := range addresses {
+			length := a.PrefixLength.IPv4
+			if address.Is6() {
+				length = a.PrefixLength.IPv6
 			}
-			if p, err := a.Prefix(length); err == nil {
+			if p, err := address.Prefix(length); err == nil {
 				told[p] = true
 			}
 		}
 	}
+}
+
+// has reports whether a Service is one of those whose addresses are meant.
+func (s *ServiceAddresses) has(of *service.Service) bool {
+	return (s.LoadBalancerClass == "" || s.LoadBalancerClass == of.LoadBalancerClass) && s.selector.Matches(labels.Set(of.Labels))
 }
 
 // ready reports whether a Service has an endpoint that is ready, on the node and anywhere.

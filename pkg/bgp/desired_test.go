@@ -69,9 +69,63 @@ func TestAnnouncements(t *testing.T) {
 		{"a node that goes", all, "it goes", web(false, false, "n1"), "10.244.1.0/24 fd00:244:1::/64"},
 	} {
 		self := node.Node{Name: "n1", Leaving: c.leaving}
-		got := config(t, c.config).Announcements(self, prefixes("10.244.1.0/24 fd00:244:1::/64"), c.services)
+		d := config(t, c.config).Desire(self, nil, prefixes("10.244.1.0/24 fd00:244:1::/64"), c.services)
+		if len(d.Announce) != 1 || !slices.Equal(d.Announce[0].To, []string{"tor"}) {
+			t.Errorf("%s: %+v", c.name, d.Announce)
+		}
+		got := d.Announce[0].Prefixes
 		if text := strings.Trim(fmt.Sprint(got), "[]"); text != c.want {
 			t.Errorf("%s: %s, want %s", c.name, text, c.want)
+		}
+	}
+}
+
+// A peer with announce of its own is told that, and nothing of what the others are told.
+func TestAnnouncementsByPeer(t *testing.T) {
+	c, err := Parse([]byte(`
+asn: 64512
+peers:
+- {name: tor, address: 172.30.0.250, asn: 64600}
+- {name: other, address: 172.30.0.251, asn: 64600}
+- {name: wan, address: 172.30.0.252, asn: 64700, announce: {podCIDRs: false, services: [external], communities: ["64512:1"], med: 5}}
+- {name: away, address: 172.30.0.253, asn: 64700, nodes: rack=z, announce: {}}
+announce: {services: [loadBalancer], med: 7}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := c.Desire(node.Node{Name: "n1"}, nil, prefixes("10.244.1.0/24"), web(false, false, "n1"))
+	var lines []string
+	for _, a := range d.Announce {
+		lines = append(lines, fmt.Sprintf("%q to %v: %v, MED %d, %d communities", a.Name, a.To, a.Prefixes, *a.MED, len(a.Communities)))
+	}
+	const want = `"wan" to [wan]: [192.0.2.9/32], MED 5, 1 communities
+"" to [tor other]: [10.244.1.0/24 198.51.100.1/32 2001:db8::1/128], MED 7, 0 communities`
+	if got := strings.Join(lines, "\n"); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+// Of Services those are told of that have the labels and the class that are meant.
+func TestChosenServices(t *testing.T) {
+	services := web(false, false, "n1")
+	for name, s := range services {
+		s.Labels, s.LoadBalancerClass = map[string]string{"expose": "yes", "tier": "web"}, "flatnet.io/loadbalancer"
+		services[name] = s
+	}
+	const balanced = "198.51.100.1/32 2001:db8::1/128"
+	for _, c := range []struct{ services, want string }{
+		{"loadBalancer", balanced},
+		{"{addresses: loadBalancer}", balanced},
+		{"{addresses: loadBalancer, selector: expose=yes}", balanced},
+		{"{addresses: loadBalancer, selector: expose=no}", ""},
+		{"{addresses: loadBalancer, selector: \"expose=yes,tier in (web, api)\", loadBalancerClass: flatnet.io/loadbalancer}", balanced},
+		{"{addresses: loadBalancer, loadBalancerClass: example.com/other}", ""},
+		{"{addresses: external, selector: \"!private\"}, {addresses: cluster, selector: private}", "192.0.2.9/32"},
+	} {
+		d := config(t, "announce: {podCIDRs: false, services: ["+c.services+"]}").Desire(node.Node{Name: "n1"}, nil, nil, services)
+		if got := strings.Trim(fmt.Sprint(d.Announce[0].Prefixes), "[]"); got != c.want {
+			t.Errorf("%s: %s, want %s", c.services, got, c.want)
 		}
 	}
 }
@@ -98,7 +152,7 @@ peers:
 		1: "all, node n1 ipv4; 172.30.0.2",
 		2: "all, node n1 ipv6; " + c.routerID(nodes[2]),
 	} {
-		d := c.Desire(nodes[self], nodes, nil)
+		d := c.Desire(nodes[self], nodes, nil, nil)
 		var names []string
 		for _, n := range d.Neighbours {
 			names = append(names, n.Name)

@@ -36,6 +36,24 @@ func (f *File) Config() (*Config, error) {
 	return f.good, f.err
 }
 
+// Text is the last good configuration as it was written.
+func (f *File) Text() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return string(f.text)
+}
+
+// Remember takes what a run before has had from [File.Text], until the file is read and good.
+func (f *File) Remember(text []byte) {
+	c, err := Parse(text)
+	if err != nil {
+		return // of another version
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.good, f.text = c, text
+}
+
 // Run reads the file, at first and when it changes, and calls changed where anything is
 // new, until ctx ends.
 func (f *File) Run(ctx context.Context, changed func()) error {

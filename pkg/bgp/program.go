@@ -25,13 +25,15 @@ type Program struct {
 	// Leave reports, when the work ends, whether the node goes for good: then neighbours are
 	// told so.
 	Leave func() bool
+	// Ended is called when it has ended by itself, or could not begin.
+	Ended func()
 
 	wanted loop.Latest[Desired]
 }
 
 // NewProgram returns one that does not run.
 func NewProgram(path string, log *slog.Logger) *Program {
-	return &Program{Path: path, Log: log, Leave: func() bool { return false }, wanted: loop.NewLatest[Desired]()}
+	return &Program{Path: path, Log: log, Leave: func() bool { return false }, Ended: func() {}, wanted: loop.NewLatest[Desired]()}
 }
 
 // Want says what is to be done. It does not wait.
@@ -66,6 +68,7 @@ func (p *Program) Run(ctx context.Context) error {
 			continue
 		}
 		p.Log.Error("flatnet-bgp has ended, starting it again", "error", err)
+		p.Ended()
 		p.Tell(message.Event{Error: err.Error()})
 		if time.Since(began) > lastPause {
 			pause = firstPause
@@ -209,7 +212,7 @@ func Withdraw(ctx context.Context, path string, d Desired, log *slog.Logger) (to
 		return nil, err
 	}
 	d.Global.RestartSeconds = 0 // nothing is to be kept
-	d.Announce = Announcement{}
+	d.Announce = nil
 	reached := make(chan string, len(d.Neighbours))
 	ended := make(chan error, 1)
 	go func() {

@@ -3,6 +3,7 @@ package bgp
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -74,7 +75,7 @@ func (c *Config) validate() error {
 		}
 		f.path("mesh.passwordFile", c.Mesh.PasswordFile)
 	}
-	c.Announce.validate(&f)
+	c.Announce.validate("announce", &f)
 	c.Accept.validate(&f)
 	return errors.Join(f...)
 }
@@ -116,6 +117,9 @@ func (p *Peer) validate(key string, f *faults) {
 	if p.selector, err = labels.Parse(p.Nodes); err != nil {
 		f.add(key+".nodes", "%q is not a label selector such as rack=a: %w", p.Nodes, err)
 	}
+	if p.Announce != nil {
+		p.Announce.validate(key+".announce", f)
+	}
 	p.families = nil
 	for i, text := range p.Families {
 		family, known := message.FamilyNamed(text)
@@ -136,11 +140,9 @@ func (p *Peer) validate(key string, f *faults) {
 	}
 }
 
-func (a *Announce) validate(f *faults) {
-	for i, kind := range a.Services {
-		if kind != LoadBalancer && kind != External && kind != Cluster {
-			f.add(fmt.Sprintf("announce.services[%d]", i), "%q is not %s, %s or %s", kind, LoadBalancer, External, Cluster)
-		}
+func (a *Announce) validate(key string, f *faults) {
+	for i := range a.Services {
+		a.Services[i].validate(fmt.Sprintf("%s.services[%d]", key, i), f)
 	}
 	if a.PrefixLength.IPv4 == 0 {
 		a.PrefixLength.IPv4 = 32
@@ -148,12 +150,29 @@ func (a *Announce) validate(f *faults) {
 	if a.PrefixLength.IPv6 == 0 {
 		a.PrefixLength.IPv6 = 128
 	}
-	f.within("announce.prefixLength.ipv4", a.PrefixLength.IPv4, 8, 32)
-	f.within("announce.prefixLength.ipv6", a.PrefixLength.IPv6, 16, 128)
+	f.within(key+".prefixLength.ipv4", a.PrefixLength.IPv4, 8, 32)
+	f.within(key+".prefixLength.ipv6", a.PrefixLength.IPv6, 16, 128)
+	if a.LocalPref != nil && *a.LocalPref == 0 { // to GoBGP that is none
+		f.add(key+".localPref", "0 is not within 1 to %d", uint32(math.MaxUint32))
+	}
 	for i, text := range a.Communities {
 		if _, err := message.ParseCommunity(text); err != nil {
-			f.add(fmt.Sprintf("announce.communities[%d]", i), "%w", err)
+			f.add(fmt.Sprintf("%s.communities[%d]", key, i), "%w", err)
 		}
+	}
+}
+
+func (s *ServiceAddresses) validate(key string, f *faults) {
+	if s.malformed != nil {
+		f.add(key, "%w", s.malformed)
+		return
+	}
+	if s.Kind != LoadBalancer && s.Kind != External && s.Kind != Cluster {
+		f.add(key, "%q is not %s, %s or %s", s.Kind, LoadBalancer, External, Cluster)
+	}
+	var err error
+	if s.selector, err = labels.Parse(s.Selector); err != nil {
+		f.add(key+".selector", "%q is not a label selector such as expose=yes: %w", s.Selector, err)
 	}
 }
 

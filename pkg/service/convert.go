@@ -50,6 +50,10 @@ func FromService(o *v1.Service) (Service, bool) {
 	if s.ClusterIPs = addresses(clusterIPs); len(s.ClusterIPs) == 0 {
 		return s, false // none yet, or "None"
 	}
+	s.Labels = o.Labels
+	if o.Spec.LoadBalancerClass != nil {
+		s.LoadBalancerClass = unique.Make(*o.Spec.LoadBalancerClass).Value()
+	}
 	s.ExternalIPs = addresses(o.Spec.ExternalIPs)
 	for _, i := range o.Status.LoadBalancer.Ingress {
 		if i.IPMode == nil || *i.IPMode == v1.LoadBalancerIPModeVIP {

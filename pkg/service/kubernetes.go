@@ -46,6 +46,10 @@ func NewKubernetes(client *apiwatch.Client, log *slog.Logger) *Kubernetes {
 	}
 }
 
+// KeepLabels has Services keep their labels, for who chooses by them. It is to be called
+// before Run.
+func (k *Kubernetes) KeepLabels() { k.listed.labels = true }
+
 // Changed implements Source.
 func (k *Kubernetes) Changed() <-chan struct{} { return k.listed.changed }
 

@@ -44,6 +44,7 @@ type Changes struct {
 // network needs of them and nothing else.
 type listed struct {
 	changed loop.Signal // has one element after a change that matters
+	labels  bool        // Services keep theirs
 
 	mu       sync.Mutex
 	services map[Name]Service // without slices
@@ -132,6 +133,9 @@ func (l *listed) setService(o *v1.Service) {
 	if !balanced {
 		l.deleteService(s.Name)
 		return
+	}
+	if !l.labels {
+		s.Labels = nil
 	}
 	if before, known := l.services[s.Name]; known && reflect.DeepEqual(before, s) {
 		return // of a concern that is not ours

@@ -43,6 +43,10 @@ type Service struct {
 	UID     string // of the object: a later one of the same name has another
 	Created time.Time
 	Ports   []Port
+	// Labels are known where the source was told to keep them.
+	Labels map[string]string
+	// LoadBalancerClass is who gives it addresses; empty where it does not say.
+	LoadBalancerClass string
 
 	// ClusterIPs are one or two addresses, one of each family. A family
 	// without one is not served.

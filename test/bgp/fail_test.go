@@ -3,7 +3,6 @@ package bgp_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,11 +14,12 @@ import (
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
+	"github.com/flatnet-cni/flatnet/test/racks"
 )
 
 // flow is packets between two pods in both families.
 type flow struct {
-	t     *testing.T
+	t     testing.TB
 	pings []*netlab.Ping
 }
 
@@ -57,17 +57,17 @@ func (f *flow) end(most int) {
 }
 
 // knows waits until a router has a route, or has none.
-func (s *site) knows(r *router, prefix string, yes bool) {
+func (s *site) knows(r *racks.Router, prefix string, yes bool) {
 	s.t.Helper()
-	await(s.t, fmt.Sprintf("%s to know %s: %v", r.name, prefix, yes), func() error {
+	await(s.t, fmt.Sprintf("%s to know %s: %v", r.Name, prefix, yes), func() error {
 		question := "show route " + prefix
-		if !r.bird {
+		if !r.IsBIRD {
 			question = "show bgp ipv4 unicast " + prefix
 			if strings.Contains(prefix, ":") {
 				question = "show bgp ipv6 unicast " + prefix
 			}
 		}
-		text, _ := r.tryAsk(question)
+		text, _ := r.Ask(question)
 		has := strings.Contains(text, "unicast [") || strings.Contains(text, "valid, ")
 		if has != yes {
 			return fmt.Errorf("it says: %s", text)
@@ -83,31 +83,31 @@ func TestAgentRestarts(t *testing.T) {
 	s := newSite(t)
 	one, two := s.upWithPods()
 	f := s.flow(one, two)
-	tunnelled := strings.Count(s.n1.Log(), "10.244.2.0/24 vxlan")
-	for _, end := range []func(){s.n1.Kill, func() { s.n1.Stop() }} {
+	tunnelled := strings.Count(s.N1.Log(), "10.244.2.0/24 vxlan")
+	for _, end := range []func(){s.N1.Kill, func() { s.N1.Stop() }} {
 		end()
 		// All four sessions are gone before the next one begins.
 		await(t, "routers to see that the sessions are gone", func() error {
-			if text := s.a1.ask(t, "show protocols node4"); strings.Contains(text, "Established") {
+			if text := ask(t, s.A1, "show protocols node4"); strings.Contains(text, "Established") {
 				return fmt.Errorf("a1: %s", text)
 			}
 			return nil
 		})
-		s.knows(s.b1, "10.244.1.0/24", true)
-		s.n1.StartAgain()
-		s.n1.WaitReady()
-		await(t, "all sessions", func() error { return s.established(s.n1, 4) })
+		s.knows(s.B1, "10.244.1.0/24", true)
+		s.N1.StartAgain()
+		s.N1.WaitReady()
+		await(t, "all sessions", func() error { return s.established(s.N1, 4) })
 		await(t, "the routes of the run before to be told again", func() error {
-			if b, err := agent.AskBGP(t.Context(), s.n1.StateDir); err != nil || b.Kept {
+			if b, err := agent.AskBGP(t.Context(), s.N1.StateDir); err != nil || b.Kept {
 				return fmt.Errorf("%v, they are kept", err)
 			}
 			return nil
 		})
-		s.joined(s.n1, "bgp", 2)
+		s.joined(s.N1, "bgp", 2)
 	}
 	// Where a route is replaced, a packet that has looked it up may be lost: test/fabric.
 	f.end(2)
-	if now := strings.Count(s.n1.Log(), "10.244.2.0/24 vxlan"); now != tunnelled {
+	if now := strings.Count(s.N1.Log(), "10.244.2.0/24 vxlan"); now != tunnelled {
 		t.Errorf("the tunnel was used %d times meanwhile", now-tunnelled)
 	}
 }
@@ -156,19 +156,19 @@ func TestSpeakerIsKilled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	f := s.flow(s.upWithPods())
-	speakers := processes(t, s.n1, "flatnet-bgp")
+	speakers := processes(t, s.N1, "flatnet-bgp")
 	if len(speakers) != 1 {
 		t.Fatalf("they are %v", speakers)
 	}
 	must(t, syscall.Kill(speakers[0], syscall.SIGKILL))
 	await(t, "the agent to see it", func() error {
-		if !strings.Contains(s.n1.Log(), "flatnet-bgp has ended, starting it again") {
+		if !strings.Contains(s.N1.Log(), "flatnet-bgp has ended, starting it again") {
 			return fmt.Errorf("it has not")
 		}
 		return nil
 	})
-	await(t, "all sessions", func() error { return s.established(s.n1, 4) })
-	s.joined(s.n1, "bgp", 2)
+	await(t, "all sessions", func() error { return s.established(s.N1, 4) })
+	s.joined(s.N1, "bgp", 2)
 	f.end(2)
 }
 
@@ -180,37 +180,39 @@ func TestRoutersGo(t *testing.T) {
 	one, two := s.upWithPods()
 	f := s.flow(one, two)
 	// They stop telling of pods, and forward as before.
-	for _, r := range []*router{s.a1} {
-		r.filter = "export where net !~ [ 10.244.0.0/16+ ];"
-		r.write(t)
-		text, err := os.ReadFile(r.file("conf"))
+	for _, r := range []*racks.Router{s.A1} {
+		r.Filter = "export where net !~ [ 10.244.0.0/16+ ];"
+		must(t, r.Write())
+		text, err := os.ReadFile(r.File("conf"))
 		must(t, err)
 		changed := strings.Replace(string(text), "ipv6 { import all; export where net !~ [ 10.244.0.0/16+ ]; };", "ipv6 { import all; export where net !~ [ fd00:244::/32+ ]; };", 1)
-		must(t, os.WriteFile(r.file("conf"), []byte(changed), 0o644))
-		r.ask(t, "configure")
+		must(t, os.WriteFile(r.File("conf"), []byte(changed), 0o644))
+		ask(t, r, "configure")
 	}
-	s.joined(s.n1, "bgp", 1)
+	s.joined(s.N1, "bgp", 1)
 	for _, family := range []string{"ipv4", "ipv6"} {
 		network := map[string]string{"ipv4": "10.244.0.0/16 le 32", "ipv6": "fd00:244::/32 le 128"}[family]
 		ip := map[string]string{"ipv4": "ip", "ipv6": "ipv6"}[family]
 		peer := map[string]string{"ipv4": "172.30.0.1", "ipv6": "fd00:30:0::1"}[family]
-		cmd := exec.Command(vtysh, "--vty_socket", s.a2.directory, "-c", "configure", "-c", ip+" prefix-list pods seq 5 deny "+network,
-			"-c", ip+" prefix-list pods seq 10 permit any", "-c", "router bgp 64601", "-c", "address-family "+family+" unicast", "-c", "neighbor "+peer+" prefix-list pods out")
-		must(t, s.a2.Run(cmd))
+		text, err := s.A2.Ask("configure", ip+" prefix-list pods seq 5 deny "+network, ip+" prefix-list pods seq 10 permit any",
+			"router bgp 64601", "address-family "+family+" unicast", "neighbor "+peer+" prefix-list pods out")
+		if err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
 	}
-	s.joined(s.n1, "vxlan", 1)
+	s.joined(s.N1, "vxlan", 1)
 	f.end(2)
 	f = s.flow(one, two)
-	s.a1.filter = ""
-	s.a1.reload(t)
-	s.joined(s.n1, "bgp", 1)
+	s.A1.Filter = ""
+	reload(t, s.A1)
+	s.joined(s.N1, "bgp", 1)
 	f.end(2)
 	// A router's machine dies: what went by it is lost until the hold time is over.
 	for _, link := range []string{"eth0", "eth1"} {
-		_, err := s.a1.Output("ip", "link", "set", link, "down")
+		_, err := s.A1.Output("ip", "link", "set", link, "down")
 		must(t, err)
 	}
-	s.joined(s.n1, "vxlan", 1)
+	s.joined(s.N1, "vxlan", 1)
 }
 
 // A session that comes and goes takes its ways along, and never the other's.
@@ -219,15 +221,15 @@ func TestFlapping(t *testing.T) {
 	s := newSite(t)
 	f := s.flow(s.upWithPods())
 	for range 3 {
-		s.a1.ask(t, "disable node4")
-		s.a1.ask(t, "disable node6")
-		s.joined(s.n1, "bgp", 1)
-		s.a1.ask(t, "enable node4")
-		s.a1.ask(t, "enable node6")
-		s.joined(s.n1, "bgp", 2)
+		ask(t, s.A1, "disable node4")
+		ask(t, s.A1, "disable node6")
+		s.joined(s.N1, "bgp", 1)
+		ask(t, s.A1, "enable node4")
+		ask(t, s.A1, "enable node6")
+		s.joined(s.N1, "bgp", 2)
 	}
 	f.end(tenth)
-	if reason := s.n1.Metrics()[`flatnet_bgp_session_changes_total{to="down"}`]; reason < 6 {
+	if reason := s.N1.Metrics()[`flatnet_bgp_session_changes_total{to="down"}`]; reason < 6 {
 		t.Errorf("%v sessions ended, by the metrics", reason)
 	}
 }

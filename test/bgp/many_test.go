@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/test/racks"
 )
 
 // The podCIDRs of 5,000 nodes are learned of one router, in place of as many ways through
@@ -21,14 +23,14 @@ func TestManyNodes(t *testing.T) {
 		fmt.Fprintf(&nodes, "- {name: m%d, addresses: [172.29.%d.%d], podCIDRs: [10.%d.%d.0/24]}\n", i, i/250, 1+i%250, 64+i/256, i%256)
 		fmt.Fprintf(&routes, "route 10.%d.%d.0/24 unreachable;\n", 64+i/256, i%256)
 	}
-	s.a1.extra = routes.String() + "}\n"
-	s.configure(usual)
+	s.A1.Extra = routes.String() + "}\n"
+	s.configure(racks.Usual)
 	s.WriteNodesText(nodes.String())
-	s.n1.Start("--bgp-config", s.config)
-	s.n1.WaitReady()
+	s.N1.Start("--bgp-config", s.Config)
+	s.N1.WaitReady()
 	joined := func(mode string) {
 		await(t, fmt.Sprintf("%d nodes to be reached by %s", many, mode), func() error {
-			if have := s.n1.Metrics()[fmt.Sprintf("flatnet_peers{mode=%q}", mode)]; have != many {
+			if have := s.N1.Metrics()[fmt.Sprintf("flatnet_peers{mode=%q}", mode)]; have != many {
 				return fmt.Errorf("they are %v", have)
 			}
 			return nil
@@ -36,7 +38,7 @@ func TestManyNodes(t *testing.T) {
 	}
 	tell := func(what string) {
 		for _, program := range []string{"flatnetd", "flatnet-bgp"} {
-			for _, pid := range processes(t, s.n1, program) {
+			for _, pid := range processes(t, s.N1, program) {
 				status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 				must(t, err)
 				for _, line := range strings.Split(string(status), "\n") {
@@ -49,14 +51,14 @@ func TestManyNodes(t *testing.T) {
 	}
 	joined("vxlan")
 	tell("without a router")
-	s.a1.start(t)
-	await(t, "the session", func() error { return s.established(s.n1, 2) })
+	must(t, s.A1.Start())
+	await(t, "the session", func() error { return s.established(s.N1, 2) })
 	begin := time.Now()
 	joined("bgp")
 	t.Logf("from the session to %d routes: %s", many, time.Since(begin))
 	tell("with a router")
-	s.a1.ask(t, "disable many")
+	ask(t, s.A1, "disable many")
 	joined("vxlan")
-	s.a1.ask(t, "enable many")
+	ask(t, s.A1, "enable many")
 	joined("bgp")
 }

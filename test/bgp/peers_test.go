@@ -11,6 +11,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/agent"
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/racks"
 )
 
 // Nodes of one link are peers of each other, with a password.
@@ -18,11 +19,11 @@ func TestMesh(t *testing.T) {
 	t.Parallel()
 	c := cluster.Start(t)
 	c.OneSegment(cluster.Dual, 3)
-	s := &site{Cluster: c, t: t, config: filepath.Join(c.Directory, "bgp.yaml")}
+	s := &site{Racks: &racks.Racks{Cluster: c, Config: filepath.Join(c.Directory, "bgp.yaml")}, t: t}
 	password := filepath.Join(c.Directory, "password")
 	must(t, os.WriteFile(password, []byte("correct-horse"), 0o600))
 	s.configure("asn: 64512\nmesh: {passwordFile: " + password + "}\naccept: {podCIDRs: true}\n")
-	c.Start("--bgp-config", s.config, "--fabric", "auto")
+	c.Start("--bgp-config", s.Config, "--fabric", "auto")
 	for _, n := range c.Nodes {
 		await(t, "sessions of "+n.Name, func() error { return s.established(n, 4) })
 		await(t, "what others tell "+n.Name, func() error {
@@ -43,10 +44,10 @@ func TestUnnumbered(t *testing.T) {
 	c := cluster.Start(t)
 	link, outside := c.Lab.Segment("link"), c.Lab.Segment("outside")
 	n := c.AddNode("n1", link.Port("172.30.0.1/24", "fd00:30::1/64"))
-	r := &router{Node: c.Lab.Router("r", link.Port(), outside.Port("172.31.0.1/24", "fd00:31::1/64")), name: "r", directory: filepath.Join(c.Directory, "r"), bird: true}
-	s := &site{Cluster: c, t: t, n1: n, config: filepath.Join(c.Directory, "bgp.yaml")}
-	must(t, os.MkdirAll(r.directory, 0o755))
-	must(t, os.WriteFile(r.file("conf"), []byte(`router id 1.1.1.1;
+	r := &racks.Router{Node: c.Lab.Router("r", link.Port(), outside.Port("172.31.0.1/24", "fd00:31::1/64")), Name: "r", Directory: filepath.Join(c.Directory, "r"), IsBIRD: true}
+	s := &site{Racks: &racks.Racks{Cluster: c, N1: n, Config: filepath.Join(c.Directory, "bgp.yaml")}, t: t}
+	must(t, os.MkdirAll(r.Directory, 0o755))
+	must(t, os.WriteFile(r.File("conf"), []byte(`router id 1.1.1.1;
 protocol device { scan time 1; }
 protocol direct { ipv4; ipv6; interface "eth1"; }
 protocol kernel { ipv4 { export where source = RTS_BGP; }; }
@@ -60,10 +61,10 @@ protocol bgp nodes {
 	ipv6 { import all; export all; };
 }
 `), 0o644))
-	r.run(t, bird, "-f", "-c", r.file("conf"), "-s", r.file("socket"))
-	t.Cleanup(r.kill)
+	must(t, r.RunProgram(racks.BIRD, "-f", "-c", r.File("conf"), "-s", r.File("socket")))
+	t.Cleanup(r.Kill)
 	s.configure("asn: 64512\npeers: [{interface: eth0, asn: 64601, connectRetry: 1s}]\naccept: {prefixes: [{prefix: 172.31.0.0/24}, {prefix: \"fd00:31::/64\"}]}\n")
-	c.Start("--bgp-config", s.config)
+	c.Start("--bgp-config", s.Config)
 	// The node has to have heard of the router: a datagram makes it ask.
 	own, err := r.Output("ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link")
 	must(t, err)
@@ -80,7 +81,7 @@ protocol bgp nodes {
 	}))
 	await(t, "the session", func() error {
 		if err := s.established(n, 1); err != nil {
-			text, _ := r.tryAsk("show protocols all")
+			text, _ := r.Ask("show protocols all")
 			return fmt.Errorf("%w; %s", err, text)
 		}
 		return nil
@@ -97,5 +98,5 @@ protocol bgp nodes {
 	}
 	s.knows(r, "10.244.1.0/24", true)
 	s.knows(r, "fd00:244:1::/64", true)
-	t.Log(r.ask(t, "show route"))
+	t.Log(ask(t, r, "show route"))
 }

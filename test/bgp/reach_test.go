@@ -19,28 +19,28 @@ func TestRacks(t *testing.T) {
 		ipv6 := i == 1
 		s.reaches(one.Namespace, one.Address(ipv6), two.Address(ipv6), two.Namespace)
 		s.reaches(two.Namespace, two.Address(ipv6), one.Address(ipv6), one.Namespace)
-		s.reaches(s.world.Namespace, netip.MustParseAddr(outside), one.Address(ipv6), one.Namespace)
+		s.reaches(s.World.Namespace, netip.MustParseAddr(outside), one.Address(ipv6), one.Namespace)
 	}
-	routes, err := s.n1.Output("ip", "route", "show", "proto", "70")
+	routes, err := s.N1.Output("ip", "route", "show", "proto", "70")
 	must(t, err)
 	t.Logf("n1$ ip route show proto 70\n%s", routes)
 	if strings.Contains(routes, "flatnet.vx") {
 		t.Error("something is routed into the tunnel")
 	}
-	if _, err := s.n1.Output("ip", "-s", "link", "show", "flatnet.vx"); err != nil {
+	if _, err := s.N1.Output("ip", "-s", "link", "show", "flatnet.vx"); err != nil {
 		t.Error(err)
 	}
-	for _, r := range s.routers() {
-		if r.bird {
-			t.Logf("%s: birdc show route\n%s", r.name, r.ask(t, "show route"))
+	for _, r := range s.Routers() {
+		if r.IsBIRD {
+			t.Logf("%s: birdc show route\n%s", r.Name, ask(t, r, "show route"))
 		} else {
-			t.Logf("%s: vtysh -c 'show bgp ipv4'\n%s", r.name, r.ask(t, "show bgp ipv4"))
+			t.Logf("%s: vtysh -c 'show bgp ipv4'\n%s", r.Name, ask(t, r, "show bgp ipv4"))
 		}
 	}
-	text, err := s.n1.Flatnetd("status", "bgp")
+	text, err := s.N1.Flatnetd("status", "bgp")
 	must(t, err)
 	t.Logf("flatnetd status bgp\n%s", text)
-	b := s.bgp(s.n1)
+	b := s.bgp(s.N1)
 	for _, p := range b.Peers {
 		if p.State != "established" || p.Announced != 1 || p.Accepted == 0 {
 			t.Errorf("peer %s: %+v", p.Name, p)
@@ -48,7 +48,7 @@ func TestRacks(t *testing.T) {
 	}
 	// A list without the node is no list: all stays as it is.
 	s.WriteNodesText("nodes:\n- {name: n2, addresses: [172.30.1.2], podCIDRs: [10.244.2.0/24]}\n")
-	s.problem(s.n1, "node-unlisted")
-	must(t, s.established(s.n1, 4))
-	s.knows(s.a1, "10.244.1.0/24", true)
+	s.problem(s.N1, "node-unlisted")
+	must(t, s.established(s.N1, 4))
+	s.knows(s.A1, "10.244.1.0/24", true)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/apiserver"
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/racks"
 )
 
 // api gives the site an API server outside of the racks, and returns its kubeconfig.
@@ -24,7 +25,7 @@ func (s *site) api() (*apiserver.Server, string) {
 	server.Protobuf, server.Streams = true, true
 	kubeconfig := filepath.Join(s.Directory, "kubeconfig")
 	must(s.t, apiserver.WriteKubeconfig(kubeconfig, address))
-	must(s.t, s.world.Do(func() error { return server.Listen(address) }))
+	must(s.t, s.World.Do(func() error { return server.Listen(address) }))
 	s.t.Cleanup(server.Stop)
 	return server, kubeconfig
 }
@@ -63,13 +64,13 @@ func TestServices(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	server, kubeconfig := s.api()
-	s.configure(usual + "announce: {services: [loadBalancer, cluster]}\n")
+	s.configure(racks.Usual + "announce: {services: [loadBalancer, cluster]}\n")
 	one, two := s.upWithPods("--services", "--services-health=", "--services-metrics=", "--kubeconfig", kubeconfig)
 	outside := netip.MustParseAddr("172.31.0.9")
 	// via waits until a router reaches the address by these nodes.
-	via := func(r *router, prefix string, nodes ...string) {
-		await(t, fmt.Sprintf("%s to reach %s by %v", r.name, prefix, nodes), func() error {
-			text, _ := r.tryAsk("show route " + prefix)
+	via := func(r *racks.Router, prefix string, nodes ...string) {
+		await(t, fmt.Sprintf("%s to reach %s by %v", r.Name, prefix, nodes), func() error {
+			text, _ := r.Ask("show route " + prefix)
 			for _, hop := range []string{"172.30.0.1", "172.31.0.3"} { // n1, and rack b
 				want := false
 				for _, n := range nodes {
@@ -91,7 +92,7 @@ func TestServices(t *testing.T) {
 	at1, at2 := serve(one), serve(two)
 	asks := func() {
 		await(t, "an answer of the Service", func() error {
-			seen, _, err := s.world.Ask(outside, netip.MustParseAddrPort(balancer+":80"), waitTime)
+			seen, _, err := s.World.Ask(outside, netip.MustParseAddrPort(balancer+":80"), waitTime)
 			if err == nil && seen != outside {
 				err = fmt.Errorf("the client is seen as %s", seen)
 			}
@@ -100,26 +101,26 @@ func TestServices(t *testing.T) {
 	}
 	server.Put(web(0, balancer))
 	server.Put(endpoints(0, two, int32(at2.Port()), true))
-	via(s.a1, balancer+"/32", "172.31.0.3")
-	via(s.a1, "10.96.0.1/32", "172.30.0.1", "172.31.0.3")
+	via(s.A1, balancer+"/32", "172.31.0.3")
+	via(s.A1, "10.96.0.1/32", "172.30.0.1", "172.31.0.3")
 	asks()
 	server.Put(endpoints(0, one, int32(at1.Port()), true))
-	via(s.a1, balancer+"/32", "172.30.0.1")
+	via(s.A1, balancer+"/32", "172.30.0.1")
 	asks()
 	server.Put(endpoints(0, one, int32(at1.Port()), false))
-	via(s.a1, balancer+"/32")
+	via(s.A1, balancer+"/32")
 	begin := time.Now()
 	server.Put(endpoints(0, one, int32(at1.Port()), true))
-	via(s.a1, balancer+"/32", "172.30.0.1")
+	via(s.A1, balancer+"/32", "172.30.0.1")
 	t.Logf("from the endpoint to the router's table: %s", time.Since(begin))
 	// The API server goes, and then the agent's own connections to it are refused.
 	server.Stop()
 	await(t, "the agent to miss the API server", func() error {
-		if s.n1.Metrics()["flatnet_service_source_healthy"] != 0 {
+		if s.N1.Metrics()["flatnet_service_source_healthy"] != 0 {
 			return fmt.Errorf("it does not")
 		}
 		return nil
 	})
-	via(s.a1, balancer+"/32", "172.30.0.1")
+	via(s.A1, balancer+"/32", "172.30.0.1")
 	asks()
 }

@@ -4,119 +4,79 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/flatnet-cni/flatnet/pkg/agent"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/racks"
 )
 
-// site is what package bgp_test is about.
+// site is racks in a test.
 type site struct {
-	*cluster.Cluster
-	t              *testing.T
-	n1, n2         *cluster.Node
-	a1, a2, b1, b2 *router
-	world          *netlab.Node
-	config         string // path
+	*racks.Racks
+	t testing.TB
 }
 
-const usual = `
-asn: 64512
-restartTime: 60s
-peers:
-- {name: a1, address: 172.30.0.251, asn: 64601, nodes: rack=a, connectRetry: 1s}
-- {name: a2, address: 172.30.0.252, asn: 64601, nodes: rack=a, connectRetry: 1s}
-- {name: a1v6, address: "fd00:30:0::251", asn: 64601, nodes: rack=a, connectRetry: 1s}
-- {name: a2v6, address: "fd00:30:0::252", asn: 64601, nodes: rack=a, connectRetry: 1s}
-- {name: b1, address: 172.30.1.251, asn: 64602, nodes: rack=b, connectRetry: 1s}
-- {name: b2, address: 172.30.1.252, asn: 64602, nodes: rack=b, connectRetry: 1s}
-- {name: b1v6, address: "fd00:30:1::251", asn: 64602, nodes: rack=b, connectRetry: 1s}
-- {name: b2v6, address: "fd00:30:1::252", asn: 64602, nodes: rack=b, connectRetry: 1s}
-accept:
-  podCIDRs: true
-  prefixes:
-  - {prefix: 172.16.0.0/12, minLength: 16, maxLength: 24}
-  - {prefix: "fd00:31::/64"}
-`
-
 // newSite makes all but what runs.
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{Cluster: cluster.Start(t), t: t}
-	rackA, rackB, spine := s.Lab.Segment("a"), s.Lab.Segment("b"), s.Lab.Segment("spine")
-	s.n1 = s.AddNode("n1", rackA.Port("172.30.0.1/24", "fd00:30:0::1/64"))
-	s.n2 = s.AddNode("n2", rackB.Port("172.30.1.2/24", "fd00:30:1::2/64"))
-	s.world = s.Lab.Node("world", spine.Port("172.31.0.9/24", "fd00:31::9/64"))
-	for i, r := range []**router{&s.a1, &s.a2, &s.b1, &s.b2} {
-		rack := i / 2
-		segment := []*netlab.Segment{rackA, rackB}[rack]
-		name := []string{"a1", "a2", "b1", "b2"}[i]
-		*r = &router{
-			Node: s.Lab.Router(name, segment.Port(fmt.Sprintf("172.30.%d.%d/24", rack, 251+i%2), fmt.Sprintf("fd00:30:%d::%d/64", rack, 251+i%2)),
-				spine.Port(fmt.Sprintf("172.31.0.%d/24", 1+i), fmt.Sprintf("fd00:31::%d/64", 1+i))),
-			name: name, directory: filepath.Join(s.Directory, name), bird: i%2 == 0, asn: 64601 + rack, rack: rack, host: 251 + i%2,
-		}
-		must(t, os.MkdirAll((*r).directory, 0o755))
-		must(t, (*r).SetSysctl("net/ipv4/conf/all/rp_filter", "0"))
-	}
-	// Without BGP nodes know their routers, and nothing else.
-	for rack, n := range []*cluster.Node{s.n1, s.n2} {
-		for _, arguments := range [][]string{
-			{"route", "add", "default", "nexthop", "via", fmt.Sprintf("172.30.%d.251", rack), "nexthop", "via", fmt.Sprintf("172.30.%d.252", rack)},
-			{"-6", "route", "add", "default", "nexthop", "via", fmt.Sprintf("fd00:30:%d::251", rack), "nexthop", "via", fmt.Sprintf("fd00:30:%d::252", rack)},
-		} {
-			_, err := n.Output("ip", arguments...)
-			must(t, err)
-		}
-	}
-	for _, arguments := range [][]string{
-		{"route", "add", "default", "nexthop", "via", "172.31.0.1", "nexthop", "via", "172.31.0.2"},
-		{"-6", "route", "add", "default", "nexthop", "via", "fd00:31::1", "nexthop", "via", "fd00:31::2"},
-	} {
-		_, err := s.world.Output("ip", arguments...)
-		must(t, err)
-	}
-	s.config = filepath.Join(s.Directory, "bgp.yaml")
+	all, err := racks.New(cluster.Start(t))
+	must(t, err)
+	s := &site{Racks: all, t: t}
 	t.Cleanup(func() {
-		for _, r := range s.routers() {
+		for _, r := range s.Routers() {
 			if t.Failed() {
-				log, _ := os.ReadFile(r.file("log"))
-				t.Logf("log of %s:\n%s", r.name, log)
-				for _, q := range map[bool][]string{true: {"show protocols", "show route"}, false: {"show bgp summary", "show bgp ipv4", "show bgp ipv6"}}[r.bird] {
-					text, _ := r.tryAsk(q)
-					t.Logf("%s: %s:\n%s", r.name, q, text)
+				log, _ := os.ReadFile(r.File("log"))
+				t.Logf("log of %s:\n%s", r.Name, log)
+				for _, q := range map[bool][]string{true: {"show protocols", "show route"}, false: {"show bgp summary", "show bgp ipv4", "show bgp ipv6"}}[r.IsBIRD] {
+					text, _ := r.Ask(q)
+					t.Logf("%s: %s:\n%s", r.Name, q, text)
 				}
 			}
-			r.kill()
+			r.Kill()
 		}
 	})
 	return s
 }
 
-func (s *site) routers() []*router { return []*router{s.a1, s.a2, s.b1, s.b2} }
-
 func (s *site) configure(text string) {
 	s.t.Helper()
-	fresh := s.config + ".fresh"
-	must(s.t, os.WriteFile(fresh, []byte(text), 0o644))
-	must(s.t, os.Rename(fresh, s.config))
+	must(s.t, s.Racks.Configure(text))
+}
+
+// ask returns what a router says of itself.
+func ask(t testing.TB, r *racks.Router, question string) string {
+	t.Helper()
+	text, err := r.Ask(question)
+	if err != nil {
+		t.Logf("asking %s %q: %v: %s", r.Name, question, err, text)
+	}
+	return text
+}
+
+// reload has a router with BIRD read its configuration, as it is by now.
+func reload(t testing.TB, r *racks.Router) {
+	t.Helper()
+	must(t, r.Write())
+	if out := ask(t, r, "configure"); !strings.Contains(out, "Reconfigured") && !strings.Contains(out, "Reconfiguration in progress") {
+		t.Fatalf("%s does not take its configuration: %s", r.Name, out)
+	}
 }
 
 // up starts everything, and waits until agents are ready.
 func (s *site) up(flags ...string) {
 	s.t.Helper()
-	for _, r := range s.routers() {
-		r.start(s.t)
+	for _, r := range s.Routers() {
+		must(s.t, r.Start())
 	}
-	if _, err := os.Stat(s.config); err != nil {
-		s.configure(usual)
+	if _, err := os.Stat(s.Config); err != nil {
+		s.configure(racks.Usual)
 	}
-	s.writeNodes()
+	s.WriteNodes()
 	for _, n := range s.Nodes {
-		n.Start(append([]string{"--bgp-config", s.config}, flags...)...)
+		n.Start(append([]string{"--bgp-config", s.Config}, flags...)...)
 	}
 	for _, n := range s.Nodes {
 		n.WaitReady()
@@ -131,16 +91,7 @@ func (s *site) upWithPods(flags ...string) (one, two *cluster.Pod) {
 	for _, n := range s.Nodes {
 		s.joined(n, "bgp", 2)
 	}
-	return s.n1.Pod("one"), s.n2.Pod("two")
-}
-
-func (s *site) writeNodes() {
-	var b strings.Builder
-	fmt.Fprintln(&b, "nodes:")
-	for i, n := range s.Nodes {
-		fmt.Fprintf(&b, "- {name: %s, labels: {rack: %c}, addresses: [%q, %q], podCIDRs: [%q, %q]}\n", n.Name, 'a'+i%2, n.Addresses[0], n.Addresses[1], n.PodCIDRs[0], n.PodCIDRs[1])
-	}
-	s.WriteNodesText(b.String())
+	return s.N1.Pod("one"), s.N2.Pod("two")
 }
 
 // joined waits until a node reaches the other's pods in both families in a way, by so many

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/report"
 )
 
 // startAgents starts flatnetd on every node, and shows what it has done there.
@@ -25,14 +26,14 @@ func (d *demo) startAgents(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		rows = append(rows, []string{n.Name, milliseconds(took) + " ms", strings.Join(installed, ", ")})
+		rows = append(rows, []string{n.Name, report.Milliseconds(took) + " ms", strings.Join(installed, ", ")})
 	}
-	d.heading("flatnetd, the node agent")
-	d.text("Without Kubernetes the nodes are listed in a file, which every flatnetd watches:")
-	d.indented(strings.TrimSpace(list))
-	d.text("flatnetd is started on each node, with default settings:")
-	d.commands(agentCommand(d.nodes[0])...)
-	d.table(rows)
+	d.Heading("flatnetd, the node agent")
+	d.Text("Without Kubernetes the nodes are listed in a file, which every flatnetd watches:")
+	d.Indented(strings.TrimSpace(list))
+	d.Text("flatnetd is started on each node, with default settings:")
+	d.Commands(agentCommand(d.nodes[0])...)
+	d.Table(rows)
 	return d.showStatus(ctx)
 }
 
@@ -63,10 +64,10 @@ func (d *demo) showStatus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.text("It has chosen a way to each peer (--fabric auto): a plain route (direct) to the node on its own\n" +
+	d.Text("It has chosen a way to each peer (--fabric auto): a plain route (direct) to the node on its own\n" +
 		"subnet, the overlay (vxlan) to the one behind the router. This is what it says about it:")
-	d.commands(fmt.Sprintf("flatnetd status --state-dir %s", first.StateDir))
-	d.indented(strings.TrimSpace(status))
+	d.Commands(fmt.Sprintf("flatnetd status --state-dir %s", first.StateDir))
+	d.Indented(strings.TrimSpace(status))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 // cleanUp takes flatnet off the nodes, and shows that nothing is left on them.
@@ -34,13 +35,13 @@ func (d *demo) cleanUp(ctx context.Context) error {
 			append([]string{""}, after[i].row("now")...))
 	}
 	first := d.nodes[0]
-	d.heading("What is left")
-	d.text("flatnetd ends (SIGTERM), and `flatnetd cleanup` takes flatnet off each node. On " + first.Name + " it says:")
-	d.commands(fmt.Sprintf("ip netns exec %s flatnetd cleanup --state-dir %s …", first.Name, first.StateDir))
-	d.indented(beginning(removed))
-	d.text("All that flatnet makes carries its mark, so that it can be counted, before and now:")
-	d.table(rows)
-	d.commands(
+	d.Heading("What is left")
+	d.Text("flatnetd ends (SIGTERM), and `flatnetd cleanup` takes flatnet off each node. On " + first.Name + " it says:")
+	d.Commands(fmt.Sprintf("ip netns exec %s flatnetd cleanup --state-dir %s …", first.Name, first.StateDir))
+	d.Indented(beginning(removed))
+	d.Text("All that flatnet makes carries its mark, so that it can be counted, before and now:")
+	d.Table(rows)
+	d.Commands(
 		fmt.Sprintf("ip -n %s link show group %d; ip -n %s link show %s", first.Name, mark, first.Name, tunnel),
 		fmt.Sprintf("ip -n %s route show table all proto %d; ip -n %s -6 route show table all proto %d", first.Name, mark, first.Name, mark),
 		fmt.Sprintf("ip -n %s rule; ip -n %s -6 rule; ip netns exec %s nft list tables", first.Name, first.Name, first.Name),
@@ -72,7 +73,7 @@ func beginning(lines []string) string {
 // made there. It returns the lines in which flatnetd cleanup says what that was.
 func uninstall(n *cluster.Node) ([]string, error) {
 	var lines []string
-	err := guarded(func() error {
+	err := netlab.Guarded(func() error {
 		n.Stop()
 		return nil
 	})

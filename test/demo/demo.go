@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/report"
 )
 
 // demo is one run.
 type demo struct {
-	*report
+	*report.Report
 	lab     *netlab.Lab
 	cluster *cluster.Cluster
 	nodes   []*cluster.Node
@@ -31,7 +31,7 @@ type demo struct {
 // does not do what it should is the error, as is the end of ctx.
 func run(ctx context.Context, w io.Writer, binaries string) (err error) {
 	started := time.Now()
-	d := &demo{report: &report{w: w}, lab: netlab.New()}
+	d := &demo{Report: &report.Report{W: w}, lab: netlab.New()}
 	defer func() {
 		if err != nil && !errors.Is(err, errLeft) {
 			err = d.abandon(ctx, err)
@@ -40,8 +40,8 @@ func run(ctx context.Context, w io.Writer, binaries string) (err error) {
 			err = errors.Join(err, failure)
 		}
 	}()
-	d.title("flatnet: pods on three nodes reach each other without address translation")
-	d.text(`Everything here happens in network namespaces that end with this program; this machine's own
+	d.Title("flatnet: pods on three nodes reach each other without address translation")
+	d.Text(`Everything here happens in network namespaces that end with this program; this machine's own
 network is not touched. "$" marks a command that does the same by hand, or shows it.`)
 
 	for _, step := range []func(context.Context) error{
@@ -57,30 +57,12 @@ network is not touched. "$" marks a command that does the same by hand, or shows
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := guarded(func() error { return step(ctx) }); err != nil {
+		if err := netlab.Guarded(func() error { return step(ctx) }); err != nil {
 			return err
 		}
 	}
-	d.text(fmt.Sprintf("Done in %.1f s:\n- %s", time.Since(started).Seconds(), strings.Join(d.summary, "\n- ")))
+	d.Text(fmt.Sprintf("Done in %.1f s:\n- %s", time.Since(started).Seconds(), strings.Join(d.summary, "\n- ")))
 	return nil
-}
-
-// guarded calls f, and makes an error of a lab's panic, which is what a lab
-// without a test has to say that it could not do something.
-func guarded(f func() error) (err error) {
-	defer func() {
-		cause := recover()
-		if cause == nil {
-			return
-		}
-		var programming runtime.Error
-		failure, ok := cause.(error)
-		if !ok || errors.As(failure, &programming) {
-			panic(cause)
-		}
-		err = failure
-	}()
-	return f()
 }
 
 // close ends what still runs and removes the namespaces.
@@ -99,9 +81,9 @@ func (d *demo) abandon(ctx context.Context, reason error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		// Whatever failed, failed because of that.
 		reason = context.Canceled
-		d.heading("Interrupted: cleaning up")
+		d.Heading("Interrupted: cleaning up")
 	} else {
-		d.heading("Stopped by a failure: cleaning up")
+		d.Heading("Stopped by a failure: cleaning up")
 		d.showLogs()
 	}
 	for _, n := range d.nodes {
@@ -119,7 +101,7 @@ func (d *demo) abandon(ctx context.Context, reason error) error {
 	if err != nil {
 		return errors.Join(reason, fmt.Errorf("cleaning up: %w", err))
 	}
-	d.text("Nothing is left.")
+	d.Text("Nothing is left.")
 	return reason
 }
 
@@ -132,7 +114,11 @@ func (d *demo) showLogs() {
 		if lines[0] == "" {
 			continue
 		}
-		d.text("The last lines of flatnetd's log on " + n.Name + ":")
-		d.indented(strings.Join(lines[max(0, len(lines)-most):], "\n"))
+		d.Text("The last lines of flatnetd's log on " + n.Name + ":")
+		d.Indented(strings.Join(lines[max(0, len(lines)-most):], "\n"))
 	}
 }
+
+func microseconds(d time.Duration) string { return fmt.Sprintf("%.0f", d.Seconds()*1e6) }
+
+func outOf(n int) string { return fmt.Sprintf("%d of %d", n, n) }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/report"
 )
 
 // pinged is a ping from one pod to another, while flatnetd is killed.
@@ -65,15 +66,15 @@ func (d *demo) killAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.heading("flatnetd is killed")
-	d.text(fmt.Sprintf("Pods ping each other every millisecond while the flatnetd of %s is killed (SIGKILL) and started\n"+
-		"again. It was away for %s ms, of which it took %s ms to be ready.", node.Name, milliseconds(dead), milliseconds(ready)))
-	d.table(rows)
+	d.Heading("flatnetd is killed")
+	d.Text(fmt.Sprintf("Pods ping each other every millisecond while the flatnetd of %s is killed (SIGKILL) and started\n"+
+		"again. It was away for %s ms, of which it took %s ms to be ready.", node.Name, report.Milliseconds(dead), report.Milliseconds(ready)))
+	d.Table(rows)
 	if lost > 0 {
 		return fmt.Errorf("%d packets were lost while flatnetd on %s was killed and started", lost, node.Name)
 	}
-	d.text(fmt.Sprintf("Nor did pods have to wait for it: meanwhile the pod late-1 was attached (%s ms), was seen by all\n"+
-		"others as %s and %s, and was detached.", milliseconds(late.took), late.addresses[0], late.addresses[1]))
+	d.Text(fmt.Sprintf("Nor did pods have to wait for it: meanwhile the pod late-1 was attached (%s ms), was seen by all\n"+
+		"others as %s and %s, and was detached.", report.Milliseconds(late.took), late.addresses[0], late.addresses[1]))
 	d.summary = append(d.summary, fmt.Sprintf("flatnetd killed and started, %d packets sent meanwhile, 0 lost", sent))
 	return d.checkPeers(node)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/report"
 )
 
 // podRoles are the pods of each node; the node's number is added.
@@ -19,10 +20,10 @@ func (d *demo) attachPods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.heading("Pods: ADD")
-	d.text("flatnetd has installed the CNI plugin and this configuration of it, here that of node1:")
-	d.indented(strings.TrimSpace(string(configuration)))
-	d.text("The container runtime executes the plugin once for each pod:")
+	d.Heading("Pods: ADD")
+	d.Text("flatnetd has installed the CNI plugin and this configuration of it, here that of node1:")
+	d.Indented(strings.TrimSpace(string(configuration)))
+	d.Text("The container runtime executes the plugin once for each pod:")
 	rows := [][]string{{"pod", "node", "IPv4", "IPv6", "host interface", "MTU", "ADD"}}
 	for _, n := range d.nodes {
 		for _, role := range podRoles {
@@ -36,11 +37,11 @@ func (d *demo) attachPods(ctx context.Context) error {
 			d.pods = append(d.pods, p)
 			rows = append(rows, []string{
 				p.Name, n.Name, p.Address(false).String(), p.Address(true).String(), p.HostInterface,
-				fmt.Sprint(p.MTU), milliseconds(p.Took) + " ms",
+				fmt.Sprint(p.MTU), report.Milliseconds(p.Took) + " ms",
 			})
 		}
 	}
-	d.table(rows)
+	d.Table(rows)
 	d.cniCommand("add")
 	return nil
 }
@@ -63,7 +64,7 @@ func addresses(p *cluster.Pod) [2]netip.Addr {
 // cniCommand shows how to call a verb for the first pod.
 func (d *demo) cniCommand(verb string) {
 	n := d.nodes[0]
-	d.commands(
+	d.Commands(
 		fmt.Sprintf("export CNI_PATH=%s NETCONFPATH=%s", n.BinDir, n.ConfDir),
 		fmt.Sprintf("ip netns exec %s cnitool %s flatnet /run/netns/%s   # the other pods likewise", n.Name, verb, d.pods[0].Name))
 }
@@ -85,8 +86,8 @@ func (d *demo) detachPods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.heading("Pods: CHECK and DEL")
-	d.text(fmt.Sprintf("CHECK compares every interface, address, route and rule of a pod with what ADD has made, and\n"+
+	d.Heading("Pods: CHECK and DEL")
+	d.Text(fmt.Sprintf("CHECK compares every interface, address, route and rule of a pod with what ADD has made, and\n"+
 		"finds no difference in %s pods (%s).\n"+
 		"DEL has detached %s pods (%s).", outOf(len(d.pods)), checks, outOf(len(d.pods)), deletions))
 	d.summary = append(d.summary, fmt.Sprintf("%d pods attached, checked and detached", len(d.pods)))
@@ -103,7 +104,7 @@ func (d *demo) forEach(ctx context.Context, verb func(*cluster.Pod) error) (stri
 		if err := verb(p); err != nil {
 			return "", err
 		}
-		times = append(times, milliseconds(p.Took))
+		times = append(times, report.Milliseconds(p.Took))
 	}
 	return strings.Join(times, ", ") + " ms", nil
 }

@@ -25,20 +25,20 @@ func (d *demo) reachNodes(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("pods to the host outside: %w", err)
 	}
-	d.heading("Nodes, and the world outside")
-	d.text("The same between nodes and pods. Who is not part of the cluster has no way back to a pod: only what\n" +
+	d.Heading("Nodes, and the world outside")
+	d.Text("The same between nodes and pods. Who is not part of the cluster has no way back to a pod: only what\n" +
 		"leaves the cluster is given the node's address (masqueraded).")
 	overlaid := ofMode(down, "vxlan")
 	onLink := append(ofMode(down, "same node"), ofMode(down, "direct")...)
-	d.table([][]string{
+	d.Table([][]string{
 		{"from", "to", "paths", "source that the receiver saw", "median"},
 		{"node", "pod (same node, direct)", outOf(len(onLink)), "the node's address", median(onLink)},
 		{"node", "pod (vxlan)", outOf(len(overlaid)), "the node's address on the overlay", median(overlaid)},
 		{"pod", "node", outOf(len(up)), "the pod's own address", median(up)},
 		{"pod", "outside", outOf(len(out)), "the address of the pod's node", median(out)},
 	})
-	d.text("The host outside has recorded these sources, and they are the nodes':")
-	d.indented(outside.echoes[0].sources() + "\n" + outside.echoes[1].sources())
+	d.Text("The host outside has recorded these sources, and they are the nodes':")
+	d.Indented(outside.echoes[0].sources() + "\n" + outside.echoes[1].sources())
 	d.summary = append(d.summary, outOf(len(down)+len(up))+" paths between pods and nodes, without NAT",
 		outOf(len(out))+" paths from pods to the outside, masqueraded")
 	return nil

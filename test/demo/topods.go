@@ -20,10 +20,10 @@ func (d *demo) reachPods(ctx context.Context) error {
 	if paths == nil {
 		return failure
 	}
-	d.heading("Every pod to every other pod")
-	d.text("Each pod sends UDP to each other one, which answers with the source address that it saw.\n" +
+	d.Heading("Every pod to every other pod")
+	d.Text("Each pod sends UDP to each other one, which answers with the source address that it saw.\n" +
 		"Round trip in microseconds, IPv4 and IPv6; a row is a sender, a column a receiver.")
-	d.table(matrix(pods, paths))
+	d.Table(matrix(pods, paths))
 	if failure != nil {
 		return failure
 	}
@@ -32,14 +32,14 @@ func (d *demo) reachPods(ctx context.Context) error {
 		these := ofMode(paths, mode)
 		rows = append(rows, []string{mode, outOf(len(these)), median(these)})
 	}
-	d.table(rows)
+	d.Table(rows)
 	if err := onlyOthers(pods); err != nil {
 		return err
 	}
 	last := pods[len(pods)-1]
-	d.text("Every receiver has recorded the source addresses that it saw. Those at " + last.name + ":")
-	d.indented(last.echoes[0].sources() + "\n" + last.echoes[1].sources())
-	d.text(fmt.Sprintf("%s paths: every receiver saw the sender's own address, so none was translated.", outOf(len(paths))))
+	d.Text("Every receiver has recorded the source addresses that it saw. Those at " + last.name + ":")
+	d.Indented(last.echoes[0].sources() + "\n" + last.echoes[1].sources())
+	d.Text(fmt.Sprintf("%s paths: every receiver saw the sender's own address, so none was translated.", outOf(len(paths))))
 	d.summary = append(d.summary, outOf(len(paths))+" paths from pod to pod, without NAT")
 	return nil
 }

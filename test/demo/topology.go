@@ -51,18 +51,18 @@ func (d *demo) makeNodes(binaries string) error {
 			}
 		}
 	}
-	d.heading("Nodes")
-	d.text("A node is a network namespace. Two of them share a subnet, the third is behind a router. Each has\n" +
+	d.Heading("Nodes")
+	d.Text("A node is a network namespace. Two of them share a subnet, the third is behind a router. Each has\n" +
 		"networks of its own for its pods (podCIDRs, as Kubernetes gives them); the router has no routes to\n" +
 		"these.")
-	d.indented(drawing)
+	d.Indented(drawing)
 	rows := [][]string{{"node", "addresses", "", "podCIDRs", ""}}
 	for _, n := range d.nodes {
 		rows = append(rows, []string{
 			n.Name, n.Addresses[0].String(), n.Addresses[1].String(), n.PodCIDRs[0].String(), n.PodCIDRs[1].String(),
 		})
 	}
-	d.table(rows)
+	d.Table(rows)
 	return nil
 }
 

@@ -6,9 +6,10 @@ import "net/netip"
 // Desired is all that flatnet-bgp is to do: a line of JSON on its standard input. Each is
 // whole, and takes the place of the one before.
 type Desired struct {
-	Global     Global       `json:"global"`
-	Neighbours []Neighbour  `json:"neighbours"`
-	Announce   Announcement `json:"announce"`
+	Global     Global      `json:"global"`
+	Neighbours []Neighbour `json:"neighbours"`
+	// Announce has each neighbour once at most. Who is in none is told nothing.
+	Announce []Announcement `json:"announce"`
 	// Leave has it withdraw everything, say goodbye to all neighbours, and end.
 	Leave bool `json:"leave,omitempty"`
 }
@@ -36,8 +37,10 @@ type Neighbour struct {
 	KeepRoutes     bool       `json:"keepRoutes,omitempty"`
 }
 
-// Announcement is what neighbours are told: all of them the same.
+// Announcement is what some neighbours are told: all of them the same.
 type Announcement struct {
+	Name        string         `json:"name"`     // unique
+	To          []string       `json:"to"`       // names of neighbours
 	Prefixes    []netip.Prefix `json:"prefixes"` // sorted
 	Communities []Community    `json:"communities,omitempty"`
 	MED         *uint32        `json:"med,omitempty"`

@@ -1,10 +1,12 @@
 package speaker
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -13,29 +15,57 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/bgp/message"
 )
 
-// announce has GoBGP tell neighbours of these prefixes, and of no others.
-func (s *speaker) announce(a message.Announcement) error {
-	raw, err := json.Marshal(message.Announcement{Communities: a.Communities, MED: a.MED, LocalPref: a.LocalPref})
-	if err != nil {
-		return fmt.Errorf("encoding attributes: %w", err)
-	}
-	attributes := string(raw)
-	wanted := make(map[netip.Prefix]bool, len(a.Prefixes))
-	var add, remove []*apiutil.Path
-	for _, p := range a.Prefixes {
-		wanted[p] = true
-		if before, is := s.announced[p]; !is || before != attributes {
-			path, err := localPath(p, a)
-			if err != nil {
-				return fmt.Errorf("announcing %s: %w", p, err)
+// GoBGP has one table of what the node tells of. Which announcements a prefix is in is said
+// by marks on its path, large communities that no neighbour sees: export policies tell a
+// neighbour of the paths with the mark of its announcement, and put that one's attributes
+// in the marks' place.
+
+// markOf is the mark of an announcement. AS 0 is nobody's (RFC 7607).
+func markOf(a message.Announcement) *packet.LargeCommunity {
+	h := fnv.New64a()
+	h.Write([]byte(a.Name))
+	sum := h.Sum64()
+	return packet.NewLargeCommunity(0, uint32(sum>>32), uint32(sum))
+}
+
+// marked are the marks of the announcements that a prefix is in, and as a text.
+type marked struct {
+	text  string
+	marks []*packet.LargeCommunity
+}
+
+func markAll(announcements []message.Announcement) map[netip.Prefix]marked {
+	all := map[netip.Prefix]marked{}
+	for _, a := range announcements {
+		mark := markOf(a)
+		text := mark.String() + " "
+		for _, p := range a.Prefixes {
+			// What is told now and what was told before have the same mark.
+			if m := all[p]; !strings.Contains(m.text, text) {
+				all[p] = marked{m.text + text, append(slices.Clip(m.marks), mark)}
 			}
-			add = append(add, path)
-			s.announced[p] = attributes
 		}
 	}
+	return all
+}
+
+// tell has GoBGP have paths for these prefixes, marked so, and for no others.
+func (s *speaker) tell(wanted map[netip.Prefix]marked) error {
+	var add, remove []*apiutil.Path
+	for p, m := range wanted {
+		if s.announced[p] == m.text {
+			continue
+		}
+		path, err := localPath(p, m.marks)
+		if err != nil {
+			return fmt.Errorf("announcing %s: %w", p, err)
+		}
+		add = append(add, path)
+		s.announced[p] = m.text
+	}
 	for p := range s.announced {
-		if !wanted[p] {
-			path, err := localPath(p, a)
+		if _, is := wanted[p]; !is {
+			path, err := localPath(p, nil)
 			if err != nil {
 				return fmt.Errorf("withdrawing %s: %w", p, err)
 			}
@@ -57,7 +87,7 @@ func (s *speaker) announce(a message.Announcement) error {
 
 // localPath is a path to what is here: the next hop is the address that each session has
 // on this side.
-func localPath(p netip.Prefix, a message.Announcement) (*apiutil.Path, error) {
+func localPath(p netip.Prefix, marks []*packet.LargeCommunity) (*apiutil.Path, error) {
 	nlri, err := packet.NewIPAddrPrefix(p)
 	if err != nil {
 		return nil, err
@@ -78,26 +108,8 @@ func localPath(p netip.Prefix, a message.Announcement) (*apiutil.Path, error) {
 		}
 		path.Attrs = append(path.Attrs, reach)
 	}
-	if a.MED != nil {
-		path.Attrs = append(path.Attrs, packet.NewPathAttributeMultiExitDisc(*a.MED))
-	}
-	if a.LocalPref != nil {
-		path.Attrs = append(path.Attrs, packet.NewPathAttributeLocalPref(*a.LocalPref))
-	}
-	var small []uint32
-	var large []*packet.LargeCommunity
-	for _, c := range a.Communities {
-		if c.Large {
-			large = append(large, packet.NewLargeCommunity(c.Parts[0], c.Parts[1], c.Parts[2]))
-		} else {
-			small = append(small, c.Parts[0]<<16|c.Parts[1])
-		}
-	}
-	if len(small) > 0 {
-		path.Attrs = append(path.Attrs, packet.NewPathAttributeCommunities(small))
-	}
-	if len(large) > 0 {
-		path.Attrs = append(path.Attrs, packet.NewPathAttributeLargeCommunities(large))
+	if len(marks) > 0 {
+		path.Attrs = append(path.Attrs, packet.NewPathAttributeLargeCommunities(marks))
 	}
 	return path, nil
 }

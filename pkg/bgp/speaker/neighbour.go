@@ -40,15 +40,26 @@ func readPassword(path string) (string, error) {
 	return password, nil
 }
 
+// addressOf returns where a neighbour is. One behind an interface has to have been heard of:
+// GoBGP looks in the kernel's list of neighbours, and so does this.
+func (s *speaker) addressOf(n message.Neighbour) (netip.Addr, error) {
+	if n.Interface == "" {
+		return n.Address, nil
+	}
+	if before, is := s.known[n.Name]; is && before.Interface == n.Interface {
+		return before.address, nil
+	}
+	return otherEnd(n.Interface)
+}
+
 // neighbour makes one as it is wanted. One that was different is made anew.
-func (s *speaker) neighbour(n message.Neighbour, g message.Global) error {
+func (s *speaker) neighbour(n message.Neighbour, address netip.Addr, g message.Global) error {
 	password, err := readPassword(n.PasswordFile)
 	if err != nil {
 		return err
 	}
-	want := configured{Neighbour: n, password: password}
+	want := configured{Neighbour: n, address: address, password: password}
 	if before, is := s.known[n.Name]; is {
-		want.address = before.address
 		if reflect.DeepEqual(before, want) {
 			return nil
 		}
@@ -56,15 +67,7 @@ func (s *speaker) neighbour(n message.Neighbour, g message.Global) error {
 			return err
 		}
 	}
-	want.address = n.Address
 	peer := peerOf(want, g)
-	if n.Interface != "" {
-		// The other machine has to have been heard of: GoBGP looks in the kernel's list of neighbours.
-		if peer.Conf.NeighborAddress, err = otherEnd(n.Interface); err != nil {
-			return err
-		}
-		want.address, _ = netip.ParseAddr(peer.Conf.NeighborAddress)
-	}
 	s.mu.Lock()
 	s.neighbours[want.address] = want
 	s.mu.Unlock()

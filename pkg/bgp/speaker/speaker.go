@@ -116,8 +116,12 @@ type speaker struct {
 	neighbours map[netip.Addr]configured // as GoBGP knows them
 
 	// What follows belongs to the goroutine of Main.
-	known     map[string]configured   // by name
-	announced map[netip.Prefix]string // what GoBGP tells of, with the attributes
+	known      map[string]configured   // by name
+	announced  map[netip.Prefix]string // what GoBGP has paths to, with the marks
+	told       []message.Announcement
+	recipients []recipients
+	policy     *api.Policy // that lets pass what is told; nil before anything is
+	generation int         // of policies
 }
 
 // configured is a neighbour as GoBGP was told of it.
@@ -137,6 +141,7 @@ var unicast = []uint32{0, 1}
 
 func (s *speaker) start(g message.Global) error {
 	s.neighbours, s.known, s.announced = map[netip.Addr]configured{}, map[string]configured{}, map[netip.Prefix]string{}
+	s.told, s.recipients, s.policy = nil, nil, nil
 	s.server = server.NewBgpServer(server.LoggerOption(s.log, nil))
 	s.asn = g.ASN
 	go s.server.Serve()
@@ -154,13 +159,11 @@ func (s *speaker) start(g message.Global) error {
 	if err := s.server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: policy}); err != nil {
 		return fmt.Errorf("making a policy: %w", err)
 	}
-	for _, direction := range []api.PolicyDirection{api.PolicyDirection_POLICY_DIRECTION_IMPORT, api.PolicyDirection_POLICY_DIRECTION_EXPORT} {
-		err := s.server.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
-			Name: "global", Direction: direction, Policies: []*api.Policy{{Name: localOnly}}, DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT,
-		}})
-		if err != nil {
-			return fmt.Errorf("setting a policy: %w", err)
-		}
+	if err := s.assign(api.PolicyDirection_POLICY_DIRECTION_IMPORT, localOnly); err != nil {
+		return fmt.Errorf("setting a policy: %w", err)
+	}
+	if err := s.exportTo(nil); err != nil {
+		return fmt.Errorf("setting a policy: %w", err)
 	}
 	return s.server.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnPathUpdate: s.paths, OnPathEor: s.end, OnPeerUpdate: s.session,
@@ -175,19 +178,28 @@ func (s *speaker) apply(d message.Desired) error {
 			return err
 		}
 	}
-	// What is announced first: a neighbour that is new then gets all of it at once.
-	errs := []error{s.announce(d.Announce)}
-	wanted := map[string]bool{}
+	var errs []error
+	wanted, found := map[string]bool{}, map[string]netip.Addr{}
+	var ready []message.Neighbour
 	for _, n := range d.Neighbours {
 		wanted[n.Name] = true
+		address, err := s.addressOf(n)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("peer %s: %w", n.Name, err))
+			continue
+		}
+		found[n.Name] = address
+		ready = append(ready, n)
 	}
 	for name, k := range s.known {
 		if !wanted[name] {
 			errs = append(errs, s.remove(k))
 		}
 	}
-	for _, n := range d.Neighbours {
-		if err := s.neighbour(n, d.Global); err != nil {
+	// A neighbour that is new gets all that is announced at once.
+	errs = append(errs, s.announce(d.Announce, found))
+	for _, n := range ready {
+		if err := s.neighbour(n, found[n.Name], d.Global); err != nil {
 			errs = append(errs, fmt.Errorf("peer %s: %w", n.Name, err))
 		}
 	}
