@@ -54,3 +54,27 @@ patches:
     data: {KUBERNETES_SERVICE_HOST: "%s", KUBERNETES_SERVICE_PORT: "%d"}
 `, base, component, c.API(), plan.APIPort)
 }
+
+// WithPool is a kustomization over the one in the directory base: flatnet gives addresses
+// of a pool to Services, and nodes answer for them at eth0.
+func WithPool(base, component, name string, ranges []string) string {
+	return fmt.Sprintf(`apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+- %s
+components:
+- %s
+patches:
+- patch: |
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: flatnet-loadbalancer, namespace: flatnet}
+    data:
+      pools.yaml: |
+        defaultClass: true
+        pools:
+        - name: %s
+          addresses: ["%s"]
+          layer2: {interfaces: [eth0]}
+`, base, component, name, strings.Join(ranges, `", "`))
+}
