@@ -164,14 +164,20 @@ const (
 func (b *balancers) forget(ctx context.Context) {
 	ticker := time.NewTicker(forgetEvery)
 	defer ticker.Stop()
+	found := map[string]bool{} // old, the last time: after an outage of the API server all are
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
+		before := found
+		found = map[string]bool{}
 		for _, s := range b.table.All(announce.Purpose) {
 			if !b.leader.Valid() || time.Since(s.At) < forgotten {
+				continue
+			}
+			if found[s.Name] = true; !before[s.Name] {
 				continue
 			}
 			if err := b.client.DeleteLease(ctx, ownNamespace(), s.Name); err != nil && ctx.Err() == nil {
@@ -179,6 +185,10 @@ func (b *balancers) forget(ctx context.Context) {
 			}
 		}
 	}
+}
+
+var without = map[loadbalancer.WithoutLease]announce.Without{
+	loadbalancer.Together: announce.Together, loadbalancer.Stop: announce.Stop, loadbalancer.Answer: announce.Answer,
 }
 
 // wanted are the addresses that some node is to answer for.
@@ -205,7 +215,7 @@ func (b *balancers) wanted() (all []announce.Address) {
 			if !is {
 				i = len(all)
 				at[ip] = i
-				all = append(all, announce.Address{IP: ip, Interfaces: pool.Interfaces, Nodes: nodes, Keeps: pool.Keeps})
+				all = append(all, announce.Address{IP: ip, Interfaces: pool.Interfaces, Nodes: nodes, Without: without[pool.WithoutLease]})
 			}
 			all[i].Services = append(all[i].Services, s.Name.String())
 		}

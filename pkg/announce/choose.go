@@ -13,9 +13,21 @@ type Address struct {
 	Interfaces []string // at which
 	// Nodes are those that may; nil is all, and an empty one is nobody.
 	Nodes map[string]bool
-	// Keeps has a node without a valid Lease go on until it hears another one.
-	Keeps bool
+	// Without is what becomes of it at a node without a valid Lease.
+	Without Without
 }
+
+// Without says when a node that has lost its Lease stops to answer.
+type Without uint8
+
+const (
+	// Together goes on while all nodes hear each other, and none of them can renew its Lease.
+	Together Without = iota
+	// Stop stops at once.
+	Stop
+	// Answer goes on until another node is heard to have the address.
+	Answer
+)
 
 // choose returns the node that answers for an address, or says why nobody does. A node
 // that leaves is chosen only where there is no other. That a node comes or goes moves the

@@ -52,7 +52,8 @@ type Holder struct {
 	resting  bool
 	reported bool // what Became was called for
 	err      error
-	written  int64 // microseconds since 1970
+	written  int64     // microseconds since 1970
+	taken    time.Time // when the last renewal was begun that the API server has taken
 }
 
 // Start prepares to hold; Run does.
@@ -151,6 +152,13 @@ func (h *Holder) Err() error {
 	return h.err
 }
 
+// Unseen reports whether the API server has taken a renewal that the watch has not brought.
+func (h *Holder) Unseen() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err == nil && h.taken.After(h.from)
+}
+
 // retry is the pause after a renewal that failed.
 const retry = 250 * time.Millisecond
 
@@ -225,7 +233,9 @@ func (h *Holder) try(ctx context.Context) time.Duration {
 	}
 	limited, cancel := context.WithTimeout(ctx, h.Interval)
 	defer cancel()
+	begun := h.now()
 	err := h.write(limited, s, is)
+	taken := err == nil
 	if h.Contended && (apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err)) {
 		err = nil // somebody else was first
 	}
@@ -234,7 +244,9 @@ func (h *Holder) try(ctx context.Context) time.Duration {
 	}
 	h.mu.Lock()
 	before := h.err
-	h.err = err
+	if h.err = err; taken {
+		h.taken = begun
+	}
 	h.mu.Unlock()
 	if (before == nil) != (err == nil) && h.Became != nil {
 		h.Became()
