@@ -72,6 +72,9 @@ func (b *balancers) gauges() (all []feature.Gauge) {
 			tell(truth(b.member.Valid()))
 		}
 	})
+	gauge("flatnet_announce_conflicts", "Addresses of load balancers that this node answers for, and of which another machine has lately said that it has them.", nil, func(tell func(float64, ...string)) {
+		tell(float64(len(b.announcer.State().Conflicts)))
+	})
 	gauge("flatnet_announce_together", "1 where this node answers for addresses of load balancers without a valid Lease, because no node can renew its Lease and all hear each other, else 0.", nil, func(tell func(float64, ...string)) {
 		if s := b.announcer.State(); len(s.Interfaces) > 0 {
 			tell(truth(s.Together))

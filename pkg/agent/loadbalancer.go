@@ -26,9 +26,10 @@ import (
 // answers for them.
 type balancers struct {
 	*feature.Shared
-	config Config
-	client *apiwatch.Client
-	writes *prometheus.CounterVec
+	config  Config
+	client  *apiwatch.Client
+	watched *service.Watch // Services and EndpointSlices
+	writes  *prometheus.CounterVec
 
 	// What follows is not there without --loadbalancer-config.
 	file       *loadbalancer.File
@@ -49,8 +50,8 @@ const (
 	leaderInterval = 5 * time.Second
 )
 
-func newBalancers(c Config, client *apiwatch.Client, s *feature.Shared) *balancers {
-	return &balancers{Shared: s, config: c, client: client, began: time.Now(), writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+func newBalancers(c Config, client *apiwatch.Client, watch *service.Watch, s *feature.Shared) *balancers {
+	return &balancers{Shared: s, config: c, client: client, watched: watch, began: time.Now(), writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "flatnet_loadbalancer_writes_total", Help: "Writes of Services' addresses into their status by this agent, by how they went: ok, failed.",
 	}, []string{"result"})}
 }
@@ -79,7 +80,7 @@ func (b *balancers) open() error {
 		b.writes.WithLabelValues(result)
 	}
 	b.file = loadbalancer.NewFile(b.config.LoadBalancerConfig, b.Log)
-	b.source, b.table = loadbalancer.NewSource(b.client, b.Log), lease.NewTable(b.Log)
+	b.source, b.table = loadbalancer.NewSource(b.client, b.watched), lease.NewTable(b.Log)
 	identity := fmt.Sprintf("%s/%d-%d", b.config.NodeName, os.Getpid(), time.Now().UnixNano())
 	elected := loop.NewSignal()
 	b.leader = &lease.Holder{

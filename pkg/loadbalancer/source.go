@@ -2,8 +2,6 @@ package loadbalancer
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -21,8 +19,8 @@ import (
 // Source is what the API server tells of Services that have addresses of load balancers
 // or are to have some, and of the nodes with endpoints of Services.
 type Source struct {
-	client   *apiwatch.Client
-	contacts [2]*apiwatch.Contact
+	client *apiwatch.Client
+	watch  *service.Watch
 
 	mu       sync.Mutex
 	complete [2]bool
@@ -38,12 +36,15 @@ const (
 	ofSlices
 )
 
-// NewSource returns a source that watches with client.
-func NewSource(client *apiwatch.Client, log *slog.Logger) *Source {
-	return &Source{
-		client: client, contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
+// NewSource returns a source of what a watch tells, which does not run yet. Client is asked
+// for what a watch may be behind of.
+func NewSource(client *apiwatch.Client, w *service.Watch) *Source {
+	s := &Source{
+		client: client, watch: w,
 		services: map[service.Name]*Service{}, slices: map[service.Name]map[string]service.Slice{}, owners: map[service.Name]service.Name{},
 	}
+	w.Tell(true, storeOf(s, ofServices, s.setService, s.dropService, s.keepServices), storeOf(s, ofSlices, s.setSlice, s.dropSlice, s.keepSlices))
+	return s
 }
 
 // Changed returns a signal that is given after a change of what Services or Nodes returns.
@@ -63,11 +64,7 @@ func (s *Source) changed(kinds ...int) loop.Signal {
 }
 
 // Run watches until ctx ends.
-func (s *Source) Run(ctx context.Context) {
-	go s.contacts[ofServices].Follow(ctx, s.client.Services(), "", &v1.Service{}, storeOf(s, ofServices, s.setService, s.dropService, s.keepServices))
-	go s.contacts[ofSlices].Follow(ctx, s.client.EndpointSlices(), service.Selector, &discovery.EndpointSlice{}, storeOf(s, ofSlices, s.setSlice, s.dropSlice, s.keepSlices))
-	<-ctx.Done()
-}
+func (s *Source) Run(ctx context.Context) { s.watch.Run(ctx) }
 
 // Known reports whether everything was listed.
 func (s *Source) Known() bool {
@@ -77,9 +74,7 @@ func (s *Source) Known() bool {
 }
 
 // Check says what is wrong with the watches, nil if nothing.
-func (s *Source) Check() error {
-	return errors.Join(s.contacts[ofServices].Check(), s.contacts[ofSlices].Check())
-}
+func (s *Source) Check() error { return s.watch.Check() }
 
 // Services returns all that matter.
 func (s *Source) Services() []*Service {

@@ -9,12 +9,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/flatnet-cni/flatnet/pkg/loop"
+	"github.com/flatnet-cni/flatnet/pkg/service"
 )
 
 // Who gives addresses does not hear of endpoints, and who answers for them hears of all. Both
 // hear of a list, with which everything may be known.
 func TestWhoHearsOfWhat(t *testing.T) {
-	s := NewSource(nil, slog.New(slog.DiscardHandler))
+	s := NewSource(nil, service.NewWatch(nil, slog.New(slog.DiscardHandler)))
 	everything, services := s.Changed(), s.ServicesChanged()
 	heard := func(signal loop.Signal) bool {
 		select {
