@@ -94,7 +94,7 @@ func (b *balancers) open() error {
 	b.controller = loadbalancer.NewController()
 	b.controller.Services, b.controller.Writer, b.controller.Leader, b.controller.Log = b.source, b.client, b.leader, b.Log
 	b.controller.Reporter = &service.Events{Client: b.client, Node: b.config.NodeName, Log: b.Log}
-	b.controller.Changed = []loop.Signal{b.source.ServicesChanged(), elected}
+	b.controller.Changed = []loop.Signal{b.source.Changed(), elected}
 	b.controller.Wrote = func(err error) {
 		result := "ok"
 		if err != nil {
@@ -106,7 +106,7 @@ func (b *balancers) open() error {
 	b.member.Became = renewed.Give
 	b.announcer = announce.New(b.config.NodeName, b.Log)
 	b.announcer.Lease, b.announcer.Table, b.announcer.Wanted = b.member, b.table, b.wanted
-	b.announcer.Changed = []loop.Signal{b.source.Changed(), b.table.Changed(), renewed}
+	b.announcer.Changed = []loop.Signal{b.source.HeldChanged(), b.table.Changed(), renewed}
 	b.leader.Start()
 	b.member.Start()
 	b.member.Rest(true) // before there are interfaces

@@ -27,7 +27,8 @@ type Source struct {
 	services map[service.Name]*Service
 	slices   map[service.Name]map[string]service.Slice // by the Service and the slice's name
 	owners   map[service.Name]service.Name             // of slices, the Service
-	tell     [2][]loop.Signal
+	given    []loop.Signal                             // who gives addresses
+	answered []loop.Signal                             // who answers for them
 }
 
 // The kinds of objects.
@@ -47,20 +48,21 @@ func NewSource(client *apiwatch.Client, w *service.Watch) *Source {
 	return s
 }
 
-// Changed returns a signal that is given after a change of what Services or Nodes returns.
-func (s *Source) Changed() loop.Signal { return s.changed(ofServices, ofSlices) }
-
-// ServicesChanged returns one for who does not ask for Nodes: endpoints change far more often.
-func (s *Source) ServicesChanged() loop.Signal { return s.changed(ofServices) }
-
-func (s *Source) changed(kinds ...int) loop.Signal {
-	signal := loop.NewSignal()
+// Changed returns a signal that is given after a change of what Services returns.
+func (s *Source) Changed() loop.Signal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, kind := range kinds {
-		s.tell[kind] = append(s.tell[kind], signal)
-	}
-	return signal
+	s.given = append(s.given, loop.NewSignal())
+	return s.given[len(s.given)-1]
+}
+
+// HeldChanged returns one that is given after a change of the addresses that Services have,
+// and of who may answer for them: of all that changes, that is little.
+func (s *Source) HeldChanged() loop.Signal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answered = append(s.answered, loop.NewSignal())
+	return s.answered[len(s.answered)-1]
 }
 
 // Run watches until ctx ends.
@@ -107,6 +109,7 @@ func (s *Source) Assume(of *Service, held []netip.Addr) {
 	assumed := *of
 	assumed.Held = held
 	s.services[of.Name] = &assumed
+	tell(s.answered) // the watch is then no news
 }
 
 // Nodes returns the nodes with endpoints of a Service that take connections: those that
@@ -132,10 +135,42 @@ func (s *Source) Nodes(of service.Name) map[string]bool {
 	return ending
 }
 
-// give says that what is known of a kind of objects is other than before.
-func (s *Source) give(kind int) {
-	for _, t := range s.tell[kind] {
+// give says that a Service is another one than before; nil is none.
+func (s *Source) give(before, now *Service) {
+	tell(s.given)
+	if !before.answeredAs(now) {
+		tell(s.answered)
+	}
+}
+
+func tell(all []loop.Signal) {
+	for _, t := range all {
 		t.Give()
+	}
+}
+
+// answeredAs reports whether the same nodes may answer for the same addresses.
+func (s *Service) answeredAs(o *Service) bool {
+	if s.has() == 0 && o.has() == 0 {
+		return true
+	}
+	return s != nil && o != nil && s.LoadBalancer == o.LoadBalancer && s.HasClass == o.HasClass && s.OtherClass == o.OtherClass &&
+		s.Local() == o.Local() && slices.Equal(s.Held, o.Held)
+}
+
+// has is how many addresses it has.
+func (s *Service) has() int {
+	if s == nil {
+		return 0
+	}
+	return len(s.Held)
+}
+
+// moved says that a Service has endpoints on other nodes: of interest where these alone may
+// answer.
+func (s *Source) moved(of service.Name) {
+	if o := s.services[of]; o.has() > 0 && o.Local() {
+		tell(s.answered)
 	}
 }
 
@@ -148,12 +183,12 @@ func (s *Source) setService(o *v1.Service) {
 	case known && apiwatch.Older(fresh.Version, before.Version):
 	case !matters && known:
 		delete(s.services, fresh.Name)
-		s.give(ofServices)
+		s.give(before, nil)
 	case matters && known && reflect.DeepEqual(withVersion(*before, fresh.Version), *fresh):
 		s.services[fresh.Name] = fresh
 	case matters:
 		s.services[fresh.Name] = fresh
-		s.give(ofServices)
+		s.give(before, fresh)
 	}
 }
 
@@ -166,7 +201,7 @@ func (s *Source) dropService(o *v1.Service) {
 	name := service.Name{Namespace: o.Namespace, Name: o.Name}
 	if before, known := s.services[name]; known && !apiwatch.Older(o.ResourceVersion, before.Version) {
 		delete(s.services, name)
-		s.give(ofServices)
+		s.give(before, nil)
 	}
 }
 
@@ -203,7 +238,7 @@ func (s *Source) setSlice(o *discovery.EndpointSlice) {
 		s.slices[owner] = map[string]service.Slice{}
 	}
 	s.slices[owner][slice.Name], s.owners[at] = service.Slice{Name: slice.Name, Endpoints: few}, owner
-	s.give(ofSlices)
+	s.moved(owner)
 }
 
 func (s *Source) dropSlice(o *discovery.EndpointSlice) {
@@ -220,7 +255,7 @@ func (s *Source) forgetSlice(at service.Name) {
 	if len(s.slices[owner]) == 0 {
 		delete(s.slices, owner)
 	}
-	s.give(ofSlices)
+	s.moved(owner)
 }
 
 func (s *Source) keepSlices(these map[service.Name]bool) {
@@ -250,8 +285,7 @@ func storeOf[T metav1.Object](s *Source, kind int, set, drop func(T), keep func(
 		}
 		keep(these)
 		s.complete[kind] = true
-		for one := range s.tell { // all may be known now
-			s.give(one)
-		}
+		tell(s.given) // all may be known now
+		tell(s.answered)
 	}}
 }

@@ -291,7 +291,8 @@ func TestTogether(t *testing.T) {
 		s.become(n, false, false)
 	}
 	silence("without API server, and one node has died")
-	t.Logf("without API server, %s went on for %s after %s had died", owner, p.between(died, p.now()), dead)
+	_, last, _ := p.answered(s.macOf(owner), at)
+	t.Logf("without API server, %s went on for %s after %s had died", owner, p.between(died, max(died, last)), dead)
 	all = s.others(dead)
 	s.reachAPI(true, all...)
 	settle()
@@ -360,12 +361,6 @@ func TestGivenBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 2)
 	must(t, os.WriteFile(s.file, []byte("defaultClass: true\npools: [{name: lan, addresses: [172.30.0.100], layer2: {interfaces: [eth0]}}]\n"), 0o600))
-	single := func(name string, number int) *v1.Service {
-		o := serviceObject(name, number)
-		policy := v1.IPFamilyPolicySingleStack
-		o.Spec.IPFamilyPolicy, o.Spec.IPFamilies, o.Spec.ClusterIPs = &policy, o.Spec.IPFamilies[:1], o.Spec.ClusterIPs[:1]
-		return o
-	}
 	s.api.Put(single("a", 1))
 	s.held("a", 1)
 	s.api.Put(single("b", 2))
