@@ -105,7 +105,7 @@ func (b *balancers) open() error {
 	renewed := loop.NewSignal()
 	b.member.Became = renewed.Give
 	b.announcer = announce.New(b.config.NodeName, b.Log)
-	b.announcer.Lease, b.announcer.Table, b.announcer.Wanted = b.member, b.table, b.wanted
+	b.announcer.Lease, b.announcer.Table, b.announcer.Otherwise, b.announcer.Wanted = b.member, b.table, leaderPurpose, b.wanted
 	b.announcer.Changed = []loop.Signal{b.source.HeldChanged(), b.table.Changed(), renewed}
 	b.leader.Start()
 	b.member.Start()
@@ -160,8 +160,8 @@ const (
 	forgetEvery = 10 * time.Minute
 )
 
-// forget deletes the Leases of nodes that have not renewed them for long, where this agent
-// is the one that gives addresses. A node that comes back makes another one.
+// forget deletes the Leases of nodes that have not renewed them for long, where this node is
+// the first that can answer. A node that comes back makes another one.
 func (b *balancers) forget(ctx context.Context) {
 	ticker := time.NewTicker(forgetEvery)
 	defer ticker.Stop()
@@ -174,8 +174,11 @@ func (b *balancers) forget(ctx context.Context) {
 		}
 		before := found
 		found = map[string]bool{}
+		if s := b.announcer.State(); !s.Valid || len(s.Members) == 0 || s.Members[0].Node != b.config.NodeName {
+			continue
+		}
 		for _, s := range b.table.All(announce.Purpose) {
-			if !b.leader.Valid() || time.Since(s.At) < forgotten {
+			if time.Since(s.At) < forgotten {
 				continue
 			}
 			if found[s.Name] = true; !before[s.Name] {

@@ -18,7 +18,9 @@ type Announcer struct {
 	Node  string
 	Lease *lease.Holder
 	Table *lease.Table
-	Log   *slog.Logger
+	// Otherwise is the purpose of the Leases that are of interest where nothing is answered.
+	Otherwise string
+	Log       *slog.Logger
 	// Changed are given after a change of what Wanted returns, and of Leases.
 	Changed []loop.Signal
 	// Wanted are all addresses that some node is to answer for; nil while that is not known.
@@ -47,7 +49,7 @@ type Announcer struct {
 
 // State is what the announcer has come to.
 type State struct {
-	Addresses  []Answered // all, sorted by address
+	Addresses  []Answered // all, sorted by address; none where this node has no interface
 	Members    []Member
 	Valid      bool     // the own Lease is
 	Together   bool     // it is not, and this node goes on with all others' leave
@@ -191,6 +193,9 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 		}
 	}
 	for _, w := range wanted {
+		if len(a.links) == 0 {
+			break
+		}
 		node, nobody := choose(w, state.Members)
 		state.Addresses = append(state.Addresses, Answered{w.IP, w.Services, node, nobody})
 		if node == a.Node && state.Valid && (bound.IsZero() || a.has(w.IP)) {

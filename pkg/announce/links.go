@@ -43,6 +43,11 @@ func (a *Announcer) open() {
 	}
 	slices.Sort(a.down)
 	a.Lease.Rest(len(a.links) == 0)
+	if len(a.links) > 0 {
+		a.Table.Only("")
+	} else {
+		a.Table.Only(a.Otherwise) // who cannot answer need not know who does
+	}
 }
 
 // has reports whether the node answers for an address at some interface.
