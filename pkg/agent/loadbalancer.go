@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -106,6 +107,7 @@ func (b *balancers) open() error {
 	b.member.Became = renewed.Give
 	b.announcer = announce.New(b.config.NodeName, b.Log)
 	b.announcer.Lease, b.announcer.Table, b.announcer.Otherwise, b.announcer.Wanted = b.member, b.table, leaderPurpose, b.wanted
+	b.announcer.Promise = filepath.Join(b.config.StateDir, "announce-promise")
 	b.announcer.Changed = []loop.Signal{b.source.HeldChanged(), b.table.Changed(), renewed}
 	b.leader.Start()
 	b.member.Start()

@@ -21,6 +21,8 @@ type Announcer struct {
 	// Otherwise is the purpose of the Leases that are of interest where nothing is answered.
 	Otherwise string
 	Log       *slog.Logger
+	// Promise is a file for what this program promises to others, which the next one keeps.
+	Promise string
 	// Changed are given after a change of what Wanted returns, and of Leases.
 	Changed []loop.Signal
 	// Wanted are all addresses that some node is to answer for; nil while that is not known.
@@ -36,6 +38,7 @@ type Announcer struct {
 	counts     counts
 	pact       *pact
 	heard      loop.Signal // a word that is to be answered
+	freed      loop.Signal // by a word, to take over again
 
 	// What follows belongs to Run.
 	named   []string
@@ -45,6 +48,7 @@ type Announcer struct {
 	lapses  uint64
 	repeats []repeat
 	spoke   time.Time // the last word
+	kept    time.Time // until when a promise of the program before holds
 }
 
 // State is what the announcer has come to.
@@ -79,7 +83,7 @@ var pauses = []time.Duration{200 * time.Millisecond, time.Second, 2 * time.Secon
 
 // New returns an announcer that answers nowhere.
 func New(node string, log *slog.Logger) *Announcer {
-	a := &Announcer{Node: node, Log: log, interfaces: loop.NewLatest[[]string](), leaving: loop.NewLatest[string](), looked: loop.NewSignal(), heard: loop.NewSignal(), links: map[string]*link{}}
+	a := &Announcer{Node: node, Log: log, interfaces: loop.NewLatest[[]string](), leaving: loop.NewLatest[string](), looked: loop.NewSignal(), heard: loop.NewSignal(), freed: loop.NewSignal(), links: map[string]*link{}}
 	a.pact = newPact(node, func() bool { return a.Lease.Valid() })
 	a.state.Store(&State{})
 	return a
@@ -106,6 +110,7 @@ func (a *Announcer) Counts() (arp, ndp, announced uint64) {
 // Run answers until ctx ends.
 func (a *Announcer) Run(ctx context.Context) {
 	wake := loop.Any(ctx, a.Changed...)
+	a.kept = time.Now().Add(promised(a.Promise))
 	a.Lease.Renewed = func() {
 		if a.awaiting.Load() {
 			wake.Give()
@@ -133,6 +138,7 @@ func (a *Announcer) Run(ctx context.Context) {
 			a.open()
 		case <-a.looked:
 			a.open()
+		case <-a.freed:
 		case a.going = <-a.leaving:
 		case <-wake:
 		case <-timer.C:
@@ -174,6 +180,9 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 	}
 	state.Members, silent, next = living(all, from, now)
 	bound := a.pact.bound()
+	if a.kept.After(now) && a.kept.After(bound) {
+		bound = a.kept
+	}
 	if state.Valid {
 		var nodes []string // also those that are gone: they may come back unheard
 		for _, s := range all {
@@ -208,8 +217,8 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 	}
 	for _, l := range a.links {
 		if !state.Valid {
-			on := l.keep(func(o ownership) bool { return o.goesOn(a.pact.holds) })
-			state.Together = state.Together || on > 0 && a.pact.holds()
+			together := l.keep(func(o ownership) bool { return o.goesOn(a.pact.holds) })
+			state.Together = state.Together || together
 		}
 		state.Conflicts = append(state.Conflicts, l.conflicts()...)
 	}
@@ -226,6 +235,16 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 		}
 	}
 	return next
+}
+
+// hear is called on the goroutines of links.
+func (a *Announcer) hear(answer, freed bool) {
+	if answer {
+		a.heard.Give()
+	}
+	if freed {
+		a.freed.Give()
+	}
 }
 
 // talk says a word where there is one to be said, and returns when to do so again.
@@ -245,6 +264,12 @@ func (a *Announcer) talk(now time.Time) (wait time.Duration) {
 		s, is := a.Table.Get(LeaseName(node))
 		return is && now.Sub(s.At) < Duration
 	})
+	if len(w.leaves) > 0 {
+		if err := promise(a.Promise); err != nil {
+			a.Log.Warn("other nodes get no leave to answer without a valid Lease", "err", err)
+			w.leaves = nil
+		}
+	}
 	for _, l := range a.links {
 		l.say(w)
 	}

@@ -21,9 +21,9 @@ type link struct {
 	name   string
 	index  int
 	mac    net.HardwareAddr
-	valid  func() bool // whether the node may answer now
-	pact   *pact       // if not
-	heard  func()      // is called with a word that is to be answered
+	valid  func() bool              // whether the node may answer now
+	pact   *pact                    // if not
+	heard  func(answer, freed bool) // is called with what [pact.hear] says of a word
 	log    *slog.Logger
 	counts *counts
 
@@ -62,7 +62,7 @@ const (
 )
 
 // openLink begins to answer for nothing at an interface.
-func openLink(i net.Interface, p *pact, heard func(), c *counts, log *slog.Logger) (*link, error) {
+func openLink(i net.Interface, p *pact, heard func(answer, freed bool), c *counts, log *slog.Logger) (*link, error) {
 	l := &link{name: i.Name, index: i.Index, mac: i.HardwareAddr, valid: p.lease, pact: p, heard: heard, counts: c, log: log.With("interface", i.Name),
 		groups: newGroups(i.Index), owned: map[netip.Addr]ownership{}, conflict: map[netip.Addr]Conflict{}}
 	var err error
@@ -189,23 +189,24 @@ func (o ownership) goesOn(holds func() bool) bool {
 }
 
 // keep has the link go on with those that are not lost and for which it says so. It
-// returns how many these are.
-func (l *link) keep(stays func(ownership) bool) int {
+// reports whether some of them take all others' leave.
+func (l *link) keep(stays func(ownership) bool) (together bool) {
 	kept := map[netip.Addr]ownership{}
 	l.mu.RLock()
 	for ip, o := range l.owned {
 		if !o.lost && stays(o) {
 			kept[ip] = o
+			together = together || o.without == Together
 		}
 	}
 	l.mu.RUnlock()
 	_, _ = l.set(kept) // none is new
-	return len(kept)
+	return together
 }
 
 func (l *link) hearWord(frame []byte) {
-	if w, good := readWord(frame); good && l.pact.hear(w) {
-		l.heard()
+	if w, good := readWord(frame); good {
+		l.heard(l.pact.hear(w))
 	}
 }
 

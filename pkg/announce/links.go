@@ -34,7 +34,7 @@ func (a *Announcer) open() {
 		if a.links[name] != nil {
 			continue
 		}
-		l, err := openLink(i, a.pact, a.heard.Give, &a.counts, a.Log)
+		l, err := openLink(i, a.pact, a.hear, &a.counts, a.Log)
 		if err != nil {
 			a.down = append(a.down, err.Error())
 			continue

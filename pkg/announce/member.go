@@ -37,7 +37,8 @@
 //     API server. Nobody gives leave within a Lease's time of taking something over, and
 //     before the end of that the other one's Lease has run out.
 //   - flatnetd is restarted, and has forgotten whom it gave leave. It counts all Leases from
-//     when it lists them, which is later. It gives leave to others as before; it has no
+//     when it lists them, which is later; and a file says until when it takes nothing over.
+//     It gives leave to others as before; it has no
 //     addresses itself before it reaches the API server, which has its node's unanswered.
 //   - A node is new, or was gone until its Lease was deleted. If it is heard, and its Lease
 //     is valid, who goes on without stops. If it is not heard, and neither is the API

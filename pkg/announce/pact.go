@@ -36,7 +36,7 @@ type other struct {
 
 	id, heard, answered uint64    // its program, and the numbers of words
 	at                  time.Time // when it was heard
-	unable, written     bool
+	wants, written      bool      // leave, with a renewal that the API server has taken
 }
 
 const (
@@ -124,10 +124,11 @@ func (p *pact) promised(node string) time.Time {
 	return time.Time{}
 }
 
-// hear notes a word. It reports whether it is to be answered.
-func (p *pact) hear(w word) (answer bool) {
+// hear notes a word. It reports whether it is to be answered, and whether this node is no
+// longer bound by leave that it gave.
+func (p *pact) hear(w word) (answer, freed bool) {
 	if w.node == p.node {
-		return false
+		return false, false
 	}
 	valid := p.lease()
 	p.mu.Lock()
@@ -145,7 +146,8 @@ func (p *pact) hear(w word) (answer bool) {
 		o.id, o.heard, o.answered = w.id, 0, 0
 	}
 	if w.number > o.heard {
-		o.heard, o.at, o.unable, o.written = w.number, now, w.unable, w.written
+		o.heard, o.at, o.wants, o.written = w.number, now, w.asks, w.written
+		freed = o.bound && !w.unable
 		o.bound = o.bound && w.unable
 	}
 	for _, l := range w.leaves {
@@ -153,7 +155,7 @@ func (p *pact) hear(w word) (answer bool) {
 			o.given = at
 		}
 	}
-	return w.unable
+	return w.asks, freed
 }
 
 // speaks reports whether there is something to say: the node cannot renew its Lease, or
@@ -169,12 +171,13 @@ func (p *pact) speaks(unable bool) bool {
 	return unable
 }
 
-func (o *other) asks(now time.Time) bool { return o.unable && now.Sub(o.at) < recently }
+func (o *other) asks(now time.Time) bool { return o.wants && now.Sub(o.at) < recently }
 
 // speak returns the next word. Leave is given to those that have asked for it since, by a
 // node that cannot renew its Lease either; and for a while by one that can again, where
 // the other's has been renewed too, and only the other's watch does not know it yet.
 func (p *pact) speak(unable, written bool, renewed func(node string) bool) word {
+	valid := p.lease()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
@@ -189,7 +192,7 @@ func (p *pact) speak(unable, written bool, renewed func(node string) bool) word 
 		p.failed = now
 	}
 	gives := now.Sub(p.took) >= Duration
-	w := word{node: p.node, id: p.id, number: p.number, unable: unable, written: written}
+	w := word{node: p.node, id: p.id, number: p.number, unable: unable, asks: unable && (valid || p.settle(now)), written: written}
 	for node, o := range p.others {
 		if gives && o.asks(now) && o.heard > o.answered && (unable || now.Sub(p.failed) < recovery && o.written && renewed(node)) {
 			o.answered, o.promised, o.bound = o.heard, now, true

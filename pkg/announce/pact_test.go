@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,7 +17,7 @@ import (
 
 func TestWords(t *testing.T) {
 	own := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	w := word{node: "n1", id: 7, number: 70, unable: true, written: true}
+	w := word{node: "n1", id: 7, number: 70, unable: true, written: true, asks: true}
 	for i := range leavesOfWord + 1 {
 		w.leaves = append(w.leaves, leave{uint64(i), uint64(1000 + i)})
 	}
@@ -26,7 +28,7 @@ func TestWords(t *testing.T) {
 			t.Errorf("a frame has %d bytes", len(frame))
 		}
 		got, good := readWord(append(slices.Clone(frame), make([]byte, 60)...))
-		if !good || got.node != w.node || got.id != w.id || got.number != w.number || !got.unable || !got.written {
+		if !good || got.node != w.node || got.id != w.id || got.number != w.number || !got.unable || !got.written || !got.asks {
 			t.Fatalf("%+v %t", got, good)
 		}
 		leaves = append(leaves, got.leaves...)
@@ -71,6 +73,8 @@ type modelNode struct {
 	spoke     time.Duration
 	wrote     int
 	confirmed int
+	kept      time.Duration // until when what a program before has promised holds
+	file      time.Duration // and this one
 }
 
 // letter is a word on the way, or news of a renewal.
@@ -102,6 +106,7 @@ func newWorld(nodes, loss int, seed uint64) *world {
 // start begins a program that knows nothing.
 func (n *modelNode) start() {
 	n.alive, n.owns, n.from, n.wrote, n.confirmed, n.spoke = true, false, never, 0, 0, never
+	n.kept = n.file
 	n.seen, n.known, n.begun = map[string]lease.Seen{}, map[string]int{}, map[int]time.Duration{}
 	n.pact = newPact(n.name, n.valid)
 	n.pact.now = func() time.Time { return n.world.at(n.now) }
@@ -182,6 +187,9 @@ func (n *modelNode) pass() {
 	}
 	members, _, _ := living(all, n.world.at(n.from), n.world.at(n.now))
 	bound := n.pact.bound()
+	if n.now < n.kept {
+		bound = n.world.at(n.kept)
+	}
 	n.pact.need(nodes)
 	node, _ := choose(at(1), members)
 	switch {
@@ -203,6 +211,9 @@ func (n *modelNode) talk() {
 		s, is := n.seen[node]
 		return is && n.world.at(n.now).Sub(s.At) < Duration
 	})
+	if len(said.leaves) > 0 {
+		n.file = n.now + Duration
+	}
 	for _, o := range n.nodes {
 		if o != n && o.hears[n.name] && n.random.IntN(100) >= n.loss {
 			n.later(300*time.Millisecond, func() {
@@ -294,7 +305,8 @@ func TestTogether(t *testing.T) {
 		w.cut("")
 		expect("it is heard again", w, time.Minute, time.Minute, "[]")
 		w.reach("n0 n1 n2")
-		expect("all is as before", w, time.Minute, 20*time.Second, "["+owner+"]")
+		w.run(time.Minute) // whoever is back first takes it over, until the owner is
+		expect("all is as before", w, time.Minute, 0, "["+owner+"]")
 
 		w, owner = settled()
 		w.reach("")
@@ -385,4 +397,22 @@ func TestNeverTwo(t *testing.T) {
 		t.Error("it has never come to it")
 	}
 	t.Logf("a node answered without a valid Lease for %s; two answered while both had one, and one of them did not know yet, for %s", together, several)
+}
+
+// What was promised holds for a Lease's time, whoever reads it, and no longer.
+func TestPromise(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "promise")
+	if left := promised(path); left != 0 {
+		t.Errorf("nothing was promised, and it holds for %s", left)
+	}
+	must(t, promise(path))
+	if left := promised(path); left <= 0 || left > Duration {
+		t.Errorf("it holds for %s", left)
+	}
+	for text, want := range map[string]time.Duration{"1\n": 0, "": Duration, "soon": Duration, "9223372036854775807": Duration} {
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		if left := promised(path); left != want {
+			t.Errorf("%q holds for %s, want %s", text, left, want)
+		}
+	}
 }

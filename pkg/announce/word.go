@@ -16,6 +16,8 @@ type word struct {
 	number uint64 // counts up with every word
 	// unable says that the node has not renewed its Lease for long, as far as it knows.
 	unable bool
+	// asks is for leave: it has something to go on with.
+	asks bool
 	// written says that the API server has taken its last renewal all the same.
 	written bool
 	leaves  []leave
@@ -28,6 +30,7 @@ const (
 	wordMagic   = "flatnet1"
 	flagUnable  = 1
 	flagWritten = 2
+	flagAsks    = 4
 	// wordHead are Ethernet's header, the magic, flags, lengths, id and number.
 	wordHead = 14 + len(wordMagic) + 3 + 8 + 8
 	// leavesOfWord is how many fit into a frame, with the longest name of a node.
@@ -46,6 +49,9 @@ func writeWord(own net.HardwareAddr, w word) (frames [][]byte) {
 		}
 		if w.written {
 			flags |= flagWritten
+		}
+		if w.asks {
+			flags |= flagAsks
 		}
 		frame = append(frame, flags, byte(len(w.node)), byte(len(some)))
 		frame = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(frame, w.id), w.number)
@@ -67,7 +73,7 @@ func readWord(frame []byte) (w word, good bool) {
 	}
 	rest := frame[14+len(wordMagic):]
 	flags, name, leaves := rest[0], int(rest[1]), int(rest[2])
-	w.unable, w.written = flags&flagUnable != 0, flags&flagWritten != 0
+	w.unable, w.written, w.asks = flags&flagUnable != 0, flags&flagWritten != 0, flags&flagAsks != 0
 	w.id, w.number = binary.BigEndian.Uint64(rest[3:]), binary.BigEndian.Uint64(rest[11:])
 	if rest = rest[19:]; name == 0 || len(rest) < name+16*leaves {
 		return w, false

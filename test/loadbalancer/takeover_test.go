@@ -274,11 +274,11 @@ func TestTogether(t *testing.T) {
 	silence("nobody reaches the API server or another node")
 	s.isolate(false)
 	silence("they hear each other again")
-	s.reachAPI(true, all...)
-	settle()
 	if two := p.both(at); two > 0 {
 		t.Errorf("with the network cut, %d of %d questions had two answers", two, p.now()-at)
 	}
+	s.reachAPI(true, all...)
+	settle()
 	t.Logf("without API server and other nodes, and back: %d questions, %d without answer, %d with two", p.now()-at, p.unanswered(at, p.now()), p.both(at))
 
 	at = p.now()
@@ -293,12 +293,12 @@ func TestTogether(t *testing.T) {
 	silence("without API server, and one node has died")
 	_, last, _ := p.answered(s.macOf(owner), at)
 	t.Logf("without API server, %s went on for %s after %s had died", owner, p.between(died, max(died, last)), dead)
-	all = s.others(dead)
-	s.reachAPI(true, all...)
-	settle()
 	if two := p.both(at); two > 0 {
 		t.Errorf("a node has died, and %d of %d questions had two answers", two, p.now()-at)
 	}
+	all = s.others(dead)
+	s.reachAPI(true, all...)
+	settle()
 }
 
 // TestWithoutLease: with withoutLease: answer, addresses are answered for while nobody
