@@ -107,13 +107,16 @@ func (b *balancers) open() error {
 	b.member.Became = renewed.Give
 	b.announcer = announce.New(b.config.NodeName, b.Log)
 	b.announcer.Lease, b.announcer.Table, b.announcer.Otherwise, b.announcer.Wanted = b.member, b.table, leaderPurpose, b.wanted
-	b.announcer.Promise = filepath.Join(b.config.StateDir, "announce-promise")
+	b.announcer.Promise = filepath.Join(b.config.StateDir, promiseFile)
 	b.announcer.Changed = []loop.Signal{b.source.HeldChanged(), b.table.Changed(), renewed}
 	b.leader.Start()
 	b.member.Start()
 	b.member.Rest(true) // before there are interfaces
 	return nil
 }
+
+// promiseFile, in the state directory, has until when the node takes no address over.
+const promiseFile = "announce-promise"
 
 // serviceAccountNamespace is where a pod reads which namespace it is in.
 const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"

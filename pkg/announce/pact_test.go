@@ -409,7 +409,7 @@ func TestPromise(t *testing.T) {
 	if left := promised(path); left <= 0 || left > Duration {
 		t.Errorf("it holds for %s", left)
 	}
-	for text, want := range map[string]time.Duration{"1\n": 0, "": Duration, "soon": Duration, "9223372036854775807": Duration} {
+	for text, want := range map[string]time.Duration{"1\n": 0, "": Duration, "soon": Duration, "1": Duration, "9223372036854775807\n": Duration} {
 		must(t, os.WriteFile(path, []byte(text), 0o600))
 		if left := promised(path); left != want {
 			t.Errorf("%q holds for %s, want %s", text, left, want)

@@ -20,13 +20,9 @@ func sinceBoot() time.Duration {
 }
 
 // promise keeps in a file until when the node takes nothing over, for a program that comes
-// after this one.
+// after this one. Half a file is all of a promise.
 func promise(path string) error {
-	fresh := path + ".new"
-	if err := os.WriteFile(fresh, []byte(strconv.FormatInt(int64(sinceBoot()+Duration), 10)+"\n"), 0o600); err != nil {
-		return fmt.Errorf("writing down what was promised: %w", err)
-	}
-	if err := os.Rename(fresh, path); err != nil {
+	if err := os.WriteFile(path, []byte(strconv.FormatInt(int64(sinceBoot()+Duration), 10)+"\n"), 0o600); err != nil {
 		return fmt.Errorf("writing down what was promised: %w", err)
 	}
 	return nil
@@ -39,8 +35,9 @@ func promised(path string) time.Duration {
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0
 	}
-	end, wrong := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil || wrong != nil {
+	number, whole := strings.CutSuffix(string(text), "\n")
+	end, wrong := strconv.ParseInt(number, 10, 64)
+	if err != nil || wrong != nil || !whole {
 		return Duration
 	}
 	return min(max(time.Duration(end)-sinceBoot(), 0), Duration)
