@@ -45,7 +45,9 @@ type Holder struct {
 	confirmed loop.Signal
 
 	mu       sync.Mutex
-	says     map[string]string   // annotations
+	says     map[string]string // annotations
+	said     map[string]string // those that the API server has; nil before it has any
+	saying   map[string]string
 	begun    map[int64]time.Time // of renewals that were not seen yet, when they began, by what was written
 	from     time.Time           // when the last renewal began that was seen
 	lapses   uint64              // how often it was not the holder's before it was
@@ -219,9 +221,10 @@ func (h *Holder) report() {
 // try renews, and returns when to do so again.
 func (h *Holder) try(ctx context.Context) time.Duration {
 	h.mu.Lock()
-	resting := h.resting
+	// Who no longer renews it says so with the last renewal: others need not wait then.
+	rests := h.resting && (h.said == nil || maps.Equal(h.said, h.says))
 	h.mu.Unlock()
-	if resting {
+	if rests {
 		return time.Hour
 	}
 	if !h.Table.Known() {
@@ -245,7 +248,7 @@ func (h *Holder) try(ctx context.Context) time.Duration {
 	h.mu.Lock()
 	before := h.err
 	if h.err = err; taken {
-		h.taken = begun
+		h.taken, h.said = begun, h.saying
 	}
 	h.mu.Unlock()
 	if (before == nil) != (err == nil) && h.Became != nil {
@@ -265,6 +268,7 @@ func (h *Holder) write(ctx context.Context, s Seen, is bool) error {
 	h.written = written
 	h.begun[written] = begun
 	says := maps.Clone(h.says)
+	h.saying = says
 	h.mu.Unlock()
 	seconds := int32((h.Duration + time.Second - 1) / time.Second)
 	spec := coordination.LeaseSpec{HolderIdentity: &h.Identity, LeaseDurationSeconds: &seconds, RenewTime: &metav1.MicroTime{Time: time.UnixMicro(written)}}
