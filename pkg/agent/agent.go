@@ -22,7 +22,7 @@ import (
 // features are what flatnetd does, in the order in which one relies on another: so
 // they are opened, their tasks are done, and they appear in the status.
 func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Feature {
-	book := service.NewBook()
+	book, watch := service.NewBook(), service.NewWatch(client, s.Log)
 	return []feature.Feature{
 		newFabric(c, client, s).feature(),
 		newMasquerading(c, s).feature(),
@@ -32,9 +32,9 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newPeers(s).feature(),
 		newHostKeeping(c, s).feature(),
 		newInstallation(c, s).feature(),
-		newServices(c, client, book, s).feature(),
+		newServices(c, client, watch, book, s).feature(),
 		newBGP(c, client, book, s).feature(),
-		newBalancers(c, client, s).feature(),
+		newBalancers(c, client, watch, s).feature(),
 		newPolicies(c, client, s).feature(),
 		newFastPath(c, s).feature(),
 		newKernelKeeping(c, s).feature(),

@@ -25,6 +25,7 @@ type Announcements struct {
 
 	Interfaces []string            `json:"interfaces"` // at which this node answers
 	Valid      bool                `json:"valid"`      // it may: its Lease is valid
+	Together   bool                `json:"together"`   // it is not, nor is anybody's: all go on as long as they hear each other
 	Members    []announce.Member   `json:"members"`    // the nodes that can answer
 	Addresses  []announce.Answered `json:"addresses"`
 	Conflicts  []announce.Conflict `json:"conflicts,omitempty"`
@@ -61,7 +62,7 @@ func poolUsage(c *loadbalancer.Config, s loadbalancer.State) (all []PoolUsage) {
 
 func (b *balancers) announcements() Announcements {
 	s, state := b.announcer.State(), b.controller.State()
-	a := Announcements{Node: b.config.NodeName, Leader: b.leaderNode(), Pools: []PoolUsage{}, Waiting: state.Waiting, Interfaces: s.Interfaces, Valid: b.member.Valid(), Members: s.Members, Addresses: s.Addresses, Conflicts: s.Conflicts}
+	a := Announcements{Node: b.config.NodeName, Leader: b.leaderNode(), Pools: []PoolUsage{}, Waiting: state.Waiting, Interfaces: s.Interfaces, Valid: b.member.Valid(), Together: s.Together, Members: s.Members, Addresses: s.Addresses, Conflicts: s.Conflicts}
 	if c := b.pools.Load(); c != nil {
 		if !state.Leads {
 			state = loadbalancer.CountHeld(c, b.source.Services())
@@ -110,6 +111,9 @@ func (a Announcements) Print(w io.Writer, now time.Time) {
 			note := m.Leaving
 			if m.Node == a.Node && !a.Valid {
 				note = strings.TrimPrefix(note+"; its Lease is not valid", "; ")
+				if a.Together {
+					note += ": it goes on, as no other node's is, and all hear each other"
+				}
 			}
 			fmt.Fprintf(table, "%s\t%s\t%s ago\t%s\n", m.Node, strings.Join(m.Interfaces, ","), since(m.Renewed, now), note)
 		}

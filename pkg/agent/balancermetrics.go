@@ -72,6 +72,14 @@ func (b *balancers) gauges() (all []feature.Gauge) {
 			tell(truth(b.member.Valid()))
 		}
 	})
+	gauge("flatnet_announce_conflicts", "Addresses of load balancers that this node answers for, and of which another machine has lately said that it has them.", nil, func(tell func(float64, ...string)) {
+		tell(float64(len(b.announcer.State().Conflicts)))
+	})
+	gauge("flatnet_announce_together", "1 where this node answers for addresses of load balancers without a valid Lease, because no node can renew its Lease and all hear each other, else 0.", nil, func(tell func(float64, ...string)) {
+		if s := b.announcer.State(); len(s.Interfaces) > 0 {
+			tell(truth(s.Together))
+		}
+	})
 	return all
 }
 
@@ -83,7 +91,7 @@ func countAnswered(s announce.State, node string) (here, elsewhere, nobody int) 
 			nobody++
 		case a.Node != node:
 			elsewhere++
-		case s.Valid:
+		case s.Valid || s.Together:
 			here++
 		}
 	}

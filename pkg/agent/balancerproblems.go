@@ -44,6 +44,9 @@ func (b *balancers) problems() []problem.Problem {
 		if a.lease = b.member.Err(); a.lease == nil {
 			a.lease = errors.New("the watch of Leases does not bring the renewal")
 		}
+		if s.Together {
+			a.lease = fmt.Errorf("%w; no other node can renew its Lease either, and all hear each other: they go on", a.lease)
+		}
 	}
 	return a.problems()
 }

@@ -61,7 +61,7 @@ func removeAll(ctx context.Context, c Config, log *slog.Logger, all []feature.Fe
 // user chose the directory so: what is not flatnet's stays, and the directory.
 func removeState(stateDir string) (removed []string, err error) {
 	var errs []error
-	for _, name := range []string{"attachments", "ipam", bgpStateFile, "shared.lock", "ports.lock", "flatnetd.sock", "flatnetd.lock"} {
+	for _, name := range []string{"attachments", "ipam", bgpStateFile, promiseFile, "shared.lock", "ports.lock", "flatnetd.sock", "flatnetd.lock"} {
 		path := filepath.Join(stateDir, name)
 		if _, err := os.Lstat(path); err != nil {
 			continue

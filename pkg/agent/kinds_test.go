@@ -117,7 +117,7 @@ func plainWith(change func(*Config)) node1 {
 	change(&c)
 	a := node1{Agent: newAgent(c, slog.New(slog.DiscardHandler))}
 	a.joining, a.pods, a.host = newFabric(c, nil, a.shared), newPods(c, a.shared), newHostKeeping(c, a.shared)
-	a.installation, a.services = newInstallation(c, a.shared), newServices(c, nil, service.NewBook(), a.shared)
+	a.installation, a.services = newInstallation(c, a.shared), newServices(c, nil, service.NewWatch(nil, a.log), service.NewBook(), a.shared)
 	a.probing = newProbing(c, a.shared)
 	a.joining.source, a.shared.Fabric = sourceOf{}, fabric.NewEngine(refusing{})
 	a.joining.begun.Store(true)

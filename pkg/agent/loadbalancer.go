@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,9 +27,10 @@ import (
 // answers for them.
 type balancers struct {
 	*feature.Shared
-	config Config
-	client *apiwatch.Client
-	writes *prometheus.CounterVec
+	config  Config
+	client  *apiwatch.Client
+	watched *service.Watch // Services and EndpointSlices
+	writes  *prometheus.CounterVec
 
 	// What follows is not there without --loadbalancer-config.
 	file       *loadbalancer.File
@@ -49,8 +51,8 @@ const (
 	leaderInterval = 5 * time.Second
 )
 
-func newBalancers(c Config, client *apiwatch.Client, s *feature.Shared) *balancers {
-	return &balancers{Shared: s, config: c, client: client, began: time.Now(), writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+func newBalancers(c Config, client *apiwatch.Client, watch *service.Watch, s *feature.Shared) *balancers {
+	return &balancers{Shared: s, config: c, client: client, watched: watch, began: time.Now(), writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "flatnet_loadbalancer_writes_total", Help: "Writes of Services' addresses into their status by this agent, by how they went: ok, failed.",
 	}, []string{"result"})}
 }
@@ -79,7 +81,7 @@ func (b *balancers) open() error {
 		b.writes.WithLabelValues(result)
 	}
 	b.file = loadbalancer.NewFile(b.config.LoadBalancerConfig, b.Log)
-	b.source, b.table = loadbalancer.NewSource(b.client, b.Log), lease.NewTable(b.Log)
+	b.source, b.table = loadbalancer.NewSource(b.client, b.watched), lease.NewTable(b.Log)
 	identity := fmt.Sprintf("%s/%d-%d", b.config.NodeName, os.Getpid(), time.Now().UnixNano())
 	elected := loop.NewSignal()
 	b.leader = &lease.Holder{
@@ -93,7 +95,7 @@ func (b *balancers) open() error {
 	b.controller = loadbalancer.NewController()
 	b.controller.Services, b.controller.Writer, b.controller.Leader, b.controller.Log = b.source, b.client, b.leader, b.Log
 	b.controller.Reporter = &service.Events{Client: b.client, Node: b.config.NodeName, Log: b.Log}
-	b.controller.Changed = []loop.Signal{b.source.ServicesChanged(), elected}
+	b.controller.Changed = []loop.Signal{b.source.Changed(), elected}
 	b.controller.Wrote = func(err error) {
 		result := "ok"
 		if err != nil {
@@ -104,13 +106,17 @@ func (b *balancers) open() error {
 	renewed := loop.NewSignal()
 	b.member.Became = renewed.Give
 	b.announcer = announce.New(b.config.NodeName, b.Log)
-	b.announcer.Lease, b.announcer.Table, b.announcer.Wanted = b.member, b.table, b.wanted
-	b.announcer.Changed = []loop.Signal{b.source.Changed(), b.table.Changed(), renewed}
+	b.announcer.Lease, b.announcer.Table, b.announcer.Otherwise, b.announcer.Wanted = b.member, b.table, leaderPurpose, b.wanted
+	b.announcer.Promise = filepath.Join(b.config.StateDir, promiseFile)
+	b.announcer.Changed = []loop.Signal{b.source.HeldChanged(), b.table.Changed(), renewed}
 	b.leader.Start()
 	b.member.Start()
 	b.member.Rest(true) // before there are interfaces
 	return nil
 }
+
+// promiseFile, in the state directory, has until when the node takes no address over.
+const promiseFile = "announce-promise"
 
 // serviceAccountNamespace is where a pod reads which namespace it is in.
 const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
@@ -159,19 +165,28 @@ const (
 	forgetEvery = 10 * time.Minute
 )
 
-// forget deletes the Leases of nodes that have not renewed them for long, where this agent
-// is the one that gives addresses. A node that comes back makes another one.
+// forget deletes the Leases of nodes that have not renewed them for long, where this node is
+// the first that can answer. A node that comes back makes another one.
 func (b *balancers) forget(ctx context.Context) {
 	ticker := time.NewTicker(forgetEvery)
 	defer ticker.Stop()
+	found := map[string]bool{} // old, the last time: after an outage of the API server all are
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
+		before := found
+		found = map[string]bool{}
+		if s := b.announcer.State(); !s.Valid || len(s.Members) == 0 || s.Members[0].Node != b.config.NodeName {
+			continue
+		}
 		for _, s := range b.table.All(announce.Purpose) {
-			if !b.leader.Valid() || time.Since(s.At) < forgotten {
+			if time.Since(s.At) < forgotten {
+				continue
+			}
+			if found[s.Name] = true; !before[s.Name] {
 				continue
 			}
 			if err := b.client.DeleteLease(ctx, ownNamespace(), s.Name); err != nil && ctx.Err() == nil {
@@ -179,6 +194,10 @@ func (b *balancers) forget(ctx context.Context) {
 			}
 		}
 	}
+}
+
+var without = map[loadbalancer.WithoutLease]announce.Without{
+	loadbalancer.Together: announce.Together, loadbalancer.Stop: announce.Stop, loadbalancer.Answer: announce.Answer,
 }
 
 // wanted are the addresses that some node is to answer for.
@@ -205,7 +224,7 @@ func (b *balancers) wanted() (all []announce.Address) {
 			if !is {
 				i = len(all)
 				at[ip] = i
-				all = append(all, announce.Address{IP: ip, Interfaces: pool.Interfaces, Nodes: nodes, Keeps: pool.Keeps})
+				all = append(all, announce.Address{IP: ip, Interfaces: pool.Interfaces, Nodes: nodes, Without: without[pool.WithoutLease]})
 			}
 			all[i].Services = append(all[i].Services, s.Name.String())
 		}

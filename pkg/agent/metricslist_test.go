@@ -140,7 +140,7 @@ func withEverything(t *testing.T) (*Agent, *services) {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.close)
-	s := newServices(c, client, service.NewBook(), a.shared)
+	s := newServices(c, client, service.NewWatch(client, a.log), service.NewBook(), a.shared)
 	if err := s.open(); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,8 @@ type services struct {
 	*feature.Shared
 	config  Config
 	client  *apiwatch.Client
-	book    *service.Book // is told of what is balanced
+	watched *service.Watch // Services and EndpointSlices
+	book    *service.Book  // is told of what is balanced
 	task    *feature.Task
 	metrics *prometheus.Registry
 	asProxy *prometheus.Registry // what kube-proxy's address tells
@@ -53,8 +54,8 @@ type services struct {
 // at once.
 const resyncsPerComparison = 5
 
-func newServices(c Config, client *apiwatch.Client, book *service.Book, s *feature.Shared) *services {
-	f := &services{Shared: s, config: c, client: client, book: book, metrics: prometheus.NewRegistry(), asProxy: prometheus.NewRegistry(), first: true}
+func newServices(c Config, client *apiwatch.Client, watch *service.Watch, book *service.Book, s *feature.Shared) *services {
+	f := &services{Shared: s, config: c, client: client, watched: watch, book: book, metrics: prometheus.NewRegistry(), asProxy: prometheus.NewRegistry(), first: true}
 	f.task = &feature.Task{
 		Name: "services", Run: s.OncePlanned(f.look), Gap: 200 * time.Millisecond, Every: c.Resync,
 		Advice: "flatnetd cannot tell whether kube-proxy runs, or whether ClusterIPs have a route: look at `nft list tables` and `ip route`",
@@ -91,7 +92,7 @@ func (s *services) open() error {
 		return nil
 	}
 	s.Services = true
-	s.source = service.NewKubernetes(s.client, s.Log)
+	s.source = service.NewKubernetesOf(s.watched)
 	s.controller = service.NewController(s.source, service.NewKeeper(s.Log), s.Log)
 	s.controller.Resync = resyncsPerComparison * s.config.Resync
 	metrics := service.NewMetrics(s.metrics)

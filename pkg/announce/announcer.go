@@ -18,7 +18,11 @@ type Announcer struct {
 	Node  string
 	Lease *lease.Holder
 	Table *lease.Table
-	Log   *slog.Logger
+	// Otherwise is the purpose of the Leases that are of interest where nothing is answered.
+	Otherwise string
+	Log       *slog.Logger
+	// Promise is a file for what this program promises to others, which the next one keeps.
+	Promise string
 	// Changed are given after a change of what Wanted returns, and of Leases.
 	Changed []loop.Signal
 	// Wanted are all addresses that some node is to answer for; nil while that is not known.
@@ -32,6 +36,9 @@ type Announcer struct {
 	awaiting   atomic.Bool // a renewal
 	state      atomic.Pointer[State]
 	counts     counts
+	pact       *pact
+	heard      loop.Signal // a word that is to be answered
+	freed      loop.Signal // by a word, to take over again
 
 	// What follows belongs to Run.
 	named   []string
@@ -40,13 +47,16 @@ type Announcer struct {
 	down    []string // named, and not usable
 	lapses  uint64
 	repeats []repeat
+	spoke   time.Time // the last word
+	kept    time.Time // until when a promise of the program before holds
 }
 
 // State is what the announcer has come to.
 type State struct {
-	Addresses  []Answered // all, sorted by address
+	Addresses  []Answered // all, sorted by address; none where this node has no interface
 	Members    []Member
 	Valid      bool     // the own Lease is
+	Together   bool     // it is not, and this node goes on with all others' leave
 	Interfaces []string // at which this node answers
 	Down       []string // those named that are there, and cannot be used, with the reason
 	Failure    string   // why an address is not answered for that should be
@@ -73,7 +83,8 @@ var pauses = []time.Duration{200 * time.Millisecond, time.Second, 2 * time.Secon
 
 // New returns an announcer that answers nowhere.
 func New(node string, log *slog.Logger) *Announcer {
-	a := &Announcer{Node: node, Log: log, interfaces: loop.NewLatest[[]string](), leaving: loop.NewLatest[string](), looked: loop.NewSignal(), links: map[string]*link{}}
+	a := &Announcer{Node: node, Log: log, interfaces: loop.NewLatest[[]string](), leaving: loop.NewLatest[string](), looked: loop.NewSignal(), heard: loop.NewSignal(), freed: loop.NewSignal(), links: map[string]*link{}}
+	a.pact = newPact(node, func() bool { return a.Lease.Valid() })
 	a.state.Store(&State{})
 	return a
 }
@@ -99,6 +110,7 @@ func (a *Announcer) Counts() (arp, ndp, announced uint64) {
 // Run answers until ctx ends.
 func (a *Announcer) Run(ctx context.Context) {
 	wake := loop.Any(ctx, a.Changed...)
+	a.kept = time.Now().Add(promised(a.Promise))
 	a.Lease.Renewed = func() {
 		if a.awaiting.Load() {
 			wake.Give()
@@ -109,16 +121,24 @@ func (a *Announcer) Run(ctx context.Context) {
 			l.close()
 		}
 	}()
-	timer := time.NewTimer(0)
+	timer, words := time.NewTimer(0), time.NewTimer(0)
 	defer timer.Stop()
+	defer words.Stop()
 	for {
 		select {
+		case <-a.heard:
+			words.Reset(a.talk(time.Now()))
+			continue
+		case <-words.C:
+			words.Reset(a.talk(time.Now()))
+			continue
 		case <-ctx.Done():
 			return
 		case a.named = <-a.interfaces:
 			a.open()
 		case <-a.looked:
 			a.open()
+		case <-a.freed:
 		case a.going = <-a.leaving:
 		case <-wake:
 		case <-timer.C:
@@ -142,14 +162,34 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 	until, from := a.Lease.Until()
 	state := State{Valid: now.Before(until), Interfaces: self.Interfaces, Down: a.down}
 	if lapses := a.Lease.Lapses(); lapses != a.lapses {
-		// Somebody else may have answered since: what is still here is taken over again.
+		// Somebody else may have answered since: what is still here is taken over again,
+		// unless all others had promised not to.
 		a.lapses = lapses
-		a.setLinks(nil, &state)
+		for _, l := range a.links {
+			l.keep(func(o ownership) bool { return o.without == Together && a.pact.holds() })
+		}
 	}
 	owned := map[netip.Addr]Address{}
 	var silent bool
 	wanted := a.Wanted()
-	state.Members, silent, next = living(a.Table.All(Purpose), from, now)
+	all := a.Table.All(Purpose)
+	for i := range all {
+		if at := a.pact.promised(memberOf(all[i]).Node); at.After(all[i].At) {
+			all[i].At = at
+		}
+	}
+	state.Members, silent, next = living(all, from, now)
+	bound := a.pact.bound()
+	if a.kept.After(now) && a.kept.After(bound) {
+		bound = a.kept
+	}
+	if state.Valid {
+		var nodes []string // also those that are gone: they may come back unheard
+		for _, s := range all {
+			nodes = append(nodes, memberOf(s).Node)
+		}
+		a.pact.need(nodes)
+	}
 	a.awaiting.Store(silent)
 	if silent && state.Valid {
 		a.Lease.Renew()
@@ -162,9 +202,12 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 		}
 	}
 	for _, w := range wanted {
+		if len(a.links) == 0 {
+			break
+		}
 		node, nobody := choose(w, state.Members)
 		state.Addresses = append(state.Addresses, Answered{w.IP, w.Services, node, nobody})
-		if node == a.Node && state.Valid {
+		if node == a.Node && state.Valid && (bound.IsZero() || a.has(w.IP)) {
 			owned[w.IP] = w
 		}
 	}
@@ -174,7 +217,8 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 	}
 	for _, l := range a.links {
 		if !state.Valid {
-			l.keepOnly()
+			together := l.keep(func(o ownership) bool { return o.goesOn(a.pact.holds) })
+			state.Together = state.Together || together
 		}
 		state.Conflicts = append(state.Conflicts, l.conflicts()...)
 	}
@@ -185,8 +229,49 @@ func (a *Announcer) pass(now time.Time) (next time.Time) {
 	if silent {
 		next = now.Add(Interval / 2) // if the renewal is not seen
 	}
-	if state.Valid && (next.IsZero() || until.Before(next)) {
-		next = until
+	for _, end := range []time.Time{until, bound} {
+		if end.After(now) && (next.IsZero() || end.Before(next)) {
+			next = end
+		}
 	}
 	return next
+}
+
+// hear is called on the goroutines of links.
+func (a *Announcer) hear(answer, freed bool) {
+	if answer {
+		a.heard.Give()
+	}
+	if freed {
+		a.freed.Give()
+	}
+}
+
+// talk says a word where there is one to be said, and returns when to do so again.
+func (a *Announcer) talk(now time.Time) (wait time.Duration) {
+	_, from := a.Lease.Until()
+	unable := now.Sub(from) >= overdue
+	switch {
+	case len(a.links) == 0:
+		return wordInterval
+	case !a.pact.speaks(unable):
+		return max(overdue-now.Sub(from), time.Millisecond)
+	case now.Sub(a.spoke) < wordInterval:
+		return wordInterval - now.Sub(a.spoke)
+	}
+	a.spoke = now
+	w := a.pact.speak(unable, a.Lease.Unseen(), func(node string) bool {
+		s, is := a.Table.Get(LeaseName(node))
+		return is && now.Sub(s.At) < Duration
+	})
+	if len(w.leaves) > 0 {
+		if err := promise(a.Promise); err != nil {
+			a.Log.Warn("other nodes get no leave to answer without a valid Lease", "err", err)
+			w.leaves = nil
+		}
+	}
+	for _, l := range a.links {
+		l.say(w)
+	}
+	return wordInterval
 }

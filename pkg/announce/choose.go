@@ -1,7 +1,6 @@
 package announce
 
 import (
-	"hash/fnv"
 	"net/netip"
 	"slices"
 )
@@ -13,9 +12,21 @@ type Address struct {
 	Interfaces []string // at which
 	// Nodes are those that may; nil is all, and an empty one is nobody.
 	Nodes map[string]bool
-	// Keeps has a node without a valid Lease go on until it hears another one.
-	Keeps bool
+	// Without is what becomes of it at a node without a valid Lease.
+	Without Without
 }
+
+// Without says when a node that has lost its Lease stops to answer.
+type Without uint8
+
+const (
+	// Together goes on while all nodes hear each other, and none of them can renew its Lease.
+	Together Without = iota
+	// Stop stops at once.
+	Stop
+	// Answer goes on until another node is heard to have the address.
+	Answer
+)
 
 // choose returns the node that answers for an address, or says why nobody does. A node
 // that leaves is chosen only where there is no other. That a node comes or goes moves the
@@ -49,14 +60,18 @@ func choose(a Address, members []Member) (node, nobody string) {
 	return "", "externalTrafficPolicy is Local, and no node with an interface of the pool has a ready endpoint"
 }
 
-// weight is as if random, and the same on all nodes.
+// weight is as if random, and the same on all nodes: FNV-1a of the node's name and the
+// address, which is done for each of both at every change.
 func weight(node string, ip netip.Addr) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(node)) // which never fails
-	raw := ip.As16()
-	_, _ = h.Write(raw[:])
+	const offset, prime = 14695981039346656037, 1099511628211
+	x := uint64(offset)
+	for i := range len(node) {
+		x = (x ^ uint64(node[i])) * prime
+	}
+	for _, b := range ip.As16() {
+		x = (x ^ uint64(b)) * prime
+	}
 	// Of FNV the last bytes do not change the high bits: mix them (splitmix64).
-	x := h.Sum64()
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31

@@ -21,12 +21,15 @@ type link struct {
 	name   string
 	index  int
 	mac    net.HardwareAddr
-	valid  func() bool // whether the node may answer now
+	valid  func() bool              // whether the node may answer now
+	pact   *pact                    // if not
+	heard  func(answer, freed bool) // is called with what [pact.hear] says of a word
 	log    *slog.Logger
 	counts *counts
 
 	arp    *packets
 	ndp    *packets // nil before there is an IPv6 address
+	words  *packets
 	groups *groups
 	source netip.Addr // of advertisements
 
@@ -38,9 +41,9 @@ type link struct {
 
 // ownership is that a link answers for an address.
 type ownership struct {
-	since time.Time
-	keeps bool // also without a valid Lease
-	lost  bool // to another node, until the Lease is valid and all is decided anew
+	since   time.Time
+	without Without // a valid Lease
+	lost    bool    // to another node, until the Lease is valid and all is decided anew
 }
 
 // Conflict is somebody else who says that an address is theirs.
@@ -59,14 +62,19 @@ const (
 )
 
 // openLink begins to answer for nothing at an interface.
-func openLink(i net.Interface, valid func() bool, c *counts, log *slog.Logger) (*link, error) {
-	l := &link{name: i.Name, index: i.Index, mac: i.HardwareAddr, valid: valid, counts: c, log: log.With("interface", i.Name),
+func openLink(i net.Interface, p *pact, heard func(answer, freed bool), c *counts, log *slog.Logger) (*link, error) {
+	l := &link{name: i.Name, index: i.Index, mac: i.HardwareAddr, valid: p.lease, pact: p, heard: heard, counts: c, log: log.With("interface", i.Name),
 		groups: newGroups(i.Index), owned: map[netip.Addr]ownership{}, conflict: map[netip.Addr]Conflict{}}
 	var err error
 	if l.arp, err = openPackets(i.Index, etherARP, nil); err != nil {
 		return nil, fmt.Errorf("answering ARP at %s: %w", i.Name, err)
 	}
+	if l.words, err = openPackets(i.Index, etherWord, nil); err != nil {
+		l.arp.close()
+		return nil, fmt.Errorf("hearing other nodes at %s: %w", i.Name, err)
+	}
 	l.running.Go(func() { l.note(l.arp.each(l.hearARP)) })
+	l.running.Go(func() { l.note(l.words.each(l.hearWord)) })
 	return l, nil
 }
 
@@ -79,6 +87,7 @@ func (l *link) note(err error) {
 
 func (l *link) close() {
 	l.arp.close()
+	l.words.close()
 	if l.ndp != nil {
 		l.ndp.close()
 	}
@@ -110,11 +119,11 @@ func (l *link) set(all map[netip.Addr]ownership) (fresh []netip.Addr, err error)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, ip := range fresh {
-		l.owned[ip] = ownership{since: now, keeps: all[ip].keeps}
+		l.owned[ip] = ownership{since: now, without: all[ip].without}
 	}
 	for ip, before := range l.owned {
 		wanted, is := all[ip]
-		l.owned[ip] = ownership{before.since, wanted.keeps, before.lost}
+		l.owned[ip] = ownership{before.since, wanted.without, before.lost}
 		if !is {
 			delete(l.owned, ip)
 			delete(l.conflict, ip)
@@ -171,20 +180,34 @@ func (l *link) has(ip netip.Addr) bool {
 	l.mu.RLock()
 	o, is := l.owned[ip]
 	l.mu.RUnlock()
-	return is && !o.lost && (o.keeps || l.valid())
+	return is && !o.lost && (l.valid() || o.goesOn(l.pact.holds))
 }
 
-// keepOnly has the link, without a valid Lease, go on with those that it is to keep.
-func (l *link) keepOnly() {
+// goesOn reports whether an address is answered for without a valid Lease.
+func (o ownership) goesOn(holds func() bool) bool {
+	return o.without == Answer || o.without == Together && holds()
+}
+
+// keep has the link go on with those that are not lost and for which it says so. It
+// reports whether some of them take all others' leave.
+func (l *link) keep(stays func(ownership) bool) (together bool) {
 	kept := map[netip.Addr]ownership{}
 	l.mu.RLock()
 	for ip, o := range l.owned {
-		if o.keeps && !o.lost {
+		if !o.lost && stays(o) {
 			kept[ip] = o
+			together = together || o.without == Together
 		}
 	}
 	l.mu.RUnlock()
 	_, _ = l.set(kept) // none is new
+	return together
+}
+
+func (l *link) hearWord(frame []byte) {
+	if w, good := readWord(frame); good {
+		l.heard(l.pact.hear(w))
+	}
 }
 
 func (l *link) hearARP(frame []byte) {
@@ -264,5 +287,12 @@ func (l *link) announce(ip netip.Addr) {
 		if err := socket.send(frame); err == nil {
 			l.counts.announced.Add(1)
 		}
+	}
+}
+
+// say tells all other nodes a word; one that is lost is followed by another.
+func (l *link) say(w word) {
+	for _, frame := range writeWord(l.mac, w) {
+		_ = l.words.send(frame)
 	}
 }

@@ -46,7 +46,7 @@ func newLab(t *testing.T) *lab {
 		if err != nil {
 			return err
 		}
-		if l.link, err = openLink(*i, l.valid.Load, &l.counts, slog.New(slog.NewTextHandler(&said, nil))); err != nil {
+		if l.link, err = openLink(*i, newPact("answerer", l.valid.Load), func(bool, bool) {}, &l.counts, slog.New(slog.NewTextHandler(&said, nil))); err != nil {
 			return err
 		}
 		return l.link.listenNDP()

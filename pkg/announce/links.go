@@ -34,7 +34,7 @@ func (a *Announcer) open() {
 		if a.links[name] != nil {
 			continue
 		}
-		l, err := openLink(i, a.Lease.Valid, &a.counts, a.Log)
+		l, err := openLink(i, a.pact, a.hear, &a.counts, a.Log)
 		if err != nil {
 			a.down = append(a.down, err.Error())
 			continue
@@ -43,17 +43,38 @@ func (a *Announcer) open() {
 	}
 	slices.Sort(a.down)
 	a.Lease.Rest(len(a.links) == 0)
+	if len(a.links) > 0 {
+		a.Table.Only("")
+	} else {
+		a.Table.Only(a.Otherwise) // who cannot answer need not know who does
+	}
+}
+
+// has reports whether the node answers for an address at some interface.
+func (a *Announcer) has(ip netip.Addr) bool {
+	for _, l := range a.links {
+		if l.owns(ip) {
+			return true
+		}
+	}
+	return false
 }
 
 // setLinks has the links answer, and announce what is new.
 func (a *Announcer) setLinks(owned map[netip.Addr]Address, state *State) {
 	var fresh []netip.Addr
 	var errs []error
+	for ip := range owned {
+		if !a.has(ip) {
+			a.pact.takes()
+			break
+		}
+	}
 	for name, l := range a.links {
 		here := map[netip.Addr]ownership{}
 		for ip, w := range owned {
 			if slices.Contains(w.Interfaces, name) {
-				here[ip] = ownership{keeps: w.Keeps}
+				here[ip] = ownership{without: w.Without}
 			}
 		}
 		more, err := l.set(here)

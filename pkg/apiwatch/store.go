@@ -19,6 +19,27 @@ type Store[T any] struct {
 	Strip cache.TransformFunc
 }
 
+// Several is a store that tells several others, which all may hold what it tells them.
+func Several[T any](stores []Store[T]) Store[T] {
+	return Store[T]{
+		Set: func(o T) {
+			for _, s := range stores {
+				s.Set(o)
+			}
+		},
+		Drop: func(o T) {
+			for _, s := range stores {
+				s.Drop(o)
+			}
+		},
+		Replaced: func(all []T) {
+			for _, s := range stores {
+				s.Replaced(all)
+			}
+		},
+	}
+}
+
 var _ cache.TransformingStore = Store[any]{}
 
 func with[T any](object any, f func(T)) error {

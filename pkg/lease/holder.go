@@ -45,14 +45,17 @@ type Holder struct {
 	confirmed loop.Signal
 
 	mu       sync.Mutex
-	says     map[string]string   // annotations
+	says     map[string]string // annotations
+	said     map[string]string // those that the API server has; nil before it has any
+	saying   map[string]string
 	begun    map[int64]time.Time // of renewals that were not seen yet, when they began, by what was written
 	from     time.Time           // when the last renewal began that was seen
 	lapses   uint64              // how often it was not the holder's before it was
 	resting  bool
 	reported bool // what Became was called for
 	err      error
-	written  int64 // microseconds since 1970
+	written  int64     // microseconds since 1970
+	taken    time.Time // when the last renewal was begun that the API server has taken
 }
 
 // Start prepares to hold; Run does.
@@ -151,6 +154,13 @@ func (h *Holder) Err() error {
 	return h.err
 }
 
+// Unseen reports whether the API server has taken a renewal that the watch has not brought.
+func (h *Holder) Unseen() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err == nil && h.taken.After(h.from)
+}
+
 // retry is the pause after a renewal that failed.
 const retry = 250 * time.Millisecond
 
@@ -211,9 +221,10 @@ func (h *Holder) report() {
 // try renews, and returns when to do so again.
 func (h *Holder) try(ctx context.Context) time.Duration {
 	h.mu.Lock()
-	resting := h.resting
+	// Who no longer renews it says so with the last renewal: others need not wait then.
+	rests := h.resting && (h.said == nil || maps.Equal(h.said, h.says))
 	h.mu.Unlock()
-	if resting {
+	if rests {
 		return time.Hour
 	}
 	if !h.Table.Known() {
@@ -225,7 +236,9 @@ func (h *Holder) try(ctx context.Context) time.Duration {
 	}
 	limited, cancel := context.WithTimeout(ctx, h.Interval)
 	defer cancel()
+	begun := h.now()
 	err := h.write(limited, s, is)
+	taken := err == nil
 	if h.Contended && (apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err)) {
 		err = nil // somebody else was first
 	}
@@ -234,7 +247,9 @@ func (h *Holder) try(ctx context.Context) time.Duration {
 	}
 	h.mu.Lock()
 	before := h.err
-	h.err = err
+	if h.err = err; taken {
+		h.taken, h.said = begun, h.saying
+	}
 	h.mu.Unlock()
 	if (before == nil) != (err == nil) && h.Became != nil {
 		h.Became()
@@ -253,6 +268,7 @@ func (h *Holder) write(ctx context.Context, s Seen, is bool) error {
 	h.written = written
 	h.begun[written] = begun
 	says := maps.Clone(h.says)
+	h.saying = says
 	h.mu.Unlock()
 	seconds := int32((h.Duration + time.Second - 1) / time.Second)
 	spec := coordination.LeaseSpec{HolderIdentity: &h.Identity, LeaseDurationSeconds: &seconds, RenewTime: &metav1.MicroTime{Time: time.UnixMicro(written)}}

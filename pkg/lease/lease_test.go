@@ -69,6 +69,7 @@ func (s *site) holder(name, identity string, contended bool) (h *Holder, writer 
 	h.Start()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	s.t.Cleanup(cancel)
+	h.Table.Only("")
 	go h.Table.Run(ctx, client, "flatnet")
 	go h.Run(ctx)
 	return h, writer, cancel
@@ -179,4 +180,33 @@ func TestRest(t *testing.T) {
 	eventually(t, "the end", func() bool { return !h.Valid() })
 	h.Rest(false)
 	eventually(t, "the lease again", h.Valid)
+}
+
+// A table knows of the Leases for one purpose, or of all, and what it is asked for last counts.
+func TestOnly(t *testing.T) {
+	s := newSite(t)
+	for _, purpose := range []string{"a", "b"} {
+		s.Put(&coordination.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "flatnet", Name: purpose, Labels: map[string]string{Label: purpose}}})
+	}
+	client, err := apiwatch.NewClientFor(&rest.Config{Host: s.host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := NewTable(slog.New(slog.DiscardHandler))
+	go table.Run(t.Context(), client, "flatnet")
+	for _, step := range []struct {
+		only string
+		a, b int
+	}{{"a", 1, 0}, {"", 1, 1}, {"b", 0, 1}, {"b", 0, 1}} {
+		table.Only(step.only)
+		_, err := pace.Await(pace.Far(), func() error {
+			if a, b := len(table.All("a")), len(table.All("b")); !table.Known() || a != step.a || b != step.b {
+				return fmt.Errorf("only %q: it knows %d and %d", step.only, a, b)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -41,8 +41,10 @@ type Seen struct {
 type Table struct {
 	contact *apiwatch.Contact
 	now     func() time.Time
+	wanted  loop.Latest[string] // label selectors
 
 	mu     sync.Mutex
+	watch  int             // the one that counts
 	seen   map[string]Seen // nil before they are known
 	tell   []loop.Signal
 	listen []func(Seen)
@@ -50,7 +52,17 @@ type Table struct {
 
 // NewTable returns one that knows nothing yet.
 func NewTable(log *slog.Logger) *Table {
-	return &Table{contact: apiwatch.New("leases", log), now: time.Now}
+	return &Table{contact: apiwatch.New("leases", log), now: time.Now, wanted: loop.NewLatest[string]()}
+}
+
+// Only has the table know of the Leases for a purpose only, or of all where it is empty: the
+// API server does not send the others. Nothing is watched before it is called.
+func (t *Table) Only(purpose string) {
+	selector := Label
+	if purpose != "" {
+		selector += "=" + purpose
+	}
+	t.wanted.Put(selector)
 }
 
 // Changed returns a signal that is given when another Lease is there, or one is gone,
@@ -72,9 +84,48 @@ func (t *Table) listens(f func(Seen)) {
 
 // Run watches until ctx ends.
 func (t *Table) Run(ctx context.Context, client *apiwatch.Client, namespace string) {
-	store := apiwatch.Store[*coordination.Lease]{Set: t.set, Drop: t.drop, Replaced: t.replace}
-	go t.contact.Follow(ctx, client.Leases(namespace), Label, &coordination.Lease{}, store)
-	<-ctx.Done()
+	selector, end := "", func() {}
+	for {
+		select {
+		case <-ctx.Done():
+			end()
+			return
+		case fresh := <-t.wanted:
+			if fresh == selector {
+				continue
+			}
+			end()
+			selector = fresh
+			var watching context.Context
+			watching, end = context.WithCancel(ctx)
+			go t.contact.Follow(watching, client.Leases(namespace), selector, &coordination.Lease{}, t.store())
+		}
+	}
+}
+
+// store is that of a watch in the place of the one before, which may go on for a moment.
+// What that has told counts until the new one has listed all.
+func (t *Table) store() apiwatch.Store[*coordination.Lease] {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.watch++
+	watch := t.watch
+	counts := func(f func(*coordination.Lease)) func(*coordination.Lease) {
+		return func(l *coordination.Lease) {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if watch == t.watch {
+				f(l)
+			}
+		}
+	}
+	return apiwatch.Store[*coordination.Lease]{Set: counts(t.set), Drop: counts(t.drop), Replaced: func(all []*coordination.Lease) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if watch == t.watch {
+			t.replace(all)
+		}
+	}}
 }
 
 // Check says what is wrong with the watch, nil if nothing.
@@ -107,10 +158,8 @@ func (t *Table) Get(name string) (s Seen, is bool) {
 	return s, is
 }
 
-// set notes a Lease as it is now.
+// set notes a Lease as it is now. Whoever calls it has the lock, as for what follows.
 func (t *Table) set(l *coordination.Lease) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.seen == nil {
 		t.seen = map[string]Seen{}
 	}
@@ -121,8 +170,6 @@ func (t *Table) set(l *coordination.Lease) {
 
 // drop forgets a Lease.
 func (t *Table) drop(l *coordination.Lease) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	delete(t.seen, l.Name)
 	t.gone(l.Name)
 	t.give()
@@ -130,8 +177,6 @@ func (t *Table) drop(l *coordination.Lease) {
 
 // replace notes all Leases, and forgets the others.
 func (t *Table) replace(all []*coordination.Lease) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	before := t.seen
 	t.seen = make(map[string]Seen, len(all))
 	for _, l := range all {

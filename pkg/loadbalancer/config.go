@@ -43,10 +43,21 @@ type Pool struct {
 	// Interfaces are where one of the nodes answers for the pool's addresses (ARP, NDP);
 	// none is nowhere.
 	Interfaces []string
-	// Keeps has a node that cannot renew its Lease answer for what it answered for, until
-	// it hears that another one does.
-	Keeps bool
+	// WithoutLease is what a node does that cannot renew its Lease.
+	WithoutLease WithoutLease
 }
+
+// WithoutLease is when a node that cannot renew its Lease stops to answer for addresses.
+type WithoutLease string
+
+const (
+	// Together goes on for as long as all nodes hear each other, none of which can.
+	Together WithoutLease = "together"
+	// Stop stops at once.
+	Stop WithoutLease = "stop"
+	// Answer goes on until another node is heard that answers.
+	Answer WithoutLease = "answer"
+)
 
 // Range is all addresses from the first to the last.
 type Range struct{ From, To netip.Addr }

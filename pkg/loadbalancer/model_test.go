@@ -268,7 +268,7 @@ func TestNeverTwoHolders(t *testing.T) {
 	for seed := range uint64(300) {
 		m := &model{t: t, random: rand.New(rand.NewPCG(seed, 1)), objects: map[service.Name]*v1.Service{}, config: config(t, modelConfigs[0])}
 		for i := range m.agents {
-			a := &modelAgent{Source: NewSource(nil, slog.New(slog.DiscardHandler)), model: m, control: NewController()}
+			a := &modelAgent{Source: NewSource(nil, service.NewWatch(nil, slog.New(slog.DiscardHandler))), model: m, control: NewController()}
 			a.control.Services, a.control.Writer, a.control.Leader, a.control.Reporter, a.control.Log = a, a, a, a, slog.New(slog.DiscardHandler)
 			a.control.writers = 1 // the model is no real API server
 			m.agents[i] = a

@@ -28,8 +28,8 @@ type filePool struct {
 }
 
 type fileLayer2 struct {
-	Interfaces   []string `yaml:"interfaces"`
-	WithoutLease string   `yaml:"withoutLease"`
+	Interfaces   []string     `yaml:"interfaces"`
+	WithoutLease WithoutLease `yaml:"withoutLease"`
 }
 
 // Parse reads a configuration. The error names the first key that is wrong, and its
@@ -105,11 +105,12 @@ func (f filePool) pool(at string) (Pool, error) {
 		}
 	}
 	switch p.Interfaces = f.Layer2.Interfaces; f.Layer2.WithoutLease {
-	case "", "stop":
-	case "answer":
-		p.Keeps = true
+	case "":
+		p.WithoutLease = Together
+	case Together, Stop, Answer:
+		p.WithoutLease = f.Layer2.WithoutLease
 	default:
-		return p, fmt.Errorf("%s.layer2.withoutLease: %q is not stop or answer", at, f.Layer2.WithoutLease)
+		return p, fmt.Errorf("%s.layer2.withoutLease: %q is not together, stop or answer", at, f.Layer2.WithoutLease)
 	}
 	return p, nil
 }

@@ -24,7 +24,7 @@ pools:
 		t.Fatal(err)
 	}
 	office := c.Pools[0]
-	if !c.DefaultClass || office.AutoAssign || !office.Keeps || !c.Pools[1].AutoAssign || len(c.Pools[1].Interfaces) > 0 || c.Interfaces()[0] != "bond0.10" {
+	if !c.DefaultClass || office.AutoAssign || office.WithoutLease != Answer || !c.Pools[1].AutoAssign || len(c.Pools[1].Interfaces) > 0 || c.Interfaces()[0] != "bond0.10" {
 		t.Errorf("it is %+v", c)
 	}
 	sizes := []float64{16, 21, 1, 65536}
@@ -61,7 +61,7 @@ func TestParseRefuses(t *testing.T) {
 		"pools: [{name: a, addresses: [1.2.3.4], layer2: {}}]":                                  "pools[0].layer2.interfaces: none is named",
 		"pools: [{name: a, addresses: [1.2.3.4], layer2: {interfaces: [a b]}}]":                 `pools[0].layer2.interfaces[0]: "a b"`,
 		"pools: [{name: a, addresses: [1.2.3.4], namespaces: [a/b]}]":                           `pools[0].namespaces[0]: "a/b"`,
-		"pools: [{name: a, addresses: [1.2.3.4], layer2: {interfaces: [e], withoutLease: go}}]": `pools[0].layer2.withoutLease: "go" is not stop or answer`,
+		"pools: [{name: a, addresses: [1.2.3.4], layer2: {interfaces: [e], withoutLease: go}}]": `pools[0].layer2.withoutLease: "go" is not together, stop or answer`,
 		"pools: 7":                 "cannot unmarshal",
 		good + "]\n---\npools: []": "second YAML document",
 	} {

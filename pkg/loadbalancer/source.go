@@ -2,8 +2,6 @@ package loadbalancer
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -21,15 +19,16 @@ import (
 // Source is what the API server tells of Services that have addresses of load balancers
 // or are to have some, and of the nodes with endpoints of Services.
 type Source struct {
-	client   *apiwatch.Client
-	contacts [2]*apiwatch.Contact
+	client *apiwatch.Client
+	watch  *service.Watch
 
 	mu       sync.Mutex
 	complete [2]bool
 	services map[service.Name]*Service
 	slices   map[service.Name]map[string]service.Slice // by the Service and the slice's name
 	owners   map[service.Name]service.Name             // of slices, the Service
-	tell     [2][]loop.Signal
+	given    []loop.Signal                             // who gives addresses
+	answered []loop.Signal                             // who answers for them
 }
 
 // The kinds of objects.
@@ -38,36 +37,36 @@ const (
 	ofSlices
 )
 
-// NewSource returns a source that watches with client.
-func NewSource(client *apiwatch.Client, log *slog.Logger) *Source {
-	return &Source{
-		client: client, contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
+// NewSource returns a source of what a watch tells, which does not run yet. Client is asked
+// for what a watch may be behind of.
+func NewSource(client *apiwatch.Client, w *service.Watch) *Source {
+	s := &Source{
+		client: client, watch: w,
 		services: map[service.Name]*Service{}, slices: map[service.Name]map[string]service.Slice{}, owners: map[service.Name]service.Name{},
 	}
+	w.Tell(true, storeOf(s, ofServices, s.setService, s.dropService, s.keepServices), storeOf(s, ofSlices, s.setSlice, s.dropSlice, s.keepSlices))
+	return s
 }
 
-// Changed returns a signal that is given after a change of what Services or Nodes returns.
-func (s *Source) Changed() loop.Signal { return s.changed(ofServices, ofSlices) }
-
-// ServicesChanged returns one for who does not ask for Nodes: endpoints change far more often.
-func (s *Source) ServicesChanged() loop.Signal { return s.changed(ofServices) }
-
-func (s *Source) changed(kinds ...int) loop.Signal {
-	signal := loop.NewSignal()
+// Changed returns a signal that is given after a change of what Services returns.
+func (s *Source) Changed() loop.Signal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, kind := range kinds {
-		s.tell[kind] = append(s.tell[kind], signal)
-	}
-	return signal
+	s.given = append(s.given, loop.NewSignal())
+	return s.given[len(s.given)-1]
+}
+
+// HeldChanged returns one that is given after a change of the addresses that Services have,
+// and of who may answer for them: of all that changes, that is little.
+func (s *Source) HeldChanged() loop.Signal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answered = append(s.answered, loop.NewSignal())
+	return s.answered[len(s.answered)-1]
 }
 
 // Run watches until ctx ends.
-func (s *Source) Run(ctx context.Context) {
-	go s.contacts[ofServices].Follow(ctx, s.client.Services(), "", &v1.Service{}, storeOf(s, ofServices, s.setService, s.dropService, s.keepServices))
-	go s.contacts[ofSlices].Follow(ctx, s.client.EndpointSlices(), service.Selector, &discovery.EndpointSlice{}, storeOf(s, ofSlices, s.setSlice, s.dropSlice, s.keepSlices))
-	<-ctx.Done()
-}
+func (s *Source) Run(ctx context.Context) { s.watch.Run(ctx) }
 
 // Known reports whether everything was listed.
 func (s *Source) Known() bool {
@@ -77,9 +76,7 @@ func (s *Source) Known() bool {
 }
 
 // Check says what is wrong with the watches, nil if nothing.
-func (s *Source) Check() error {
-	return errors.Join(s.contacts[ofServices].Check(), s.contacts[ofSlices].Check())
-}
+func (s *Source) Check() error { return s.watch.Check() }
 
 // Services returns all that matter.
 func (s *Source) Services() []*Service {
@@ -112,6 +109,7 @@ func (s *Source) Assume(of *Service, held []netip.Addr) {
 	assumed := *of
 	assumed.Held = held
 	s.services[of.Name] = &assumed
+	tell(s.answered) // the watch is then no news
 }
 
 // Nodes returns the nodes with endpoints of a Service that take connections: those that
@@ -137,10 +135,42 @@ func (s *Source) Nodes(of service.Name) map[string]bool {
 	return ending
 }
 
-// give says that what is known of a kind of objects is other than before.
-func (s *Source) give(kind int) {
-	for _, t := range s.tell[kind] {
+// give says that a Service is another one than before; nil is none.
+func (s *Source) give(before, now *Service) {
+	tell(s.given)
+	if !before.answeredAs(now) {
+		tell(s.answered)
+	}
+}
+
+func tell(all []loop.Signal) {
+	for _, t := range all {
 		t.Give()
+	}
+}
+
+// answeredAs reports whether the same nodes may answer for the same addresses.
+func (s *Service) answeredAs(o *Service) bool {
+	if s.has() == 0 && o.has() == 0 {
+		return true
+	}
+	return s != nil && o != nil && s.LoadBalancer == o.LoadBalancer && s.HasClass == o.HasClass && s.OtherClass == o.OtherClass &&
+		s.Local() == o.Local() && slices.Equal(s.Held, o.Held)
+}
+
+// has is how many addresses it has.
+func (s *Service) has() int {
+	if s == nil {
+		return 0
+	}
+	return len(s.Held)
+}
+
+// moved says that a Service has endpoints on other nodes: of interest where these alone may
+// answer.
+func (s *Source) moved(of service.Name) {
+	if o := s.services[of]; o.has() > 0 && o.Local() {
+		tell(s.answered)
 	}
 }
 
@@ -153,12 +183,12 @@ func (s *Source) setService(o *v1.Service) {
 	case known && apiwatch.Older(fresh.Version, before.Version):
 	case !matters && known:
 		delete(s.services, fresh.Name)
-		s.give(ofServices)
+		s.give(before, nil)
 	case matters && known && reflect.DeepEqual(withVersion(*before, fresh.Version), *fresh):
 		s.services[fresh.Name] = fresh
 	case matters:
 		s.services[fresh.Name] = fresh
-		s.give(ofServices)
+		s.give(before, fresh)
 	}
 }
 
@@ -171,7 +201,7 @@ func (s *Source) dropService(o *v1.Service) {
 	name := service.Name{Namespace: o.Namespace, Name: o.Name}
 	if before, known := s.services[name]; known && !apiwatch.Older(o.ResourceVersion, before.Version) {
 		delete(s.services, name)
-		s.give(ofServices)
+		s.give(before, nil)
 	}
 }
 
@@ -208,7 +238,7 @@ func (s *Source) setSlice(o *discovery.EndpointSlice) {
 		s.slices[owner] = map[string]service.Slice{}
 	}
 	s.slices[owner][slice.Name], s.owners[at] = service.Slice{Name: slice.Name, Endpoints: few}, owner
-	s.give(ofSlices)
+	s.moved(owner)
 }
 
 func (s *Source) dropSlice(o *discovery.EndpointSlice) {
@@ -225,7 +255,7 @@ func (s *Source) forgetSlice(at service.Name) {
 	if len(s.slices[owner]) == 0 {
 		delete(s.slices, owner)
 	}
-	s.give(ofSlices)
+	s.moved(owner)
 }
 
 func (s *Source) keepSlices(these map[service.Name]bool) {
@@ -255,8 +285,7 @@ func storeOf[T metav1.Object](s *Source, kind int, set, drop func(T), keep func(
 		}
 		keep(these)
 		s.complete[kind] = true
-		for one := range s.tell { // all may be known now
-			s.give(one)
-		}
+		tell(s.given) // all may be known now
+		tell(s.answered)
 	}}
 }

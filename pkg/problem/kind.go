@@ -163,7 +163,7 @@ var descriptions = [numberOfKinds]description{
 		"see to it that the node reaches the API server, and that flatnetd has the rights of deploy/components/loadbalancer"},
 	BalancerAddress: {"loadbalancer-address", "Services of type LoadBalancer do not have all their addresses",
 		"`flatnetd status announcements` on the node that gives addresses lists all of them, with the reason, and so do the Services' events; enlarge the pool, or change the Service"},
-	AnnounceLease: {"announce-lease", "the node could not renew its Lease: it answers for no address, so that another node can; only for those of pools with withoutLease: answer it goes on",
+	AnnounceLease: {"announce-lease", "the node could not renew its Lease: it answers for no address, so that another node can, unless no other node can renew its Lease either and all hear each other; with withoutLease: stop it does not then, and with answer it always goes on",
 		"see to it that the node reaches the API server, and that flatnetd has the rights of deploy/components/loadbalancer"},
 	AnnounceInterface: {"announce-interface", "an interface that the configuration names cannot be used for answering",
 		"set it up, with a carrier; or name another one in the pool's layer2.interfaces. On nodes that do not have it at all this is no problem"},

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"log/slog"
 
-	v1 "k8s.io/api/core/v1"
-	discovery "k8s.io/api/discovery/v1"
-
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
 
@@ -33,17 +30,20 @@ type Source interface {
 //
 // While the API server is not reachable it retries for ever, and what is known stays.
 type Kubernetes struct {
-	client   *apiwatch.Client
-	listed   *listed
-	contacts [2]*apiwatch.Contact
+	watch  *Watch
+	listed *listed
 }
 
 // NewKubernetes returns a source that watches with client.
 func NewKubernetes(client *apiwatch.Client, log *slog.Logger) *Kubernetes {
-	return &Kubernetes{
-		client: client, listed: newListed(),
-		contacts: [2]*apiwatch.Contact{apiwatch.New("services", log), apiwatch.New("endpointslices", log)},
-	}
+	return NewKubernetesOf(NewWatch(client, log))
+}
+
+// NewKubernetesOf returns a source of what a watch tells, which does not run yet.
+func NewKubernetesOf(w *Watch) *Kubernetes {
+	k := &Kubernetes{watch: w, listed: newListed()}
+	w.Tell(false, serviceStore(k.listed), sliceStore(k.listed))
+	return k
 }
 
 // KeepLabels has Services keep their labels, for who chooses by them. It is to be called
@@ -73,14 +73,7 @@ func (k *Kubernetes) Check() error {
 }
 
 // Lost is Check, but for a source that has not been answered yet.
-func (k *Kubernetes) Lost() error {
-	return errors.Join(k.contacts[0].Check(), k.contacts[1].Check())
-}
+func (k *Kubernetes) Lost() error { return k.watch.Check() }
 
-// Run implements Source. Watching goes on for some seconds after ctx has ended:
-// client-go sleeps without regard to it.
-func (k *Kubernetes) Run(ctx context.Context) {
-	go k.contacts[0].Follow(ctx, k.client.Services(), Selector, &v1.Service{}, serviceStore(k.listed))
-	go k.contacts[1].Follow(ctx, k.client.EndpointSlices(), Selector, &discovery.EndpointSlice{}, sliceStore(k.listed))
-	<-ctx.Done()
-}
+// Run implements Source.
+func (k *Kubernetes) Run(ctx context.Context) { k.watch.Run(ctx) }

@@ -214,27 +214,15 @@ func (e Endpoint) equal(o Endpoint) bool {
 }
 
 func serviceStore(l *listed) apiwatch.Store[*v1.Service] {
-	return storeOf(l, ofServices, l.setService, l.deleteService, maps.Keys(l.services), func(o *v1.Service) *v1.Service {
-		c := *o // others may hold it too
-		c.ManagedFields, c.Annotations = nil, nil
-		return &c
-	})
+	return storeOf(l, ofServices, l.setService, l.deleteService, maps.Keys(l.services))
 }
 
 func sliceStore(l *listed) apiwatch.Store[*discovery.EndpointSlice] {
-	return storeOf(l, ofSlices, l.setSlice, l.deleteSlice, maps.Keys(l.owners), func(o *discovery.EndpointSlice) *discovery.EndpointSlice {
-		c := *o
-		c.ManagedFields = nil
-		c.Endpoints = slices.Clone(o.Endpoints)
-		for i := range c.Endpoints {
-			c.Endpoints[i].TargetRef, c.Endpoints[i].DeprecatedTopology = nil, nil
-		}
-		return &c
-	})
+	return storeOf(l, ofSlices, l.setSlice, l.deleteSlice, maps.Keys(l.owners))
 }
 
 // storeOf is the store of a reflector of one kind of object.
-func storeOf[T metav1.Object](l *listed, kind int, set func(T), drop func(Name), known iter.Seq[Name], strip func(T) T) apiwatch.Store[T] {
+func storeOf[T metav1.Object](l *listed, kind int, set func(T), drop func(Name), known iter.Seq[Name]) apiwatch.Store[T] {
 	name := func(o T) Name { return Name{o.GetNamespace(), o.GetName()} }
 	counted := func(f func(T)) func(T) {
 		return func(o T) {
@@ -263,12 +251,6 @@ func storeOf[T metav1.Object](l *listed, kind int, set func(T), drop func(Name),
 			l.seen[kind] += l.marked[kind] - before // what is in a list and the same is no change
 			l.complete[kind] = true
 			l.tell()
-		},
-		Strip: func(object any) (any, error) {
-			if o, is := object.(T); is {
-				return strip(o), nil
-			}
-			return object, nil
 		},
 	}
 }

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/flatnet-cni/flatnet/test/cluster"
 )
 
 // announcements hears who announces addresses on the segment, unasked.
@@ -48,27 +50,16 @@ func (a *announcements) await(ip netip.Addr, not string) (mac string, at time.Ti
 	}
 }
 
-// BenchmarkAnnouncement measures the time from the event to the announcement on the wire:
-// a Service is created; an endpoint becomes ready on another node (policy Local). There
-// are a thousand Services. Then it says what the agents take while nothing happens.
-//
-//	go test ./test/loadbalancer -run=^$ -bench Announcement -benchtime 200x
-func BenchmarkAnnouncement(b *testing.B) {
-	count := 1000
+// filled is a site with two pods and many Services, all of which have addresses. SERVICES is
+// how many, if not a thousand.
+func filled(b *testing.B) (s *site, count int, first, second *cluster.Pod) {
+	count = 1000
 	if text := os.Getenv("SERVICES"); text != "" {
 		count, _ = strconv.Atoi(text)
 	}
-	s := newSite(b, 3)
-	before := s.consumption(10 * time.Second)
+	s = newSite(b, 3)
 	must(b, os.WriteFile(s.file, []byte(strings.ReplaceAll(pools, "172.30.0.100-172.30.0.199", "10.30.0.0/20")), 0o600))
-	single := func(name string, number int) *v1.Service {
-		o := serviceObject(name, number)
-		policy := v1.IPFamilyPolicySingleStack
-		o.Spec.IPFamilyPolicy, o.Spec.IPFamilies, o.Spec.ClusterIPs = &policy, o.Spec.IPFamilies[:1], o.Spec.ClusterIPs[:1]
-		return o
-	}
-	pods := []string{"n1", "n2"}
-	first, second := s.pod(pods[0]), s.pod(pods[1])
+	first, second = s.pod("n1"), s.pod("n2")
 	begin := time.Now()
 	for i := range count {
 		name := fmt.Sprintf("s%04d", i)
@@ -78,6 +69,24 @@ func BenchmarkAnnouncement(b *testing.B) {
 	s.held(fmt.Sprintf("s%04d", count-1), 1)
 	b.Logf("%d Services had their addresses %s after the first was created", count, time.Since(begin).Round(time.Millisecond))
 	time.Sleep(10 * time.Second) // for the announcements that are repeated
+	return s, count, first, second
+}
+
+// single is a Service of one family.
+func single(name string, number int) *v1.Service {
+	o := serviceObject(name, number)
+	policy := v1.IPFamilyPolicySingleStack
+	o.Spec.IPFamilyPolicy, o.Spec.IPFamilies, o.Spec.ClusterIPs = &policy, o.Spec.IPFamilies[:1], o.Spec.ClusterIPs[:1]
+	return o
+}
+
+// BenchmarkAnnouncement measures the time from the event to the announcement on the wire:
+// a Service is created; an endpoint becomes ready on another node (policy Local). There
+// are a thousand Services.
+//
+//	go test ./test/loadbalancer -run=^$ -bench Announcement -benchtime 200x
+func BenchmarkAnnouncement(b *testing.B) {
+	s, count, first, second := filled(b)
 	a := s.announcements()
 	var created, moved []time.Duration
 	for i := 0; b.Loop(); i++ {
@@ -100,14 +109,25 @@ func BenchmarkAnnouncement(b *testing.B) {
 		times []time.Duration
 	}{{"created", created}, {"moved", moved}} {
 		slices.Sort(all.times)
-		n := len(all.times)
-		b.ReportMetric(float64(all.times[n/2].Microseconds())/1000, all.name+"-p50-ms")
-		b.ReportMetric(float64(all.times[n*99/100].Microseconds())/1000, all.name+"-p99-ms")
-		b.ReportMetric(float64(all.times[n-1].Microseconds())/1000, all.name+"-max-ms")
+		for _, percent := range []int{50, 90, 99, 100} {
+			at := all.times[min(len(all.times)-1, len(all.times)*percent/100)]
+			b.ReportMetric(float64(at.Microseconds())/1000, fmt.Sprintf("%s-p%d-ms", all.name, percent))
+		}
 	}
-	time.Sleep(10 * time.Second)
-	b.Logf("without Services: %s", before)
-	b.Logf("with %d: %s", count+len(created), s.consumption(30*time.Second))
+}
+
+// BenchmarkConsumption says what the agents take while nothing happens, without Services and
+// with a thousand.
+//
+//	go test ./test/loadbalancer -run=^$ -bench Consumption -benchtime 1x
+func BenchmarkConsumption(b *testing.B) {
+	without := newSite(b, 3)
+	without.Eventually("all to be able to answer", func() error { return without.members(3) })
+	b.Logf("without Services: %s", without.consumption(10*time.Second))
+	with, count, _, _ := filled(b)
+	for b.Loop() {
+		b.Logf("with %d: %s", count, with.consumption(30*time.Second))
+	}
 }
 
 // consumption is what each agent takes in a time in which nothing happens.

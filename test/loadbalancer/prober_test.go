@@ -145,6 +145,37 @@ func (p *prober) both(from int) (count int) {
 	return count
 }
 
+// unanswered returns how many questions nobody has answered, of those from one on and
+// before another.
+func (p *prober) unanswered(from, before int) (count int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	answered := map[int]bool{}
+	for _, numbers := range p.answers {
+		for _, number := range numbers {
+			answered[number] = true
+		}
+	}
+	for number := from; number < before; number++ {
+		if !answered[number] {
+			count++
+		}
+	}
+	return count
+}
+
+// more waits until so many more questions were asked.
+func (s *site) more(p *prober, count int) {
+	s.t.Helper()
+	from := p.now()
+	s.Eventually(fmt.Sprintf("%d more questions", count), func() error {
+		if n := p.now() - from; n < count {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+}
+
 // awaitAnswer waits until a MAC address answers a question asked from now on.
 func (s *site) awaitAnswer(p *prober, mac string) {
 	s.t.Helper()

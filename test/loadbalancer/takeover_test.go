@@ -192,6 +192,115 @@ func TestPartition(t *testing.T) {
 	}
 }
 
+// become waits until the Lease of a node is valid, or is not; and then goes on with all
+// others' leave, or does not.
+func (s *site) become(node string, valid, together bool) {
+	s.t.Helper()
+	s.Eventually(fmt.Sprintf("%s: valid %t, together %t", node, valid, together), func() error {
+		a, err := agent.AskAnnouncements(s.t.Context(), s.Node(node).StateDir)
+		if err == nil && (a.Valid != valid || a.Together != together) {
+			err = fmt.Errorf("valid %t, together %t", a.Valid, a.Together)
+		}
+		return err
+	})
+}
+
+// reachAPI lets nodes reach the API server, or does not.
+func (s *site) reachAPI(yes bool, nodes ...string) {
+	s.t.Helper()
+	for _, n := range nodes {
+		_, err := s.Node(n).Output("ip", "link", "set", "eth1", map[bool]string{true: "up", false: "down"}[yes])
+		must(s.t, err)
+	}
+}
+
+// TestTogether: while no node reaches the API server and all hear each other, nothing
+// changes: each question has one answer. Where one is not heard, all stop.
+func TestTogether(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 3)
+	all := []string{"n1", "n2", "n3"}
+	s.endpoints("web", s.pod("n1"), s.pod("n2"), s.pod("n3"))
+	s.api.Put(serviceObject("web", 1))
+	ip := s.held("web", 2)[0]
+	owner := s.agreed(ip, all...)
+	p := startProber(t, s.client.Namespace, ip)
+	// Who has just taken something over gives no leave: that is over soon.
+	settle := func() {
+		for _, n := range all {
+			s.become(n, true, false)
+		}
+		if now := s.agreed(ip, all...); now != owner {
+			t.Fatalf("%s answers for %s, and %s did", now, ip, owner)
+		}
+		s.awaitAnswer(p, s.macOf(owner))
+		s.more(p, 500)
+	}
+	settle()
+	at := p.now()
+	s.reachAPI(false, all...)
+	s.become(owner, false, true)
+	lapsed := p.now()
+	s.more(p, 1000)
+	s.awaitAnswer(p, s.macOf(owner))
+	if out, err := s.Node(owner).Flatnetd("status", "announcements"); err != nil || !strings.Contains(out, "it goes on") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	back := p.now()
+	s.reachAPI(true, all...)
+	settle()
+	now := p.now() - 50 // what was asked just now may not be answered yet
+	if silent, two := p.unanswered(at, now), p.both(at); silent > 0 || two > 0 {
+		t.Errorf("of %d questions %d had no answer, and %d two", now-at, silent, two)
+	}
+	t.Logf("without API server for %s, of which %s after the Lease of %s had run out: %d questions until all was as before, %d without answer, %d with two", p.between(at, back), p.between(lapsed, back), owner, now-at, p.unanswered(at, now), p.both(at))
+
+	silence := func(what string) {
+		t.Helper()
+		from := p.now()
+		s.more(p, 100)
+		for _, n := range all {
+			if _, _, any := p.answered(s.macOf(n), from); any {
+				t.Errorf("%s: %s answers", what, n)
+			}
+		}
+	}
+	at = p.now()
+	s.isolate(true)
+	s.reachAPI(false, all...)
+	for _, n := range all {
+		s.become(n, false, false)
+	}
+	silence("nobody reaches the API server or another node")
+	s.isolate(false)
+	silence("they hear each other again")
+	if two := p.both(at); two > 0 {
+		t.Errorf("with the network cut, %d of %d questions had two answers", two, p.now()-at)
+	}
+	s.reachAPI(true, all...)
+	settle()
+	t.Logf("without API server and other nodes, and back: %d questions, %d without answer, %d with two", p.now()-at, p.unanswered(at, p.now()), p.both(at))
+
+	at = p.now()
+	s.reachAPI(false, all...)
+	s.become(owner, false, true)
+	dead := s.others(owner)[0]
+	s.Node(dead).Kill()
+	died := p.now()
+	for _, n := range s.others(dead) {
+		s.become(n, false, false)
+	}
+	silence("without API server, and one node has died")
+	_, last, _ := p.answered(s.macOf(owner), at)
+	t.Logf("without API server, %s went on for %s after %s had died", owner, p.between(died, max(died, last)), dead)
+	if two := p.both(at); two > 0 {
+		t.Errorf("a node has died, and %d of %d questions had two answers", two, p.now()-at)
+	}
+	all = s.others(dead)
+	s.reachAPI(true, all...)
+	settle()
+}
+
 // TestWithoutLease: with withoutLease: answer, addresses are answered for while nobody
 // reaches the API server; and a node that alone does not reach it stops when it hears
 // another one.
@@ -207,25 +316,10 @@ func TestWithoutLease(t *testing.T) {
 	other := s.others(owner)[0]
 	p := startProber(t, s.client.Namespace, ip)
 	s.awaitAnswer(p, s.macOf(owner))
-	invalid := func(node string) {
-		s.Eventually("the Lease of "+node+" to run out", func() error {
-			if a, err := agent.AskAnnouncements(t.Context(), s.Node(node).StateDir); err != nil || a.Valid {
-				return fmt.Errorf("valid, %v", err)
-			}
-			return nil
-		})
-	}
-	link := func(node, state string) {
-		_, err := s.Node(node).Output("ip", "link", "set", "eth1", state)
-		must(t, err)
-	}
 	at := p.now()
-	for _, n := range []string{"n1", "n2"} {
-		link(n, "down")
-	}
-	for _, n := range []string{"n1", "n2"} {
-		invalid(n)
-	}
+	s.reachAPI(false, "n1", "n2")
+	s.become("n1", false, false)
+	s.become("n2", false, false)
 	s.awaitAnswer(p, s.macOf(owner))
 	s.unlearn()
 	for _, ip := range ips {
@@ -235,7 +329,7 @@ func TestWithoutLease(t *testing.T) {
 		t.Errorf("%s has answered", other)
 	}
 	// The other one is there again, and takes over.
-	link(other, "up")
+	s.reachAPI(true, other)
 	s.awaitAnswer(p, s.macOf(other))
 	from := p.now()
 	s.awaitAnswer(p, s.macOf(other))
@@ -243,7 +337,7 @@ func TestWithoutLease(t *testing.T) {
 		t.Errorf("%s answers for what %s has taken over", owner, other)
 	}
 	t.Logf("%d of %d questions had two answers", p.both(at), p.now()-at)
-	link(owner, "up")
+	s.reachAPI(true, owner)
 	s.awaitAnswer(p, s.macOf(owner))
 	for _, ip := range ips {
 		s.agreed(ip, "n1", "n2")
@@ -267,12 +361,6 @@ func TestGivenBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 2)
 	must(t, os.WriteFile(s.file, []byte("defaultClass: true\npools: [{name: lan, addresses: [172.30.0.100], layer2: {interfaces: [eth0]}}]\n"), 0o600))
-	single := func(name string, number int) *v1.Service {
-		o := serviceObject(name, number)
-		policy := v1.IPFamilyPolicySingleStack
-		o.Spec.IPFamilyPolicy, o.Spec.IPFamilies, o.Spec.ClusterIPs = &policy, o.Spec.IPFamilies[:1], o.Spec.ClusterIPs[:1]
-		return o
-	}
 	s.api.Put(single("a", 1))
 	s.held("a", 1)
 	s.api.Put(single("b", 2))

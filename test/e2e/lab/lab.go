@@ -26,8 +26,8 @@ import (
 // its machines have for themselves, and on a real disk.
 const Directory = "/var/tmp/flatnet-cluster"
 
-// underlayName is the machine that has the bridges.
-const underlayName = "underlay"
+// Outside is the machine that has the bridges: the router, and a host outside of the cluster.
+const Outside = "underlay"
 
 // Lab is a place for a cluster.
 type Lab struct {
@@ -148,7 +148,7 @@ func (l *Lab) Reboot(name string) error {
 
 // boot starts a machine and connects it.
 func (l *Lab) boot(spec machine.Spec, m plan.Machine) error {
-	router, err := l.PID(underlayName)
+	router, err := l.PID(Outside)
 	if err != nil {
 		return err
 	}

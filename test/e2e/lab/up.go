@@ -79,7 +79,7 @@ func (l *Lab) prepare(context.Context) error {
 func (l *Lab) machines(context.Context) error {
 	o := l.plan.Options
 	l.say("starting Kubernetes %s, control plane and %d workers on %d subnet(s): %s, kube-proxy %s", o.Kubernetes, o.Workers, o.Subnets, o.Family, o.Proxy)
-	spec := machine.Spec{Name: underlayName, Directory: l.machineDirectory(underlayName)}
+	spec := machine.Spec{Name: Outside, Directory: l.machineDirectory(Outside)}
 	// The router is also a host outside of the cluster, that says who talks to it.
 	spec.Services = []machine.Service{{Name: "outside", Args: []string{
 		filepath.Join(l.Binaries(), "agnhost"), "netexec", "--http-port=80", "--udp-port=80"}}}
@@ -116,7 +116,7 @@ func (l *Lab) machines(context.Context) error {
 			spec.Forward = netip.AddrPortFrom(l.plan.API(), plan.APIPort).String()
 		}
 		err = l.start(spec, listener, func(pid int) error {
-			router, err := l.PID(underlayName)
+			router, err := l.PID(Outside)
 			if err != nil {
 				return err
 			}
@@ -223,25 +223,48 @@ func (l *Lab) Kustomization() (string, error) {
 		// Nothing serves the API server's ClusterIP before the agent does.
 		settings["KUBERNETES_SERVICE_HOST"] = l.plan.API().String()
 		settings["KUBERNETES_SERVICE_PORT"] = fmt.Sprint(plan.APIPort)
-		components = append(components, filepath.Join(l.Repository, "deploy", "components", "services"))
+		components = append(components, "services")
 	}
 	if len(settings) == 0 {
 		return directory, nil
 	}
-	here := filepath.Join(l.Directory, "flatnet")
-	if err := os.MkdirAll(here, 0o755); err != nil {
-		return "", err
-	}
-	base, err := filepath.Rel(here, directory)
+	return l.kustomize("flatnet", directory, components, func(base string, components []string) string {
+		return manifests.Over(base, components, settings)
+	})
+}
+
+// WithPool is the directory of a kustomization over that of [Lab.Kustomization]: flatnet
+// gives addresses of a pool to Services, and answers for them at the machines' interfaces.
+func (l *Lab) WithPool(name string, ranges []string) (string, error) {
+	directory, err := l.Kustomization()
 	if err != nil {
 		return "", err
 	}
-	for i, component := range components {
-		if components[i], err = filepath.Rel(here, component); err != nil {
+	return l.kustomize("flatnet-loadbalancer", directory, []string{"loadbalancer"}, func(base string, components []string) string {
+		return manifests.WithPool(base, components[0], name, ranges)
+	})
+}
+
+// kustomize writes a kustomization over another one with components of deploy, which it
+// gets as paths from where it is, and returns its directory.
+func (l *Lab) kustomize(name, over string, components []string, write func(base string, components []string) string) (string, error) {
+	here := filepath.Join(l.Directory, name)
+	if err := os.MkdirAll(here, 0o755); err != nil {
+		return "", err
+	}
+	base, err := filepath.Rel(here, over)
+	if err != nil {
+		return "", err
+	}
+	var paths []string
+	for _, component := range components {
+		path, err := filepath.Rel(here, filepath.Join(l.Repository, "deploy", "components", component))
+		if err != nil {
 			return "", err
 		}
+		paths = append(paths, path)
 	}
-	return here, os.WriteFile(filepath.Join(here, "kustomization.yaml"), []byte(manifests.Over(base, components, settings)), 0o644)
+	return here, os.WriteFile(filepath.Join(here, "kustomization.yaml"), []byte(write(base, paths)), 0o644)
 }
 
 func (l *Lab) installFlatnet() error {

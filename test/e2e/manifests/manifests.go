@@ -53,3 +53,27 @@ func Over(base string, components []string, settings map[string]string) string {
 	}
 	return text.String()
 }
+
+// WithPool is a kustomization over the one in the directory base: flatnet gives addresses
+// of a pool to Services, and nodes answer for them at eth0.
+func WithPool(base, component, name string, ranges []string) string {
+	return fmt.Sprintf(`apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+- %s
+components:
+- %s
+patches:
+- patch: |
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: flatnet-loadbalancer, namespace: flatnet}
+    data:
+      pools.yaml: |
+        defaultClass: true
+        pools:
+        - name: %s
+          addresses: ["%s"]
+          layer2: {interfaces: [eth0]}
+`, base, component, name, strings.Join(ranges, `", "`))
+}

@@ -108,6 +108,26 @@ func (r *Run) newPod(node string) (time.Duration, error) {
 		return 0, err
 	}
 	const name = "new"
+	all, took, err := r.startPod(name, node)
+	if err != nil {
+		return 0, err
+	}
+	for _, address := range all[0].Addresses {
+		url := "http://" + netip.AddrPortFrom(address, podPort).String() + "/hostname"
+		lines, err := r.shell(from.Name, "curl -sS --max-time 10 '"+url+"'")
+		if err != nil {
+			return 0, fmt.Errorf("from %s to a new pod on %s: %w", from.Node, node, err)
+		}
+		if !slices.Equal(lines, []string{name}) {
+			return 0, fmt.Errorf("from %s to a new pod on %s: %s answers %q, want %s", from.Node, node, url, lines, name)
+		}
+	}
+	return took, r.removePod(name)
+}
+
+// startPod starts a pod on a node, which is removed after the scenario, and waits until it
+// is ready. It returns how long that took.
+func (r *Run) startPod(name, node string) (started []pod, took time.Duration, err error) {
 	r.after(func() error { return r.removePod(name) })
 	begin := time.Now()
 	err = r.apply(fmt.Sprintf(`
@@ -125,27 +145,14 @@ spec:
     readinessProbe: {httpGet: {path: /healthz, port: %[3]d}, periodSeconds: 1}
 `, name, node, podPort))
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	if _, err := r.kubectl("wait", "--for=condition=Ready", "pod/"+name, "--timeout="+slowestReturn.String()); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	took := time.Since(begin)
-	all, err := r.pods("app=" + name)
-	if err != nil {
-		return 0, err
-	}
-	for _, address := range all[0].Addresses {
-		url := "http://" + netip.AddrPortFrom(address, podPort).String() + "/hostname"
-		lines, err := r.shell(from.Name, "curl -sS --max-time 10 '"+url+"'")
-		if err != nil {
-			return 0, fmt.Errorf("from %s to a new pod on %s: %w", from.Node, node, err)
-		}
-		if !slices.Equal(lines, []string{name}) {
-			return 0, fmt.Errorf("from %s to a new pod on %s: %s answers %q, want %s", from.Node, node, url, lines, name)
-		}
-	}
-	return took, r.removePod(name)
+	took = time.Since(begin)
+	started, err = r.pods("app=" + name)
+	return started, took, err
 }
 
 func (r *Run) removePod(name string) error {

@@ -33,7 +33,7 @@ type Options struct {
 
 // All scenarios, in the order in which they run.
 func All(o Options) []Scenario {
-	return slices.Concat(tutorial(), addresses(), plugin(), life(o))
+	return slices.Concat(tutorial(), addresses(), plugin(), balancers(), life(o))
 }
 
 // skipped is the error of a scenario that cannot be run on this cluster.
