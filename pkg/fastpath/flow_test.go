@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func newStage(t *testing.T) *stage {
 func (s *stage) set(generation uint32, lifetime time.Duration) {
 	s.t.Helper()
 	s.generation = generation
-	if err := s.Setting.Put(uint32(0), &programSettings{Generation: generation, Lifetime: uint64(lifetime)}); err != nil {
+	if err := s.Setting.Put(uint32(0), &programSettings{Generation: generation, Lifetime: uint64(lifetime), Deadline: math.MaxUint64}); err != nil {
 		s.t.Fatal(err)
 	}
 }
