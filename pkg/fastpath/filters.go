@@ -73,6 +73,9 @@ func (*filters) attach(s *netlink.Socket, index int, programs [2]numbered) (reas
 		if slices.ContainsFunc(all, func(f filter) bool { return f.own && f.program == programs[i].id }) {
 			continue
 		}
+		if at := slices.IndexFunc(all, func(f filter) bool { return f.placed && !f.own }); at >= 0 {
+			return fmt.Sprintf("somebody else's filter %s is in the place of flatnet's (tc filter show: pref %d handle %#x)", all[at].name, filterPriority, filterHandle), written, nil
+		}
 		if err := putFilter(s, index, side.parent, side.name, programs[i].FD()); err != nil {
 			return "", written, err
 		}
@@ -90,7 +93,8 @@ func (*filters) close() {}
 
 // filter is one that was found.
 type filter struct {
-	own     bool
+	placed  bool   // where flatnet's is to be
+	own     bool   // and it is
 	name    string // "" where it has none
 	program ebpf.ProgramID
 }
@@ -142,7 +146,8 @@ func readFilter(message []byte) (f filter, ok bool) {
 			}
 		}
 	}
-	f.own = header.Info>>16 == filterPriority && header.Handle == filterHandle && strings.HasPrefix(f.name, namePrefix)
+	f.placed = header.Info>>16 == filterPriority && header.Handle == filterHandle
+	f.own = f.placed && strings.HasPrefix(f.name, namePrefix)
 	return f, header.Handle != 0 // else it is what the filters of a priority have in common
 }
 

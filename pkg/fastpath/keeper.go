@@ -39,8 +39,8 @@ type Keeper struct {
 	generation uint32
 	raised     uint64
 	deadline   time.Duration // of the programs' clock
-	touched    map[int]bool // interfaces that something has happened to
-	all        bool         // anything may have happened
+	touched    map[int]bool  // interfaces that something has happened to
+	all        bool          // anything may have happened
 }
 
 // Load brings the programs into the kernel. It does nothing where they are there.

@@ -39,6 +39,8 @@ const (
 // attaching is how programs are at interfaces, flatnet's and others': by links of tcx, or
 // by filters of tc. The interface is given by its number, in its namespace.
 type attaching interface {
+	// String is what the status calls it.
+	String() string
 	// programs are the names of those at a side, in their order.
 	programs(index int, at side) (names []string, err error)
 	// detach takes away all from a side, and says how many that were.

@@ -11,6 +11,8 @@ import (
 // byFilters attaches by filters of tc.
 type byFilters struct{}
 
+func (byFilters) String() string { return "filters of tc" }
+
 // parent is where the filters of a side are.
 func (at side) parent() uint32 {
 	return [...]uint32{vishvananda.HANDLE_MIN_INGRESS, vishvananda.HANDLE_MIN_EGRESS}[at]

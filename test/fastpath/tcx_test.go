@@ -10,6 +10,8 @@ import (
 // byLinks attaches by tcx.
 type byLinks struct{}
 
+func (byLinks) String() string { return "tcx" }
+
 // attach is what the library calls a side.
 func (at side) attach() ebpf.AttachType {
 	return [...]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}[at]
