@@ -332,6 +332,37 @@ func TestLeavingTheFastPath(t *testing.T) {
 	}
 }
 
+// Where filters need a qdisc, new interfaces are made with it, whether flatnetd runs or
+// not; where they do not, or without the fast path, nobody makes one.
+func TestQdiscOfNewInterfaces(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, cluster.IPv4, 1, "--fabric", "vxlan")
+	n := s.Nodes[0]
+	kind := "clsact"
+	if fastpath.HasLinks() {
+		kind = ""
+	}
+	for datapath, want := range map[string]string{"ebpf": kind, "kernel": ""} {
+		n.Restart(append(s.flags, "--datapath", datapath)...)
+		s.Eventually("the plugin's configuration", func() error {
+			text, err := os.ReadFile(n.Conflist())
+			if has := strings.Contains(string(text), `"clsact": true`); err == nil && has != (want != "") {
+				err = fmt.Errorf("%s", text)
+			}
+			return err
+		})
+		n.Kill()
+		p := n.Pod("new-" + datapath)
+		if found := queueAtIngress(t, n, p.HostInterface); found != want {
+			t.Errorf("with --datapath %s a pod's interface has qdisc %q, want %q", datapath, found, want)
+		}
+		n.StartAgain()
+	}
+	if found := queueAtIngress(t, n, "flatnet.vx"); found != kind {
+		t.Errorf("the overlay has qdisc %q, want %q", found, kind)
+	}
+}
+
 // What changes while flatnetd is away is in force before long, though programs of filters
 // are still there: what nobody can have decided anew is the kernel's.
 func TestChangeWhileFlatnetdIsAway(t *testing.T) {
