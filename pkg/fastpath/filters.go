@@ -54,8 +54,24 @@ func (*filters) String() string { return "filters of tc" }
 // has made it needs it. What it makes where there is none stays, since to take it away
 // loses packets as making it does.
 func (*filters) attach(s *netlink.Socket, index int, programs [2]numbered) (reason string, written bool, err error) {
-	kind, err := kernel.IngressQueue(s, index)
-	switch {
+	var missing []int // sides
+	for i, side := range sidesOfFilters {
+		all, err := listFilters(s, index, side.parent)
+		if err != nil {
+			return "", false, fmt.Errorf("listing filters: %w", err)
+		}
+		if slices.ContainsFunc(all, func(f filter) bool { return f.own && f.program == programs[i].id }) {
+			continue
+		}
+		if at := slices.IndexFunc(all, func(f filter) bool { return f.placed && !f.own }); at >= 0 {
+			return fmt.Sprintf("somebody else's filter %s is in the place of flatnet's (tc filter show: pref %d handle %#x)", all[at].name, filterPriority, filterHandle), false, nil
+		}
+		missing = append(missing, i)
+	}
+	if len(missing) == 0 {
+		return "", false, nil
+	}
+	switch kind, err := kernel.IngressQueue(s, index); {
 	case err != nil:
 		return "", false, err
 	case kind == "":
@@ -65,17 +81,8 @@ func (*filters) attach(s *netlink.Socket, index int, programs [2]numbered) (reas
 	case kind != "clsact":
 		return fmt.Sprintf("somebody else's qdisc %s leaves no place for filters at egress (tc qdisc show)", kind), false, nil
 	}
-	for i, side := range sidesOfFilters {
-		all, err := listFilters(s, index, side.parent)
-		if err != nil {
-			return "", written, fmt.Errorf("listing filters: %w", err)
-		}
-		if slices.ContainsFunc(all, func(f filter) bool { return f.own && f.program == programs[i].id }) {
-			continue
-		}
-		if at := slices.IndexFunc(all, func(f filter) bool { return f.placed && !f.own }); at >= 0 {
-			return fmt.Sprintf("somebody else's filter %s is in the place of flatnet's (tc filter show: pref %d handle %#x)", all[at].name, filterPriority, filterHandle), written, nil
-		}
+	for _, i := range missing {
+		side := sidesOfFilters[i]
 		if err := putFilter(s, index, side.parent, side.name, programs[i].FD()); err != nil {
 			return "", written, err
 		}

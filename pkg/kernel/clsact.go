@@ -66,15 +66,22 @@ func RemoveClsact(s *netlink.Socket, index int) error {
 }
 
 // IngressQueue returns the kind of the qdisc that is in clsact's place, "" for none: clsact,
-// or ingress, which has the one side only.
+// or ingress, which has the one side only. All are listed, since who asks for one has all
+// told who listen to traffic control, as if it had changed (seen on Linux 5.10).
 // Equivalent to: `tc qdisc show dev LINK ingress`.
 func IngressQueue(s *netlink.Socket, index int) (kind string, err error) {
-	kind, _, err = (&socket{s}).queue(index, clsactParent)
+	answer, err := s.Dump(unix.RTM_GETQDISC, &nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index)})
 	if err != nil {
-		return "", fmt.Errorf("looking for a qdisc at ingress: %w", err)
+		return "", fmt.Errorf("listing qdiscs: %w", err)
 	}
-	if kind == "noop" { // where there was one before
-		kind = ""
+	for _, message := range answer {
+		if len(message) < nl.SizeofTcMsg {
+			continue
+		}
+		if m := nl.DeserializeTcMsg(message); int(m.Ifindex) == index && m.Parent == clsactParent {
+			kind, _ = tcContent(message)
+			return kind, nil
+		}
 	}
-	return kind, nil
+	return "", nil
 }

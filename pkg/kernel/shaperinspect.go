@@ -24,7 +24,7 @@ func (n *Netlink) inspectShaper(o Shaper) (string, error) {
 		return "", err
 	}
 	of := fmt.Sprintf("%s interface %s", o.Side, o.Link)
-	kind, options, err := s.queue(index, rootParent)
+	kind, options, err := s.root(index)
 	if err != nil {
 		return "", err
 	}
@@ -50,11 +50,11 @@ func (n *Netlink) inspectShaper(o Shaper) (string, error) {
 	return found, err
 }
 
-// queue returns the kind and the options of an interface's qdisc in a place, "" where it
-// has none there but the kernel's own.
-func (s *socket) queue(index int, parent uint32) (kind string, options []byte, err error) {
+// root returns the kind and the options of an interface's root qdisc, "" where it
+// has none but the kernel's own.
+func (s *socket) root(index int) (kind string, options []byte, err error) {
 	// Whoever listens is told; the one who asks on older kernels only with NLM_F_ECHO.
-	answer, err := s.Execute(tcRequest(s, unix.RTM_GETQDISC, unix.NLM_F_ECHO|unix.NLM_F_ACK, index, parent, 0))
+	answer, err := s.Execute(tcRequest(s, unix.RTM_GETQDISC, unix.NLM_F_ECHO|unix.NLM_F_ACK, index, rootParent, 0))
 	if isGone(err) || errors.Is(err, unix.EINVAL) {
 		return "", nil, nil
 	}
