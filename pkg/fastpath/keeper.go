@@ -2,7 +2,6 @@ package fastpath
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,7 +59,7 @@ func (k *Keeper) Load() error {
 	k.setting = p.Setting
 	k.all = true
 	k.mu.Unlock()
-	if err := k.raise(); err != nil {
+	if err := k.Renew(); err != nil {
 		k.Close()
 		return err
 	}
@@ -100,71 +99,6 @@ func (k *Keeper) Close() {
 	}
 	k.attached, k.complete = nil, false
 	k.table.Close()
-}
-
-// Raise has all flows decided anew, from the next packet on. It may be called from any
-// goroutine, and at any time.
-func (k *Keeper) Raise() {
-	if err := k.raise(); err != nil && k.Log != nil {
-		k.Log.Error("remembered flows are not decided anew at once, but within their lifetime", "lifetime", Lifetime, "error", err)
-	}
-}
-
-func (k *Keeper) raise() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.setting == nil {
-		return nil
-	}
-	k.next()
-	if err := k.write(AloneFor); err != nil {
-		return fmt.Errorf("raising the generation: %w", err)
-	}
-	return nil
-}
-
-// Renew has the programs go by what they remember for [AloneFor] from now on. It may be
-// called from any goroutine. Where that was over, nobody has noticed what has changed
-// meanwhile, so all flows are decided anew.
-func (k *Keeper) Renew() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.setting == nil {
-		return nil
-	}
-	at, err := now()
-	if err != nil {
-		return err
-	}
-	if at >= k.deadline {
-		k.next()
-	}
-	if err := k.write(AloneFor); err != nil {
-		return fmt.Errorf("renewing the deadline of what is remembered: %w", err)
-	}
-	return nil
-}
-
-// next is another generation.
-func (k *Keeper) next() {
-	const lower = 0xffff
-	if k.generation++; k.generation&lower == 0 {
-		k.generation++ // 0 means that a packet has none
-	}
-	k.raised++
-}
-
-// write tells the programs the settings, which are in force for a time.
-func (k *Keeper) write(inForce time.Duration) error {
-	at, err := now()
-	if err != nil {
-		return err
-	}
-	k.deadline = at + inForce
-	return k.setting.Put(uint32(0), &programSettings{
-		Generation: k.generation, Lifetime: uint64(Lifetime.Nanoseconds()), Deadline: uint64(k.deadline.Nanoseconds()),
-		Tunnel: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, k.TunnelPort)),
-	})
 }
 
 // Touched notes that something has happened to an interface; 0 is any. It may be called
@@ -395,13 +329,4 @@ func (k *Keeper) Remove(leaving Leaving) (removed []string, err error) {
 		}
 	}
 	return removed, errors.Join(errs...)
-}
-
-// now is the clock of the programs (CLOCK_MONOTONIC).
-func now() (time.Duration, error) {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		return 0, err
-	}
-	return time.Duration(t.Nano()), nil
 }
