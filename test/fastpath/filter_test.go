@@ -53,11 +53,15 @@ func (b byFilters) detach(index int, at side) (count int, err error) {
 	return count, err
 }
 
-func (byFilters) add(p *ebpf.Program, index int, at side, where anchor) (remove func() error, err error) {
+func (b byFilters) add(p *ebpf.Program, index int, at side, where anchor) (remove func() error, err error) {
+	others, err := b.list(index, at)
+	if err != nil {
+		return nil, err
+	}
 	f := &vishvananda.BpfFilter{
 		FilterAttrs: vishvananda.FilterAttrs{
-			LinkIndex: index, Parent: at.parent(), Handle: 1, Protocol: unix.ETH_P_ALL,
-			Priority: [...]uint16{1, 9000}[where],
+			LinkIndex: index, Parent: at.parent(), Handle: uint32(len(others) + 1), Protocol: unix.ETH_P_ALL,
+			Priority: [...]uint16{100, 9900}[where], // of their own: those of a priority are of one kind
 		},
 		Fd: p.FD(), Name: somebodysProgram, DirectAction: true,
 	}
