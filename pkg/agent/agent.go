@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
+	"github.com/flatnet-cni/flatnet/pkg/fastpath"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/loop"
@@ -62,6 +63,7 @@ type Agent struct {
 func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 	a := newAgent(c, log)
 	a.shared.Kernel = askKernel(requirements.Running{}, c.parts())
+	a.shared.Filters = c.Datapath != datapathKernel && !fastpath.HasLinks()
 	if err := a.open(features(c, client, a.shared)); err != nil {
 		return nil, err
 	}

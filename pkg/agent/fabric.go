@@ -80,6 +80,7 @@ func (f *joining) open() (err error) {
 	if err != nil {
 		return err
 	}
+	f.kernel.Clsact = f.Filters
 	f.source = f.config.nodes(f.client, f.Log)
 	f.Fabric = fabric.NewEngine(f.kernel)
 	f.configure()

@@ -71,7 +71,7 @@ func (f *fastPath) feature() feature.Feature {
 		Pages:   map[string]http.HandlerFunc{"/flows": f.serveFlows},
 		Gauges:  f.gauges(),
 		Repairs: []string{"fast path"},
-		Cleanup: feature.Removal{Do: f.remove},
+		Cleanup: feature.Removal{Do: func(context.Context) ([]string, error) { return f.remove(true) }},
 	}
 }
 
@@ -164,10 +164,6 @@ func (f *fastPath) use(ctx context.Context, verify bool) error {
 	if !f.keeper.Loaded() {
 		return errors.New(f.why) // it is tried again with the next comparison
 	}
-	if !fastpath.HasLinks() {
-		f.keeper.Close()
-		return errors.New("the kernel has no tcx (Linux 6.6), and to attach filters to an interface in use loses packets")
-	}
 	f.cleared = false
 	where, err := f.where()
 	if err != nil {
@@ -181,7 +177,7 @@ func (f *fastPath) use(ctx context.Context, verify bool) error {
 		f.Repaired("fast path", repaired)
 	}
 	if !f.FastPath {
-		f.FastPath = true
+		f.FastPath, f.Filters = true, !fastpath.HasLinks()
 		if err := f.Publish(feature.PathChanged); err != nil {
 			return err
 		}
@@ -244,8 +240,8 @@ func (f *fastPath) where() (fastpath.Where, error) {
 
 // clear takes away what an earlier run has left.
 func (f *fastPath) clear() error {
-	if f.FastPath {
-		f.FastPath = false
+	if f.FastPath || f.Filters {
+		f.FastPath, f.Filters = false, false
 		if err := f.Publish(feature.PathChanged); err != nil {
 			return err
 		}
@@ -253,7 +249,7 @@ func (f *fastPath) clear() error {
 	if f.cleared {
 		return nil
 	}
-	removed, err := f.remove(context.Background())
+	removed, err := f.remove(false)
 	if err != nil {
 		return err
 	}
@@ -264,9 +260,11 @@ func (f *fastPath) clear() error {
 	return nil
 }
 
-func (f *fastPath) remove(context.Context) ([]string, error) {
+// remove leaves no program and no table; what is left of qdiscs loses packets when it goes,
+// which is for who has nothing to do with flatnet any more.
+func (f *fastPath) remove(qdiscs bool) ([]string, error) {
 	k := &fastpath.Keeper{Log: f.Log}
-	return k.Remove((requirements.Running{}).HasNftables())
+	return k.Remove(fastpath.Leaving{Tables: (requirements.Running{}).HasNftables(), Qdiscs: qdiscs})
 }
 
 func (f *fastPath) problems() (all []problem.Problem) {

@@ -19,6 +19,7 @@ type FastPath struct {
 	Datapath   string             `json:"datapath"`          // ebpf or kernel, as it is now
 	Because    string             `json:"because,omitempty"` // why it is kernel
 	Interfaces []string           `json:"interfaces"`        // that the programs are at
+	By         string             `json:"by,omitempty"`      // how they are there: "tcx" or "filters of tc"
 	Skipped    []fastpath.Skipped `json:"skipped,omitempty"` // that they are not at
 	Without    []string           `json:"without,omitempty"` // pods for which it is switched off
 	Flows      int                `json:"flows"`             // that are remembered
@@ -32,6 +33,7 @@ func (f *fastPath) status() FastPathStatus {
 		s.Datapath, s.Because = datapathKernel, f.why
 		return FastPathStatus{s}
 	}
+	s.By = f.keeper.AttachedBy()
 	s.Skipped, s.Without = f.done.Skipped, f.without
 	// What cannot be read is not there to be seen.
 	s.Counts, _ = f.keeper.Counts()
@@ -48,7 +50,7 @@ func (s FastPathStatus) part() feature.Part {
 	if f.Because != "" {
 		return feature.Part{Document: s, Rows: []feature.Row{{Name: "data path", Value: "kernel, because " + f.Because}}}
 	}
-	text := fmt.Sprintf("ebpf at %d interfaces, %d flows", len(f.Interfaces), f.Flows)
+	text := fmt.Sprintf("ebpf at %d interfaces by %s, %d flows", len(f.Interfaces), f.By, f.Flows)
 	const old = 2 * time.Second
 	if now := time.Now(); now.Sub(f.Counted) > old {
 		text += fmt.Sprintf(" (counted %s ago)", since(f.Counted, now))

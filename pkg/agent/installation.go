@@ -46,7 +46,7 @@ func (f *installation) feature() feature.Feature {
 }
 
 func (f *installation) follow(n feature.News) error {
-	if n == feature.FabricMade || n == feature.FabricJoined && f.followed.change(f.network()) {
+	if n == feature.FabricMade || (n == feature.FabricJoined || n == feature.PathChanged) && f.followed.change(f.network()) {
 		f.task.Soon()
 	}
 	return nil

@@ -29,7 +29,7 @@ type ownNetwork struct {
 
 // network has no podCIDRs until the fabric is planned.
 func (o ownNetwork) network() install.Network {
-	n := install.Network{Name: networkName, StateDir: o.config.StateDir}
+	n := install.Network{Name: networkName, StateDir: o.config.StateDir, Clsact: o.Filters}
 	if o.config.Policies && !o.Kernel.Lacks(requirements.Policies) {
 		n.Policies = o.config.PoliciesFile
 	}
@@ -53,7 +53,7 @@ func (f *followed) change(n install.Network) bool {
 }
 
 func equalNetworks(a, b install.Network) bool {
-	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && a.Policies == b.Policies && slices.Equal(a.PodCIDRs, b.PodCIDRs)
+	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && a.Policies == b.Policies && a.Clsact == b.Clsact && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
 // request returns what a container runtime would execute the plugin with.

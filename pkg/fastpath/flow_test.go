@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -19,8 +20,8 @@ func TestMain(m *testing.M) { netlab.Main(m) }
 // stage runs the programs on packets that nobody sent: no interface has them.
 type stage struct {
 	*programs
-	t          *testing.T
-	generation uint32
+	t        *testing.T
+	settings programSettings
 }
 
 // A packet that is given to a program has no tc_index, so the generations of these tests
@@ -44,8 +45,18 @@ func newStage(t *testing.T) *stage {
 
 func (s *stage) set(generation uint32, lifetime time.Duration) {
 	s.t.Helper()
-	s.generation = generation
-	if err := s.Setting.Put(uint32(0), &programSettings{Generation: generation, Lifetime: uint64(lifetime)}); err != nil {
+	s.settings = programSettings{Generation: generation, Lifetime: uint64(lifetime)}
+	s.inForce(true)
+}
+
+// inForce says whether the programs may go by what they remember.
+func (s *stage) inForce(yes bool) {
+	s.t.Helper()
+	s.settings.Deadline = 0
+	if yes {
+		s.settings.Deadline = math.MaxUint64
+	}
+	if err := s.Setting.Put(uint32(0), &s.settings); err != nil {
 		s.t.Fatal(err)
 	}
 }

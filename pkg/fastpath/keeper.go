@@ -2,20 +2,19 @@ package fastpath
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/netlink"
 	"github.com/flatnet-cni/flatnet/pkg/nft"
-
-	"github.com/cilium/ebpf"
 )
 
 // Keeper has flows remembered, in the network namespace of the caller of its methods.
@@ -31,16 +30,17 @@ type Keeper struct {
 	table    nft.Keeper
 	socket   *netlink.Socket
 	attached map[int]place // by the interface's number, as they were left
-	links    map[int][2]link.Link
-	complete bool // all interfaces were looked at once
+	attacher attacher      // nil until the programs are in the kernel
+	complete bool          // all interfaces were looked at once
 	counting counting
 
 	mu         sync.Mutex // of what follows
 	setting    *ebpf.Map
 	generation uint32
 	raised     uint64
-	touched    map[int]bool // interfaces that something has happened to
-	all        bool         // anything may have happened
+	deadline   time.Duration // of the programs' clock
+	touched    map[int]bool  // interfaces that something has happened to
+	all        bool          // anything may have happened
 }
 
 // Load brings the programs into the kernel. It does nothing where they are there.
@@ -53,11 +53,14 @@ func (k *Keeper) Load() error {
 		return err
 	}
 	k.programs = p
+	if k.attacher == nil {
+		k.attacher = newAttacher()
+	}
 	k.mu.Lock()
 	k.setting = p.Setting
 	k.all = true
 	k.mu.Unlock()
-	if err := k.raise(); err != nil {
+	if err := k.Renew(); err != nil {
 		k.Close()
 		return err
 	}
@@ -67,13 +70,25 @@ func (k *Keeper) Load() error {
 // Loaded reports whether the programs are in the kernel.
 func (k *Keeper) Loaded() bool { return k.programs != nil }
 
-// Close lets go of everything. The programs end; the table stays.
+// AttachedBy is how the programs are at interfaces: "tcx" or "filters of tc".
+func (k *Keeper) AttachedBy() string {
+	if k.attacher == nil {
+		return ""
+	}
+	return k.attacher.String()
+}
+
+// Close lets go of everything. The programs end, or do nothing from now on; the table
+// stays.
 func (k *Keeper) Close() {
 	k.mu.Lock()
+	if k.setting != nil {
+		_ = k.write(0) // or the deadline comes by itself
+	}
 	k.setting = nil
 	k.mu.Unlock()
-	for index := range k.links {
-		k.unlink(index)
+	if k.attacher != nil {
+		k.attacher.close()
 	}
 	if k.programs != nil {
 		k.programs.Close()
@@ -85,35 +100,6 @@ func (k *Keeper) Close() {
 	}
 	k.attached, k.complete = nil, false
 	k.table.Close()
-}
-
-// Raise has all flows decided anew, from the next packet on. It may be called from any
-// goroutine, and at any time.
-func (k *Keeper) Raise() {
-	if err := k.raise(); err != nil && k.Log != nil {
-		k.Log.Error("remembered flows are not decided anew at once, but within their lifetime", "lifetime", Lifetime, "error", err)
-	}
-}
-
-func (k *Keeper) raise() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.setting == nil {
-		return nil
-	}
-	const lower = 0xffff
-	if k.generation++; k.generation&lower == 0 {
-		k.generation++ // 0 means that a packet has none
-	}
-	k.raised++
-	err := k.setting.Put(uint32(0), &programSettings{
-		Generation: k.generation, Lifetime: uint64(Lifetime.Nanoseconds()),
-		Tunnel: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, k.TunnelPort)),
-	})
-	if err != nil {
-		return fmt.Errorf("raising the generation: %w", err)
-	}
-	return nil
 }
 
 // Touched notes that something has happened to an interface; 0 is any. It may be called
@@ -138,6 +124,9 @@ func (k *Keeper) takeTouched() (touched map[int]bool, all bool) {
 	defer k.mu.Unlock()
 	touched, all = k.touched, k.all
 	k.touched, k.all = nil, false
+	if touched == nil {
+		touched = map[int]bool{}
+	}
 	return touched, all
 }
 
@@ -244,9 +233,20 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 		}
 		now[p.index] = p
 	}
-	for index := range k.links {
-		if p, there := now[index]; !there || p.reason != "" {
-			k.unlink(index)
+	if everything {
+		for _, l := range all {
+			touched[l.index] = true
+		}
+	}
+	for index := range k.attached {
+		touched[index] = true
+	}
+	for index := range touched {
+		if p, there := now[index]; there && p.reason == "" {
+			continue
+		}
+		if err := k.attacher.detach(s, index); err != nil && k.Log != nil && stillThere(s, index) {
+			k.Log.Warn("programs of the fast path are not taken away", "interface", index, "error", err)
 		}
 	}
 	k.attached, k.complete = now, true
@@ -270,31 +270,12 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 // put puts the programs at both sides of an interface. It says why they are not to be
 // there where that shows only now, and whether they had to be put there.
 func (k *Keeper) put(s *netlink.Socket, p place) (reason string, written bool, err error) {
-	programs := [2]*ebpf.Program{k.programs.Look, k.programs.LearnLink}
 	if p.pod {
 		if reason, err := k.othersDecide(s, p); reason != "" || err != nil {
 			return reason, false, err
 		}
-		programs[1] = k.programs.LearnPod
 	}
-	written, err = k.link(p.index, programs)
-	return "", written, err
-}
-
-// othersDecide says who else decides at the egress of a pod's interface, which would be
-// passed by; "" is nobody.
-func (k *Keeper) othersDecide(s *netlink.Socket, p place) (reason string, err error) {
-	filters, err := egressFilters(s, p.index)
-	if err != nil {
-		return "", fmt.Errorf("listing filters: %w", err)
-	}
-	if len(filters) > 0 {
-		return fmt.Sprintf("somebody else's filter %s decides what the pod receives (tc filter show dev %s egress)", filters[0], p.name), nil
-	}
-	if others := k.othersOfTCX(p.index); others > 0 {
-		return fmt.Sprintf("%d programs of somebody else's decide what the pod receives (bpftool net show dev %s)", others, p.name), nil
-	}
-	return "", nil
+	return k.attacher.attach(s, p.index, k.programs.sides(p.pod))
 }
 
 // stillThere reports whether an interface is there: one that has gone while it was looked
@@ -304,30 +285,49 @@ func stillThere(s *netlink.Socket, index int) bool {
 	return err != nil || slices.ContainsFunc(all, func(l interfaceLink) bool { return l.index == index })
 }
 
-// Remove takes away what any keeper has left in the kernel, and says what that was.
-// Programs end with their keeper; only its table stays, which a kernel without nf_tables
-// does not have.
-func (k *Keeper) Remove(tables bool) (removed []string, err error) {
-	defer k.Close()
-	if !tables {
-		return nil, nil
-	}
-	k.table.Keeps = []nft.ID{TableID}
-	there, err := k.table.Remove()
-	if err != nil {
-		err = fmt.Errorf("removing nftables table %s: %w", TableID, err)
-	}
-	if len(there) > 0 {
-		removed = append(removed, "nftables table "+TableID.String())
-	}
-	return removed, err
+// Leaving is how much of a node is left alone by [Keeper.Remove].
+type Leaving struct {
+	Tables bool // the kernel has nf_tables: the table is removed
+	// Qdiscs has those removed as well that only held flatnet's filters, but for pods':
+	// an interface that is up loses what it sends for a moment.
+	Qdiscs bool
 }
 
-// now is the clock of the programs (CLOCK_MONOTONIC).
-func now() (time.Duration, error) {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		return 0, err
+// Remove takes away what any keeper has left in the kernel, and says what that was.
+// Links end with their keeper; filters and the table stay.
+func (k *Keeper) Remove(leaving Leaving) (removed []string, err error) {
+	defer k.Close()
+	s, err := k.connect()
+	if err != nil {
+		return nil, err
 	}
-	return time.Duration(t.Nano()), nil
+	all, err := listLinks(s)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, l := range all {
+		left, err := removeFilters(s, l.index)
+		if left.removed {
+			removed = append(removed, "filters of the fast path at "+l.name)
+			if leaving.Qdiscs && !left.others && err == nil && l.group != kernel.Group {
+				err = kernel.RemoveClsact(s, l.index)
+			}
+		}
+		if err != nil && stillThere(s, l.index) {
+			errs = append(errs, fmt.Errorf("interface %s: %w", l.name, err))
+		}
+	}
+	slices.Sort(removed)
+	if leaving.Tables {
+		k.table.Keeps = []nft.ID{TableID}
+		there, err := k.table.Remove()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("removing nftables table %s: %w", TableID, err))
+		}
+		if len(there) > 0 {
+			removed = append(removed, "nftables table "+TableID.String())
+		}
+	}
+	return removed, errors.Join(errs...)
 }

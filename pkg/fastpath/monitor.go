@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -47,14 +48,33 @@ func (m *Monitor) Close() {
 	}
 }
 
-// Run raises until ctx ends.
+// Run raises, and renews what is remembered, until ctx ends.
 func (m *Monitor) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go m.renew(ctx)
 	return m.listener.Run(ctx, func(h *unix.NlMsghdr, message []byte) { m.interpret(h.Type, message) }, func() {
 		clear(m.neighbours)
 		m.Keeper.Raise()
 		m.Keeper.Touched(0)
 		m.Changed()
 	})
+}
+
+// renew is for as long as there is somebody who notices changes.
+func (m *Monitor) renew(ctx context.Context) {
+	tick := time.NewTicker(RenewedEvery)
+	defer tick.Stop()
+	for {
+		if err := m.Keeper.Renew(); err != nil && m.Keeper.Log != nil {
+			m.Keeper.Log.Error("packets take the kernel's path before long", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 func (m *Monitor) interpret(kind uint16, message []byte) {

@@ -46,6 +46,7 @@ type programSettings struct {
 	Tunnel     uint16
 	Pad        uint16
 	Lifetime   uint64
+	Deadline   uint64
 }
 
 type programWay struct {

@@ -12,7 +12,21 @@ import (
 // programs are those in the kernel, with their maps.
 type programs struct {
 	programObjects
-	ids map[*ebpf.Program]uint32
+	look, learnPod, learnLink numbered
+}
+
+// numbered is a program with the number that the kernel knows it by.
+type numbered struct {
+	*ebpf.Program
+	id ebpf.ProgramID
+}
+
+// sides are the programs at ingress and at egress of an interface.
+func (p *programs) sides(pod bool) [2]numbered {
+	if pod {
+		return [2]numbered{p.look, p.learnPod}
+	}
+	return [2]numbered{p.look, p.learnLink}
 }
 
 // load brings the programs and their maps into the kernel; nothing is attached yet.
@@ -25,7 +39,7 @@ func load() (*programs, error) {
 		return nil, fmt.Errorf("reading the programs: %w", err)
 	}
 	spec.Maps[programMapFlows].MaxEntries = Flows
-	p := &programs{ids: map[*ebpf.Program]uint32{}}
+	p := &programs{}
 	if err := spec.LoadAndAssign(&p.programObjects, nil); err != nil {
 		switch {
 		case errors.Is(err, os.ErrPermission) && limit != nil:
@@ -35,14 +49,14 @@ func load() (*programs, error) {
 		}
 		return nil, fmt.Errorf("loading the programs: %w", err)
 	}
-	for _, program := range []*ebpf.Program{p.Look, p.LearnPod, p.LearnLink} {
+	for to, program := range map[*numbered]*ebpf.Program{&p.look: p.Look, &p.learnPod: p.LearnPod, &p.learnLink: p.LearnLink} {
 		info, err := program.Info()
 		if err == nil {
 			id, known := info.ID()
 			if !known {
 				err = errors.New("the kernel does not number them")
 			}
-			p.ids[program] = uint32(id)
+			*to = numbered{program, id}
 		}
 		if err != nil {
 			p.Close()

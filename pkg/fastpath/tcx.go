@@ -2,90 +2,96 @@ package fastpath
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/flatnet-cni/flatnet/pkg/netlink"
 )
 
-// The programs are attached by links of tcx, which kernels have from Linux 6.6 on: to make
-// the qdisc of filters, which there were before, takes an interface's queues away for a
-// moment, and packets are lost. Links end with the process, and then packets take the
-// kernel's path.
+// links attach by tcx, which kernels have from Linux 6.6 on: nothing has to be made at an
+// interface first, and a link ends with the process. The zero value has none.
+type links struct {
+	made map[int][2]link.Link // by the interface's number
+}
 
 // sidesOfTCX are the places of look and learn.
 var sidesOfTCX = [2]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}
 
-// link attaches both programs behind those of others. It reports whether they had to be
-// attached.
-func (k *Keeper) link(index int, programs [2]*ebpf.Program) (written bool, err error) {
-	if _, known := k.links[index]; known {
-		if k.linked(index, programs) {
-			return false, nil
+func (*links) String() string { return "tcx" }
+
+// attach puts both programs behind those of others.
+func (l *links) attach(s *netlink.Socket, index int, programs [2]numbered) (reason string, written bool, err error) {
+	if _, known := l.made[index]; known {
+		if linked(index, programs) {
+			return "", false, nil
 		}
-		k.unlink(index)
+		_ = l.detach(s, index)
 	}
 	var made [2]link.Link
 	for i, attach := range sidesOfTCX {
-		made[i], err = link.AttachTCX(link.TCXOptions{Interface: index, Program: programs[i], Attach: attach})
+		made[i], err = link.AttachTCX(link.TCXOptions{Interface: index, Program: programs[i].Program, Attach: attach})
 		if err != nil {
 			if i > 0 {
 				made[0].Close()
 			}
-			return false, fmt.Errorf("attaching the programs: %w", err)
+			return "", false, fmt.Errorf("attaching the programs: %w", err)
 		}
 	}
-	if k.links == nil {
-		k.links = map[int][2]link.Link{}
+	if l.made == nil {
+		l.made = map[int][2]link.Link{}
 	}
-	k.links[index] = made
-	return true, nil
+	l.made[index] = made
+	return "", true, nil
 }
 
 // linked reports whether both programs are where they were attached.
-func (k *Keeper) linked(index int, programs [2]*ebpf.Program) bool {
+func linked(index int, programs [2]numbered) bool {
 	for i, attach := range sidesOfTCX {
 		r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: attach})
 		if err != nil {
 			return false
 		}
-		found := false
-		for _, p := range r.Programs {
-			found = found || uint32(p.ID) == k.programs.ids[programs[i]]
-		}
-		if !found {
+		if !slices.ContainsFunc(r.Programs, func(p link.AttachedProgram) bool { return p.ID == programs[i].id }) {
 			return false
 		}
 	}
 	return true
 }
 
-// unlink takes the programs from an interface.
-func (k *Keeper) unlink(index int) {
-	for _, l := range k.links[index] {
-		if l != nil {
-			l.Close()
+func (l *links) detach(_ *netlink.Socket, index int) error {
+	for _, one := range l.made[index] {
+		if one != nil {
+			one.Close()
 		}
 	}
-	delete(k.links, index)
+	delete(l.made, index)
+	return nil
 }
 
-// othersOfTCX counts somebody else's programs at an interface's egress that are attached
-// by links.
-func (k *Keeper) othersOfTCX(index int) (count int) {
+func (l *links) close() {
+	for index := range l.made {
+		_ = l.detach(nil, index)
+	}
+}
+
+// othersOfTCX counts programs at an interface's egress that are attached by links, but for
+// one.
+func othersOfTCX(index int, own ebpf.ProgramID) (count int) {
 	r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXEgress})
 	if err != nil {
 		return 0
 	}
 	for _, p := range r.Programs {
-		if uint32(p.ID) != k.programs.ids[k.programs.LearnPod] {
+		if p.ID != own {
 			count++
 		}
 	}
 	return count
 }
 
-// HasLinks reports whether the kernel can attach programs to an interface that is in use
-// without losing packets.
+// HasLinks reports whether the kernel has links of tcx.
 func HasLinks() bool {
 	const loopback = 1 // every network namespace has it
 	_, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress})

@@ -63,6 +63,9 @@ type Facts struct {
 	// FastPath says that packets of established flows go past connection tracking, or are
 	// about to.
 	FastPath bool
+	// Filters says that this is done by filters of traffic control, and that interfaces are
+	// made with the qdisc that holds them. It is known from the start.
+	Filters bool
 }
 
 // News says which facts are new.
@@ -76,7 +79,7 @@ const (
 	FabricMade                 // Made
 	FabricJoined               // the kernel has what was planned, but for what it refused
 	SourcesChanged             // LooseSources
-	PathChanged                // FastPath
+	PathChanged                // FastPath, Filters
 	RoutesLearned              // Learned
 )
 

@@ -43,6 +43,8 @@ type Network struct {
 	// Policies is the file from which the plugin reads in which namespaces pods
 	// begin closed, an absolute path; "" for a node without policies.
 	Policies string
+	// Clsact has the plugin make this qdisc at pods' host interfaces, for filters.
+	Clsact bool
 }
 
 // list and the types below are the JSON form (CNI SPEC.md, section 1), with
@@ -58,6 +60,7 @@ type plugin struct {
 	MTU          int             `json:"mtu,omitempty"`
 	StateDir     string          `json:"stateDir,omitempty"`
 	Policies     string          `json:"policies,omitempty"`
+	Clsact       bool            `json:"clsact,omitempty"`
 	LogLevel     string          `json:"logLevel"`
 	IPAM         *ipamSection    `json:"ipam,omitempty"`
 	Capabilities map[string]bool `json:"capabilities,omitempty"`
@@ -90,7 +93,7 @@ func Conflist(n Network) ([]byte, error) {
 		return nil, err
 	}
 	flatnet := plugin{
-		Type: pluginType, MTU: n.MTU, Policies: n.Policies, LogLevel: logLevel, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)},
+		Type: pluginType, MTU: n.MTU, Policies: n.Policies, Clsact: n.Clsact, LogLevel: logLevel, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)},
 		Capabilities: map[string]bool{"portMappings": true, "bandwidth": true},
 	}
 	if n.StateDir != "" && filepath.Clean(n.StateDir) != netconf.DefaultStateDirectory {

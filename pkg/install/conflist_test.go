@@ -48,8 +48,8 @@ func TestConflist(t *testing.T) {
 			pool: "10.244.1.1-10.244.1.254",
 		},
 		{
-			name:    "IPv6, MTU left to the plugin, state elsewhere, policies",
-			network: Network{Name: "flatnet", PodCIDRs: prefixes("fd00:244:1::/64"), StateDir: "/run/other", Policies: "/var/lib/flatnet/policies.json"},
+			name:    "IPv6, MTU left to the plugin, state elsewhere, policies, a place for filters",
+			network: Network{Name: "flatnet", PodCIDRs: prefixes("fd00:244:1::/64"), StateDir: "/run/other", Policies: "/var/lib/flatnet/policies.json", Clsact: true},
 			want: `{
   "cniVersion": "1.0.0",
   "name": "flatnet",
@@ -58,6 +58,7 @@ func TestConflist(t *testing.T) {
       "type": "flatnet",
       "stateDir": "/run/other",
       "policies": "/var/lib/flatnet/policies.json",
+      "clsact": true,
       "logLevel": "warn",
       "ipam": {
         "ranges": [

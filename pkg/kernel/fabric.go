@@ -16,6 +16,9 @@ import (
 // lists, makes and removes the objects of one node, through one rtnetlink
 // socket. It is not safe for concurrent use.
 type Fabric struct {
+	// Clsact has a new tunnel made with this qdisc ([Clsact]).
+	Clsact bool
+
 	tunnel  string // the tunnel's name: what is on it is the fabric's
 	socket  *socket
 	indices map[string]int

@@ -76,6 +76,8 @@ func (n *Netlink) Make(object Object) error {
 		err = n.bringUp(o)
 	case Shaper:
 		err = n.shape(o)
+	case Clsact:
+		err = n.makeClsact(o)
 	case Running:
 		err = n.awaitRunning(o)
 	case Reachable:
@@ -118,7 +120,7 @@ func (n *Netlink) Remove(object Object) error {
 		err = n.removeNeighbour(o)
 	case Route:
 		err = n.removeRoute(o)
-	case Settings, Shaper, Up, Running, Reachable, Patience, Answered, Forwarding:
+	case Settings, Shaper, Clsact, Up, Running, Reachable, Patience, Answered, Forwarding:
 	default:
 		err = errUnknown(object)
 	}
@@ -151,7 +153,7 @@ func (n *Netlink) Inspect(object Object) error {
 		found, err = n.inspectAddress(o)
 	case Neighbour:
 		found, err = n.inspectNeighbour(o)
-	case Patience:
+	case Patience, Clsact:
 		// Not worth a complaint: what changed it costs a packet now and then.
 	case Route:
 		found, err = n.inspectRoute(o)

@@ -43,6 +43,14 @@ func (s Side) ip() string {
 	return "ip"
 }
 
+// tc is the same of a `tc` command.
+func (s Side) tc() string {
+	if s == Pod {
+		return "tc -n pod"
+	}
+	return "tc"
+}
+
 // Object is one thing in the kernel. Its text is the `ip` command (or sysctl)
 // that makes it.
 type Object interface {

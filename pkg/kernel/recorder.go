@@ -46,7 +46,7 @@ func (r *Recorder) Make(object Object) error {
 	}
 	if r.has(text) {
 		switch object.(type) {
-		case Forwarding, Answered, Shaper:
+		case Forwarding, Answered, Shaper, Clsact:
 			return nil
 		}
 		return fmt.Errorf("%s: %w", text, ErrExists)

@@ -32,10 +32,7 @@ type Shaper struct {
 func (s Shaper) Dependence() (Side, string) { return s.Side, s.Link }
 
 func (s Shaper) String() string {
-	tc := "tc"
-	if s.Side == Pod {
-		tc = "tc -n pod"
-	}
+	tc := s.Side.tc()
 	if len(s.networks()) == 0 {
 		return fmt.Sprintf("%s qdisc replace dev %s root handle 1: tbf rate %dbit burst %db limit %db", tc, s.Link, s.Rate, s.Burst, s.Limit)
 	}

@@ -130,6 +130,10 @@ func (f *Fabric) createTunnel(t Tunnel) error {
 	if err != nil {
 		return err
 	}
+	if f.Clsact {
+		// Without it the tunnel is as good.
+		_ = AddClsact(f.socket.Socket, l.Index)
+	}
 	return f.adaptTunnel(t, l.Index)
 }
 

@@ -32,6 +32,7 @@ type Config struct {
 	HostInterfacePrefix string
 	StateDirectory      string
 	Policies            string     // path of the list of closed namespaces; "" where there is none
+	Clsact              bool       // make this qdisc at host interfaces
 	DNS                 *types.DNS // nil where the configuration has none
 	Log                 Log
 	IPAM                IPAM
@@ -71,6 +72,7 @@ type document struct {
 	HostInterfacePrefix *string         `json:"hostInterfacePrefix"`
 	StateDir            *string         `json:"stateDir"`
 	Policies            string          `json:"policies"`
+	Clsact              bool            `json:"clsact"`
 	DNS                 json.RawMessage `json:"dns"`
 	LogLevel            string          `json:"logLevel"`
 	LogFile             string          `json:"logFile"`
@@ -124,7 +126,7 @@ func parse(r *cni.Request, isIPAM bool) (*Config, *Arguments, error) {
 	}
 	c := &Config{
 		Version: r.Version, Network: r.Network, Raw: r.Config,
-		IPMasq: d.IPMasq, HostInterfacePrefix: defaultPrefix, StateDirectory: DefaultStateDirectory,
+		IPMasq: d.IPMasq, Clsact: d.Clsact, HostInterfacePrefix: defaultPrefix, StateDirectory: DefaultStateDirectory,
 		Log: Log{Level: d.LogLevel, File: d.LogFile}, ValidAttachments: d.ValidAttachments,
 		isIPAM: isIPAM,
 	}

@@ -57,6 +57,7 @@ func TestBadConfigurations(t *testing.T) {
 		{config: `{"mtu": 65536, ` + ranges + `}`, code: 7, want: []string{"mtu", "65536"}},
 		{config: `{"mtu": -1, ` + ranges + `}`, code: 7, want: []string{"mtu", "-1"}},
 		{config: `{"mtu": "1500", ` + ranges + `}`, code: 7, want: []string{"mtu", `"1500"`}},
+		{config: `{"clsact": "yes", ` + ranges + `}`, code: 6, want: []string{"clsact"}},
 		{config: `{"mtu": 1.5, ` + ranges + `}`, code: 7, want: []string{"mtu", "1.5"}},
 		{config: `{"ipMasq": "yes", ` + ranges + `}`, code: 6, want: []string{"ipMasq", "string"}},
 		{config: `{"hostInterfacePrefix": "", ` + ranges + `}`, code: 7, want: []string{"hostInterfacePrefix", `""`}},

@@ -49,6 +49,8 @@ type Wire struct {
 	Routes []Route `json:"routes,omitempty"`
 	// Bandwidth is what it may carry; nil means all that it can.
 	Bandwidth *Bandwidth `json:"bandwidth,omitempty"`
+	// Clsact is for filters at the host interface that somebody is going to put there.
+	Clsact bool `json:"clsact,omitempty"`
 	// Localnet lets connections from the node's 127.0.0.1 go out to the pod.
 	Localnet bool `json:"localnet,omitempty"`
 	// ChangedMAC is the pod's MAC address where it is no longer the one that
@@ -109,6 +111,9 @@ func (w Wire) Objects() []kernel.Object {
 	)
 	// Before the interfaces are up: there is nothing yet that the kernel has to wait for.
 	add(w.shapers()...)
+	if w.Clsact {
+		add(kernel.Clsact{Side: kernel.Host, Link: w.Host.Name})
+	}
 	add(
 		kernel.Up{Side: kernel.Host, Link: w.Host.Name},
 		kernel.Up{Side: kernel.Pod, Link: w.Pod.Name},

@@ -86,8 +86,9 @@ ip -n pod route add 192.168.0.0/16 via 10.244.1.254 dev eth0 proto 70 onlink
 ip -n pod route add 172.16.0.1 dev eth0 proto 70 scope 253
 ip link show veth0 (until its state is UP)
 `},
-		{"held to a bandwidth", func() Wire {
+		{"held to a bandwidth, with a place for filters", func() Wire {
 			w := example("10.244.1.2")
+			w.Clsact = true
 			w.Bandwidth = &Bandwidth{Ingress: &Rate{BitsPerSecond: 1_000_000, BurstBits: 800_000}, Egress: &Rate{BitsPerSecond: 100_000_000}}
 			return w
 		}(), `
@@ -98,6 +99,7 @@ ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.
 ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1
 tc qdisc replace dev veth0 root handle 1: tbf rate 1000000bit burst 100000b limit 103125b
 tc -n pod qdisc replace dev eth0 root handle 1: tbf rate 100000000bit burst 125000b limit 437500b
+tc qdisc add dev veth0 clsact
 ip link set veth0 up
 ip -n pod link set eth0 up
 ip route add 10.244.1.2 dev veth0 proto 70

@@ -14,13 +14,15 @@ import (
 	"time"
 
 	"github.com/flatnet-cni/flatnet/pkg/agent"
-	"github.com/flatnet-cni/flatnet/pkg/fastpath"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
 
-func TestMain(m *testing.M) { cluster.Main(m) }
+func TestMain(m *testing.M) {
+	beOlder()
+	cluster.Main(m)
+}
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -63,9 +65,6 @@ func newSite(t *testing.T, f cluster.Families, nodes int, flags ...string) *site
 // prepare makes a site whose flatnetds do not run yet.
 func prepare(t *testing.T, f cluster.Families, nodes int, flags ...string) *site {
 	t.Helper()
-	if !fastpath.HasLinks() {
-		t.Skip("the kernel has no tcx, which the fast path needs (Linux 6.6)")
-	}
 	s := &site{Cluster: cluster.Start(t), t: t, flags: append([]string{"--datapath", "ebpf", "--resync", "1h"}, flags...)}
 	s.segment = s.OneSegment(f, nodes)
 	return s

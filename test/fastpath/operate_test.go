@@ -11,9 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-
+	"github.com/flatnet-cni/flatnet/pkg/fastpath"
 	"github.com/flatnet-cni/flatnet/test/cluster"
 )
 
@@ -81,7 +79,7 @@ type taking struct {
 	do   func(n *cluster.Node, name string) error
 }
 
-func detaching(what string, sides ...ebpf.AttachType) taking {
+func detaching(what string, sides ...side) taking {
 	return taking{what, func(n *cluster.Node, name string) error { return detach(n, name, sides...) }}
 }
 
@@ -97,7 +95,7 @@ func running(command string) taking {
 // kernel tells, so nothing has to be compared.
 func TestProgramsTakenAway(t *testing.T) {
 	for resync, takings := range map[string][]taking{
-		"1s": {detaching("look detached", bothSides[0]), detaching("learn detached", bothSides[1]), detaching("both detached", bothSides...)},
+		"1s": {detaching("look detached", ingress), detaching("learn detached", egress), detaching("both detached", bothSides...)},
 		"1h": {running("nft delete table inet flatnet-fastpath"), running("nft flush ruleset")},
 	} {
 		t.Run("compared every "+resync, func(t *testing.T) {
@@ -146,12 +144,11 @@ func TestProgramsOfOthers(t *testing.T) {
 		_, err := n.Output("tc", words...)
 		must(t, err)
 	}
-	tc("qdisc add dev " + client.HostInterface + " clsact")
-	tc("qdisc add dev eth0 clsact")
+	clsact(t, n, client.HostInterface)
+	clsact(t, n, "eth0")
 	tc("filter add dev " + client.HostInterface + " ingress pref 1 protocol ip u32 match ip protocol 200 0xff flowid 1:1")
 	tc("filter add dev eth0 egress pref 9000 protocol ip u32 match ip protocol 200 0xff flowid 1:1")
-	ingress, egress := bothSides[0], bothSides[1]
-	for _, where := range []link.Anchor{link.Head(), link.Tail()} {
+	for _, where := range []anchor{head, tail} {
 		addProgram(t, n, client.HostInterface, ingress, where, next)
 		addProgram(t, n, "eth0", egress, where, next)
 	}
@@ -172,7 +169,7 @@ func TestProgramsOfOthers(t *testing.T) {
 	// what it says before is not learned. Of links the kernel tells nobody; so the direction
 	// that they do not see goes on until something else changes.
 	a, b := k.ends()
-	attaching := func(where link.Anchor) func() func() {
+	deciding := func(where anchor) func() func() {
 		return func() func() {
 			undo := addProgram(t, n, client.HostInterface, ingress, where, pass)
 			must(t, running("nft add table ip other").do(n, ""))
@@ -180,13 +177,13 @@ func TestProgramsOfOthers(t *testing.T) {
 			return undo
 		}
 	}
-	deciding := "dev " + client.HostInterface + " ingress pref 2"
+	place := "dev " + client.HostInterface + " ingress pref 2"
 	for _, decides := range []func() (undo func()){
-		attaching(link.Head()),
-		attaching(link.Tail()),
+		deciding(head),
+		deciding(tail),
 		func() func() {
-			tc("filter add " + deciding + " protocol ip u32 match u32 0 0 flowid 1:1")
-			return func() { tc("filter del " + deciding) }
+			tc("filter add " + place + " protocol ip u32 match u32 0 0 flowid 1:1")
+			return func() { tc("filter del " + place) }
 		},
 	} {
 		undo := decides()
@@ -235,7 +232,7 @@ func TestProgramsOfOthers(t *testing.T) {
 	n.Restart(append(s.flags, "--resync", "1s")...)
 	s.inUse(n)
 	s.fast(k, s.Nodes...)
-	for _, where := range []link.Anchor{link.Head(), link.Tail()} {
+	for _, where := range []anchor{head, tail} {
 		undo := addProgram(t, n, client.HostInterface, egress, where, pass)
 		passedBy()
 		if all := programs(t, n, client.HostInterface); len(all) != 3 {
@@ -324,7 +321,7 @@ func TestLeavingTheFastPath(t *testing.T) {
 	n.Stop()
 	must(t, k.say("nobody is there"))
 	for _, name := range []string{"eth0", web.HostInterface} {
-		if all := programs(t, n, name); len(all) > 0 {
+		if all := programs(t, n, name); fastpath.HasLinks() && len(all) > 0 {
 			t.Errorf("programs that outlive flatnetd at %s: %v", name, all)
 		}
 	}
@@ -335,6 +332,10 @@ func TestLeavingTheFastPath(t *testing.T) {
 	}
 	if text := left(); text != "" {
 		t.Errorf("left is %s", text)
+	}
+	// The pod's ends with the pod; to take it away before would lose packets.
+	if kind := queueAtIngress(t, n, "eth0"); kind != "" {
+		t.Errorf("eth0 has still qdisc %s", kind)
 	}
 }
 

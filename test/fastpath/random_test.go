@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/pace"
 )
@@ -123,7 +121,7 @@ func (m *turmoil) policies(n *cluster.Node) []string {
 }
 
 // detached takes programs away from one of a node's interfaces.
-func (m *turmoil) detached(sides ...ebpf.AttachType) change {
+func (m *turmoil) detached(sides ...side) change {
 	return change{fmt.Sprint("detached ", sides), func(n *cluster.Node) {
 		links := []string{"eth0", "flatnet.vx"}
 		for _, p := range m.pods {
@@ -193,8 +191,8 @@ func (m *turmoil) changes() []change {
 		commands("ip rule add pref 100 to 198.51.100.1 lookup main"),
 		commands("ip rule del pref 100"),
 		m.detached(bothSides...),
-		m.detached(bothSides[0]),
-		m.detached(bothSides[1]),
+		m.detached(ingress),
+		m.detached(egress),
 		{"killed", func(n *cluster.Node) { n.Kill(); n.StartAgain() }},
 		m.restarted("--fabric", "vxlan"),
 		m.restarted("--fabric", "auto"),

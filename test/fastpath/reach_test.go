@@ -68,7 +68,7 @@ func TestConnectionsTakeTheFastPath(t *testing.T) {
 						return err
 					}
 					text, err = s.Nodes[0].Flatnetd("status")
-					if want := fmt.Sprintf("ebpf at %d interfaces, ", len(f.Interfaces)); err == nil && !strings.Contains(text, want) {
+					if want := fmt.Sprintf("ebpf at %d interfaces by %s, ", len(f.Interfaces), way()); err == nil && !strings.Contains(text, want) {
 						err = fmt.Errorf("no %q in\n%s", want, text)
 					}
 					return err

@@ -15,6 +15,9 @@
 //    notes it in what goes up the stack (tc_index), and learn remembers nothing that was
 //    decided under another one. tc_index is 0 where somebody else's program decides what
 //    becomes of the packet: then nothing is learned either.
+//  - The agent that raises it may be gone while the programs are not. So there is a
+//    deadline, which it moves on; when that is over, all is the stack's, and nothing is
+//    learned either, since look notes no number.
 //  - What is written into an entry that is in use is the time and the number only;
 //    anything else is replaced as a whole, so nobody reads half of it.
 //  - A packet larger than all that the stack has let pass is the stack's: so no MTU is
@@ -137,6 +140,7 @@ struct settings {
 	__u16 tunnel;     // UDP port of the overlay, as in packets: what goes there is no pod's
 	__u16 pad;
 	__u64 lifetime; // of what is learned, in ns
+	__u64 deadline; // in ktime; the agent moves it on, and without one nothing is remembered
 };
 
 struct {
@@ -262,7 +266,8 @@ int look(struct __sk_buff *skb)
 		return NEXT;
 	__u32 generation = *(volatile __u32 *)&s->generation;
 	struct packet p = {};
-	if (skb->pkt_type || !parse(skb, &p))
+	__u64 now = ktime();
+	if (skb->pkt_type || s->deadline <= now || !parse(skb, &p))
 		return NEXT;
 	if (p.key.protocol == UDP && (p.low ? p.key.high_port : p.key.low_port) == s->tunnel)
 		return NEXT;
@@ -288,7 +293,7 @@ int look(struct __sk_buff *skb)
 		goto miss;
 	}
 	if (way->generation != generation || back->generation != generation || f->closing ||
-	    way->expires <= ktime() || p.size > way->largest || p.hops <= 1)
+	    way->expires <= now || p.size > way->largest || p.hops <= 1)
 		goto miss;
 
 	// Nothing that can fail is below this line.

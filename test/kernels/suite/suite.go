@@ -73,8 +73,8 @@ var All = []Suite{
 	{Name: "test/policy", Limit: 15 * time.Minute},
 	{
 		Name: "test/fastpath", Limit: 15 * time.Minute,
-		Run: "TestConnectionsTakeTheFastPath|TestPolicyInTheMiddle|TestWhatIsTranslated|TestHeadersOfDatagrams|TestSpoofedPackets|TestLeavingTheFastPath",
-		Why: "what is idle for a while, is killed often or changes at random; on kernels before 6.6, what needs tcx",
+		Run: "TestConnectionsTakeTheFastPath|TestPolicyInTheMiddle|TestWhatIsTranslated|TestHeadersOfDatagrams|TestSpoofedPackets|TestNarrowerWay|TestProgramsOfOthers|TestQdiscOfNewInterfaces|TestChangeWhile|TestLeavingTheFastPath",
+		Why: "what is idle for a while, is killed often or changes at random",
 	},
 	{Name: "test/kernels/measure"},
 }
