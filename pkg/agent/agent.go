@@ -62,6 +62,7 @@ type Agent struct {
 func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 	a := newAgent(c, log)
 	a.shared.Kernel = askKernel(requirements.Running{}, c.parts())
+	a.shared.Optional = requirements.Check(requirements.Running{}, c.optional()...)
 	if err := a.open(features(c, client, a.shared)); err != nil {
 		return nil, err
 	}
