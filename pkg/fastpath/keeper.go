@@ -290,7 +290,7 @@ func (k *Keeper) othersDecide(s *netlink.Socket, p place) (reason string, err er
 	if len(filters) > 0 {
 		return fmt.Sprintf("somebody else's filter %s decides what the pod receives (tc filter show dev %s egress)", filters[0], p.name), nil
 	}
-	if others := k.othersOfTCX(p.index); others > 0 {
+	if others := k.otherPrograms(p.index); others > 0 {
 		return fmt.Sprintf("%d programs of somebody else's decide what the pod receives (bpftool net show dev %s)", others, p.name), nil
 	}
 	return "", nil

@@ -69,16 +69,19 @@ func (k *Keeper) unlink(index int) {
 	delete(k.links, index)
 }
 
-// othersOfTCX counts somebody else's programs at an interface's egress that are attached
-// by links.
-func (k *Keeper) othersOfTCX(index int) (count int) {
-	r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXEgress})
-	if err != nil {
-		return 0
-	}
-	for _, p := range r.Programs {
-		if uint32(p.ID) != k.programs.ids[k.programs.LearnPod] {
-			count++
+// otherPrograms counts somebody else's programs that see what a pod's interface sends to the
+// pod: those of tcx, and those of a netkit pair, which are asked behind them. The latter's
+// at the pod's end see what the pod sends before look does, so they are not passed by.
+func (k *Keeper) otherPrograms(index int) (count int) {
+	for _, side := range []ebpf.AttachType{ebpf.AttachTCXEgress, ebpf.AttachNetkitPrimary} {
+		r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: side})
+		if err != nil {
+			continue // no such side: it is no netkit, or the kernel knows none
+		}
+		for _, p := range r.Programs {
+			if uint32(p.ID) != k.programs.ids[k.programs.LearnPod] {
+				count++
+			}
 		}
 	}
 	return count
