@@ -29,6 +29,7 @@ import (
 	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
+	"github.com/flatnet-cni/flatnet/test/poddevice"
 )
 
 // clusters numbers the clusters of a process, so that tests may run in parallel.
@@ -86,6 +87,7 @@ func Start(t testing.TB) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+	poddevice.Chosen(t) // flatnetd takes it from its environment
 	c := New(netlab.Start(t), directory)
 	c.Health = "off"
 	t.Cleanup(func() {
