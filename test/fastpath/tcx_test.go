@@ -116,7 +116,11 @@ func addProgram(t *testing.T, n *cluster.Node, name string, side ebpf.AttachType
 		if err != nil {
 			return err
 		}
-		l, err = link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: p, Attach: side, Anchor: where})
+		if side == ebpf.AttachNetkitPrimary {
+			l, err = link.AttachNetkit(link.NetkitOptions{Interface: i.Index, Program: p, Attach: side, Anchor: where})
+		} else {
+			l, err = link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: p, Attach: side, Anchor: where})
+		}
 		return err
 	}))
 	t.Cleanup(func() { l.Close() })
