@@ -14,13 +14,13 @@ import (
 // the same for both: the MAC address that the runtime may ask for, that plugins behind this
 // one may change and that CHECK compares, link-local addresses made of it, the neighbours
 // that are known from the start, what tcpdump and DHCP see, and what the fast path writes
-// into a packet. L3 would save the 12 bytes of two addresses and no lookup.
+// into a packet. In L3 packets have an Ethernet header as well, with addresses that are 0;
+// nobody has to be asked for them, as nobody is asked here.
 //
 // The rest of netkit's settings are left as the kernel has them, which is what veth does:
 // what is sent arrives where no program says otherwise (policy forward at both ends), and
-// mark and priority do not cross into another namespace (scrub default, Linux 6.13). That
-// the pod has the end that is not the primary one means that nothing in the pod can attach
-// programs to the pair.
+// mark and priority do not cross into another namespace (scrub). The pod has the end that is
+// not the primary one: nothing in the pod can change the pair's policy or programs.
 type Device string
 
 // The devices.

@@ -68,6 +68,7 @@ func TestPodDeviceAuto(t *testing.T) {
 		t.Errorf("problems: %v", status.Problems)
 	}
 	text := get(n.Flatnetd("status"))(t)
+	t.Log("\n" + text)
 	if !strings.Contains(text, want.String()+" for new pods") || !strings.Contains(text, because) {
 		t.Errorf("status:\n%s", text)
 	}
@@ -147,7 +148,9 @@ func TestBothPodDevices(t *testing.T) {
 	if m[`flatnet_pod_interfaces{device="veth"}`] != 2 || m[`flatnet_pod_interfaces{device="netkit"}`] != 2 {
 		t.Errorf("metrics have %v veth, %v netkit", m[`flatnet_pod_interfaces{device="veth"}`], m[`flatnet_pod_interfaces{device="netkit"}`])
 	}
-	if text := get(n.Flatnetd("status", "pods"))(t); strings.Count(text, " (netkit)") != 2 {
+	text := get(n.Flatnetd("status", "pods"))(t)
+	t.Log("\n" + text)
+	if strings.Count(text, " (netkit)") != 2 {
 		t.Errorf("status pods:\n%s", text)
 	}
 	// Somebody takes the route to a pod of each kind away.
