@@ -64,6 +64,7 @@ func New(c Config, client *apiwatch.Client, log *slog.Logger) (*Agent, error) {
 	a := newAgent(c, log)
 	a.shared.Kernel = askKernel(requirements.Running{}, c.parts())
 	a.shared.Filters = c.Datapath != datapathKernel && !fastpath.HasLinks()
+	a.shared.Optional = requirements.Check(requirements.Running{}, c.optional()...)
 	if err := a.open(features(c, client, a.shared)); err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ type AttachedPod struct {
 	attachment.Key
 	Addresses     []netip.Addr    `json:"addresses"`
 	HostInterface string          `json:"hostInterface"`
+	Device        kernel.Device   `json:"device"` // what both ends are
 	HostPorts     []ports.Mapping `json:"hostPorts,omitempty"`
 	Bandwidth     *wire.Bandwidth `json:"bandwidth,omitempty"` // nil: no rate
 	Since         time.Time       `json:"since"`
@@ -73,7 +74,7 @@ func ListAttachedPods(stateDir, sysctls string) (all AttachedPods, err error) {
 			return all, fmt.Errorf("looking at the attachment %s of pod %s: %w", r.Key, r.Pod, err)
 		}
 		all.Pods = append(all.Pods, AttachedPod{
-			Pod: r.Pod, Key: r.Key, Addresses: r.Wire.Addresses, HostInterface: r.Wire.Host.Name,
+			Pod: r.Pod, Key: r.Key, Addresses: r.Wire.Addresses, HostInterface: r.Wire.Host.Name, Device: cmp.Or(r.Wire.Device, kernel.Veth),
 			HostPorts: r.Ports.Mappings, Bandwidth: r.Wire.Bandwidth, Since: r.Since, Faults: faults,
 		})
 	}
@@ -91,7 +92,7 @@ var podColumns = []struct {
 }{
 	{"POD", func(p AttachedPod, _ time.Time) string { return p.name() }},
 	{"ADDRESSES", func(p AttachedPod, _ time.Time) string { return list(p.Addresses) }},
-	{"INTERFACE", func(p AttachedPod, _ time.Time) string { return p.HostInterface }},
+	{"INTERFACE", func(p AttachedPod, _ time.Time) string { return p.interfaceWords() }},
 	{"PORTS", func(p AttachedPod, _ time.Time) string { return portWords(p.HostPorts) }},
 	{"RATES", func(p AttachedPod, _ time.Time) string { return rates(p.Bandwidth) }},
 	{"SINCE", func(p AttachedPod, now time.Time) string { return duration.HumanDuration(now.Sub(p.Since)) }},
@@ -121,6 +122,14 @@ func (s AttachedPods) Print(w io.Writer, now time.Time) {
 			separator = ""
 		}
 	}
+}
+
+// interfaceWords are the interface on the node, and what it is where its name does not say it.
+func (p AttachedPod) interfaceWords() string {
+	if p.Device == kernel.Netkit {
+		return p.HostInterface + " (netkit)"
+	}
+	return p.HostInterface
 }
 
 // portWords are the node's ports that lead to the pod, "8080/tcp".

@@ -22,6 +22,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/closed"
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
 	"github.com/flatnet-cni/flatnet/pkg/service"
 )
@@ -42,6 +43,7 @@ type Config struct {
 	SysctlDir                      string // where sysctls are files
 	Listen                         string // address:port; "" listens nowhere
 	Datapath                       string // datapathAuto, datapathKernel or datapathEBPF
+	PodDevice                      string // deviceAuto, or a kernel.Device: what interfaces of new pods are
 	Services                       bool   // balance Kubernetes Services
 	NodePortAddresses              service.NodePortAddresses
 	ServiceCIDRs                   []netip.Prefix
@@ -112,6 +114,7 @@ func Flags(set *flag.FlagSet, getenv func(string) string) func() (Config, error)
 	set.StringVar(&c.SysctlDir, "sysctl-dir", "/proc/sys", "`directory` of sysctls; in a container /proc/sys may be read-only, and the machine's be mounted elsewhere")
 	set.StringVar(&c.Listen, "listen", DefaultListen, "`address` of /healthz, /readyz and /metrics; empty: not served")
 	set.StringVar(&c.Datapath, "datapath", datapathKernel, "which way packets of established flows take, a `word`: kernel; ebpf, past netfilter and routing, which have decided about the flow; or auto, ebpf where that is possible")
+	set.StringVar(&c.PodDevice, "pod-device", string(kernel.Veth), "what interfaces of new pods are, a `word`: veth; netkit (Linux 6.12); or auto, netkit where the kernel has it")
 	set.BoolVar(&c.Services, "services", false, "balance the traffic to Kubernetes Services, instead of kube-proxy")
 	nodePorts := set.String("nodeport-addresses", "", "comma-separated `networks` in which the node's addresses serve NodePorts, or primary, its first address of each family; with --services")
 	serviceCIDRs := set.String("service-cidrs", "", "comma-separated `networks` of ClusterIPs: what goes to one that no Service has is dropped on the node; with --services")
@@ -210,6 +213,7 @@ func (c *Config) validate() error {
 		"--vxlan-device %q is not the name of an interface", c.Fabric.Tunnel)
 	check(c.Health == HealthAuto || c.Health == HealthOff, "--health %q is not %s or %s", c.Health, HealthAuto, HealthOff)
 	check(c.Datapath == datapathAuto || c.Datapath == datapathKernel || c.Datapath == datapathEBPF, "--datapath %q is not %s, %s or %s", c.Datapath, datapathAuto, datapathKernel, datapathEBPF)
+	check(c.PodDevice == deviceAuto || c.PodDevice == string(kernel.Veth) || c.PodDevice == string(kernel.Netkit), "--pod-device %q is not %s, %s or %s", c.PodDevice, deviceAuto, kernel.Veth, kernel.Netkit)
 	check(c.LogFormat == "text" || c.LogFormat == "json", "--log-format %q is not text or json", c.LogFormat)
 	check(c.Resync >= time.Second, "--resync %s is less than a second", c.Resync)
 	check(c.Collect >= time.Second, "--collect %s is less than a second", c.Collect)

@@ -55,6 +55,7 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 		{nil, []string{"--vxlan-id=0"}, []string{"--vxlan-id 0", "1 to 16777215"}},
 		{nil, []string{"--vxlan-id=16777216"}, []string{"--vxlan-id 16777216"}},
 		{nil, []string{"--vxlan-port=65536"}, []string{"--vxlan-port 65536", "1 to 65535"}},
+		{nil, []string{"--pod-device=ipvlan"}, []string{`--pod-device "ipvlan"`, "auto, veth or netkit"}},
 		{nil, []string{"--mtu=100"}, []string{"--mtu 100", "576 to 65535"}},
 		{nil, []string{"--vxlan-device=a/b"}, []string{`--vxlan-device "a/b"`}},
 		{nil, []string{"--vxlan-device=sixteen-characte"}, []string{"--vxlan-device"}},

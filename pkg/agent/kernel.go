@@ -12,6 +12,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/fabric"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/node"
 	"github.com/flatnet-cni/flatnet/pkg/problem"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
@@ -24,6 +25,9 @@ import (
 // parts are the parts of flatnet that this node is to have.
 func (c Config) parts() []requirements.Part {
 	parts := []requirements.Part{requirements.Pods, requirements.IPv6, requirements.Guard6, requirements.Guard4, requirements.Forgetting}
+	if c.PodDevice == string(kernel.Netkit) {
+		parts = append(parts, requirements.Netkit)
+	}
 	if c.Fabric.Mode == fabric.Auto || c.Fabric.Mode == fabric.VXLAN {
 		parts = append(parts, requirements.Overlay)
 		if c.Fabric.Nodes {

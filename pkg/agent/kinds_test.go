@@ -196,6 +196,11 @@ var examples = map[problem.Kind][]example{
 			a.shared.Kernel = askKernel(kernelWithout{"nft_numgen"}, a.config.parts())
 			return telling(a)
 		}, "node n1: kernel 6.1.0-9: nftables' numgen (nft_numgen) is missing: flatnetd balances no Services", "CONFIG_NFT_NUMGEN; then start flatnetd again", ""},
+		{func(*testing.T) []problem.Problem {
+			a := plainWith(func(c *Config) { c.PodDevice = "netkit" })
+			a.shared.Kernel = askKernel(kernelWithout{"netkit"}, a.config.parts())
+			return telling(a)
+		}, "node n1: kernel 6.1.0-9: netkit (NETKIT) is missing: pods whose interfaces are to be netkit are refused", "or have pods' interfaces be veth (--pod-device veth or auto", ""},
 	},
 	problem.NodeUnlisted: {{func(t *testing.T) []problem.Problem {
 		a := plain()

@@ -10,6 +10,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/feature"
 	"github.com/flatnet-cni/flatnet/pkg/install"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 )
@@ -33,6 +34,9 @@ func (o ownNetwork) network() install.Network {
 	if o.config.Policies && !o.Kernel.Lacks(requirements.Policies) {
 		n.Policies = o.config.PoliciesFile
 	}
+	if device, _ := o.podDevice(); device != kernel.Veth {
+		n.PodDevice = device
+	}
 	if o.Plan != nil {
 		n.PodCIDRs, n.MTU = o.Plan.OwnPodCIDRs, o.Plan.PodMTU
 	}
@@ -53,7 +57,7 @@ func (f *followed) change(n install.Network) bool {
 }
 
 func equalNetworks(a, b install.Network) bool {
-	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && a.Policies == b.Policies && a.Clsact == b.Clsact && slices.Equal(a.PodCIDRs, b.PodCIDRs)
+	return a.Name == b.Name && a.MTU == b.MTU && a.StateDir == b.StateDir && a.Policies == b.Policies && a.Clsact == b.Clsact && a.PodDevice == b.PodDevice && slices.Equal(a.PodCIDRs, b.PodCIDRs)
 }
 
 // request returns what a container runtime would execute the plugin with.

@@ -53,6 +53,13 @@ func (f *pods) feature() feature.Feature {
 		Gauges: []feature.Gauge{{
 			Description: prometheus.NewDesc("flatnet_addresses", "Addresses of this node's pods by state: used, cooling (released, and last in the queue), free, outside (of the podCIDRs, which were changed while those pods ran).", []string{"family", "state"}, nil),
 			Read:        f.count,
+		}, {
+			Description: prometheus.NewDesc("flatnet_pod_interfaces", "Interfaces of this node's pods by what they are: veth, netkit.", []string{"device"}, nil),
+			Read: func(_ context.Context, tell func(float64, ...string)) {
+				d := f.devices()
+				tell(float64(d.Veth), kernel.Veth.String())
+				tell(float64(d.Netkit), kernel.Netkit.String())
+			},
 		}},
 		Repairs: []string{"pod"},
 		Cleanup: feature.Removal{At: feature.WithPods, Do: f.remove},
@@ -109,21 +116,31 @@ func (f *pods) problems() []problem.Problem {
 
 // PodsStatus is which addresses the node's pods have.
 type PodsStatus struct {
-	Pods []Usage `json:"pods"`
+	Pods      []Usage   `json:"pods"`
+	PodDevice PodDevice `json:"podDevice"`
 }
 
 func (f *pods) status(ctx context.Context) PodsStatus {
 	if len(f.outsiders) > 0 {
 		_ = f.findOutsiders() // that one has ended is no news otherwise; what it says then is from before
 	}
+	s := PodsStatus{Pods: []Usage{}, PodDevice: f.devices()}
 	if usages, err := f.usages(ctx, f.outsiders); err == nil && usages != nil {
-		return PodsStatus{usages}
+		s.Pods = usages
 	}
-	return PodsStatus{[]Usage{}}
+	return s
+}
+
+// devices reads what the plugin has recorded; what cannot be read is not there to be seen.
+func (f *pods) devices() (d PodDevice) {
+	d.New, d.Because = f.podDevice()
+	records, _ := attachment.OpenDirectory(f.config.StateDir).List(f.network().Name)
+	d.count(records)
+	return d
 }
 
 func (s PodsStatus) part() feature.Part {
-	part := feature.Part{Document: s}
+	part := feature.Part{Document: s, Rows: s.PodDevice.rows()}
 	for _, u := range s.Pods {
 		text := fmt.Sprintf("%d of %s used, %d cooling", u.Used, amount(u.Total), u.Cooling)
 		if u.Outside > 0 {

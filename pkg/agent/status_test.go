@@ -17,7 +17,7 @@ func TestStatusForPeople(t *testing.T) {
 		Addresses: []netip.Addr{netip.MustParseAddr("172.30.0.1"), netip.MustParseAddr("fd00:30::1")},
 		PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
 	}
-	pods := PodsStatus{[]Usage{{"IPv4", 253, 12, 3, 2}, {"IPv6", 1<<64 - 1, 12, 0, 0}}}
+	pods := PodsStatus{Pods: []Usage{{"IPv4", 253, 12, 3, 2}, {"IPv6", 1<<64 - 1, 12, 0, 0}}}
 	peers := PeersStatus{
 		Objects: Objects{9, 8},
 		Peers: []PeerStatus{

@@ -43,7 +43,7 @@ func (k *Keeper) othersDecide(s *netlink.Socket, p place) (reason string, err er
 			return fmt.Sprintf("somebody else's filter %s decides what the pod receives (tc filter show dev %s egress)", f.name, p.name), nil
 		}
 	}
-	if others := othersOfTCX(p.index, k.programs.learnPod.id); others > 0 {
+	if others := otherPrograms(p.index, k.programs.learnPod.id); others > 0 {
 		return fmt.Sprintf("%d programs of somebody else's decide what the pod receives (bpftool net show dev %s)", others, p.name), nil
 	}
 	return "", nil

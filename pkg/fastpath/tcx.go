@@ -76,16 +76,20 @@ func (l *links) close() {
 	}
 }
 
-// othersOfTCX counts programs at an interface's egress that are attached by links, but for
-// one.
-func othersOfTCX(index int, own ebpf.ProgramID) (count int) {
-	r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXEgress})
-	if err != nil {
-		return 0
-	}
-	for _, p := range r.Programs {
-		if p.ID != own {
-			count++
+// otherPrograms counts programs, but for one, that see what a pod's interface sends to the
+// pod and are attached by links: those of tcx, and those of a netkit pair, which are asked
+// behind them. The latter's at the pod's end see what the pod sends before look does, so
+// they are not passed by.
+func otherPrograms(index int, own ebpf.ProgramID) (count int) {
+	for _, side := range []ebpf.AttachType{ebpf.AttachTCXEgress, ebpf.AttachNetkitPrimary} {
+		r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: side})
+		if err != nil {
+			continue // no such side: it is no netkit, or the kernel knows none
+		}
+		for _, p := range r.Programs {
+			if p.ID != own {
+				count++
+			}
 		}
 	}
 	return count

@@ -39,6 +39,8 @@ type Facts struct {
 	// Kernel says what this kernel lacks of what the node needs. It is known from the
 	// start.
 	Kernel requirements.Report
+	// Optional is the same of what is used only where it is there.
+	Optional requirements.Report
 	// Nodes is the list as the source has it, sorted by name; nil until it is known.
 	Nodes []node.Node
 	// Accepted are the nodes that can be joined, sorted by name.

@@ -11,6 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 
 	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
 )
 
@@ -40,6 +41,9 @@ type Network struct {
 	// StateDir is where the plugin keeps what it has to remember, an absolute
 	// path; "" stands for the plugin's default, /run/flatnet.
 	StateDir string
+	// PodDevice is what the interfaces of new pods are; "" leaves it to the plugin, which
+	// takes veth.
+	PodDevice kernel.Device
 	// Policies is the file from which the plugin reads in which namespaces pods
 	// begin closed, an absolute path; "" for a node without policies.
 	Policies string
@@ -58,6 +62,7 @@ type list struct {
 type plugin struct {
 	Type         string          `json:"type"`
 	MTU          int             `json:"mtu,omitempty"`
+	PodDevice    kernel.Device   `json:"podDevice,omitempty"`
 	StateDir     string          `json:"stateDir,omitempty"`
 	Policies     string          `json:"policies,omitempty"`
 	Clsact       bool            `json:"clsact,omitempty"`
@@ -93,7 +98,7 @@ func Conflist(n Network) ([]byte, error) {
 		return nil, err
 	}
 	flatnet := plugin{
-		Type: pluginType, MTU: n.MTU, Policies: n.Policies, Clsact: n.Clsact, LogLevel: logLevel, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)},
+		Type: pluginType, MTU: n.MTU, PodDevice: n.PodDevice, Policies: n.Policies, Clsact: n.Clsact, LogLevel: logLevel, IPAM: &ipamSection{Ranges: sets(n.PodCIDRs)},
 		Capabilities: map[string]bool{"portMappings": true, "bandwidth": true},
 	}
 	if n.StateDir != "" && filepath.Clean(n.StateDir) != netconf.DefaultStateDirectory {

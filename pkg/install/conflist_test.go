@@ -7,6 +7,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/netconf"
 )
 
@@ -48,14 +49,15 @@ func TestConflist(t *testing.T) {
 			pool: "10.244.1.1-10.244.1.254",
 		},
 		{
-			name:    "IPv6, MTU left to the plugin, state elsewhere, policies, a place for filters",
-			network: Network{Name: "flatnet", PodCIDRs: prefixes("fd00:244:1::/64"), StateDir: "/run/other", Policies: "/var/lib/flatnet/policies.json", Clsact: true},
+			name:    "IPv6, MTU left to the plugin, netkit, state elsewhere, policies, a place for filters",
+			network: Network{Name: "flatnet", PodCIDRs: prefixes("fd00:244:1::/64"), StateDir: "/run/other", PodDevice: kernel.Netkit, Policies: "/var/lib/flatnet/policies.json", Clsact: true},
 			want: `{
   "cniVersion": "1.0.0",
   "name": "flatnet",
   "plugins": [
     {
       "type": "flatnet",
+      "podDevice": "netkit",
       "stateDir": "/run/other",
       "policies": "/var/lib/flatnet/policies.json",
       "clsact": true,

@@ -2,13 +2,17 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 
+	vishvananda "github.com/vishvananda/netlink"
+
 	"github.com/flatnet-cni/flatnet/pkg/namespace"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/poddevice"
 )
 
 func TestMain(m *testing.M) { netlab.Main(m) }
@@ -47,13 +51,15 @@ func mac(text string) MAC {
 }
 
 // oneOfEach is a dual-stack attachment by hand.
-func oneOfEach() []Object {
+func oneOfEach() []Object { return oneOfEachWith(Veth) }
+
+func oneOfEachWith(device Device) []Object {
 	host, pod := mac("0a:00:00:00:00:01"), mac("0a:00:00:00:00:02")
 	linkLocal4, linkLocal6 := netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")
 	scope := 200
 	return []Object{
 		Forwarding{}, Forwarding{IPv6: true}, Answered{Address: netip.MustParseAddr("10.0.0.1")}, Answered{Address: netip.MustParseAddr("fd00::1")},
-		Pair{Host: End{"veth0", host}, Pod: End{"eth0", pod}, MTU: 1400},
+		Pair{Host: End{"veth0", host}, Pod: End{"eth0", pod}, MTU: 1400, Device: device},
 		Settings{Side: Host, Link: "veth0", Alias: "flatnet a/b/c", Guarded: true},
 		Settings{Side: Pod, Link: "eth0", Announcing: true, IPv6: true},
 		Up{Host, "veth0"}, Up{Pod, "eth0"},
@@ -77,13 +83,17 @@ func oneOfEach() []Object {
 }
 
 func TestMakeInspectRemove(t *testing.T) {
+	poddevice.Each(t, func(t *testing.T, device string) { makeInspectRemove(t, oneOfEachWith(Device(device))) })
+}
+
+func makeInspectRemove(t *testing.T, all []Object) {
 	withNetlink(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
-		for _, o := range oneOfEach() {
+		for _, o := range all {
 			if err := n.Make(o); err != nil {
 				t.Errorf("making: %v", err)
 			}
 		}
-		for _, o := range oneOfEach() {
+		for _, o := range all {
 			if err := n.Inspect(o); err != nil {
 				t.Errorf("inspecting: %v", err)
 			}
@@ -94,12 +104,12 @@ func TestMakeInspectRemove(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer fresh.Close()
-		for _, o := range oneOfEach() {
+		for _, o := range all {
 			if err := fresh.Inspect(o); err != nil {
 				t.Errorf("inspecting anew: %v", err)
 			}
 		}
-		for _, o := range oneOfEach()[9:23] {
+		for _, o := range all[9:23] {
 			if err := n.Remove(o); err != nil {
 				t.Errorf("removing: %v", err)
 			}
@@ -111,10 +121,10 @@ func TestMakeInspectRemove(t *testing.T) {
 				t.Errorf("removing twice: %v", err)
 			}
 		}
-		if err := n.Remove(oneOfEach()[4]); err != nil {
+		if err := n.Remove(all[4]); err != nil {
 			t.Error(err)
 		}
-		for _, o := range oneOfEach()[4:] {
+		for _, o := range all[4:] {
 			if err := n.Remove(o); err != nil {
 				t.Errorf("removing what went with its interface: %v", err)
 			}
@@ -200,8 +210,11 @@ func TestAnsweredByTwo(t *testing.T) {
 }
 
 func TestMakeTwiceIsRefused(t *testing.T) {
+	poddevice.Each(t, func(t *testing.T, device string) { makeTwice(t, oneOfEachWith(Device(device))) })
+}
+
+func makeTwice(t *testing.T, objects []Object) {
 	withNetlink(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
-		objects := oneOfEach()
 		for _, o := range objects {
 			if err := n.Make(o); err != nil {
 				t.Fatal(err)
@@ -236,5 +249,45 @@ func TestErrorsSayWhatWasTried(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "ip link set veth-missing up") {
 			t.Errorf("error %v does not show the command", err)
 		}
+	})
+}
+
+// A pair of one kind is none of the other, and a netkit that lets nothing pass is told from
+// one that does.
+func TestPairOfAnotherKind(t *testing.T) {
+	poddevice.Each(t, func(t *testing.T, device string) {
+		withNetlink(t, func(n *Netlink, node *netlab.Node, pod *netlab.Namespace) {
+			pair := oneOfEachWith(Device(device))[4].(Pair)
+			if err := n.Make(pair); err != nil {
+				t.Fatal(err)
+			}
+			wants := func(p Pair, want string) {
+				t.Helper()
+				var d *Difference
+				if err := n.Inspect(p); !errors.As(err, &d) || !strings.Contains(err.Error(), want) {
+					t.Errorf("inspecting: %v, want %q", err, want)
+				}
+			}
+			other := pair
+			if other.Device = Netkit; pair.Device == Netkit {
+				other.Device = Veth
+			}
+			wants(other, fmt.Sprintf("is of type %s, not %s", pair.Device, other.Device))
+			if pair.Device != Netkit {
+				return
+			}
+			if err := n.Remove(pair); err != nil {
+				t.Fatal(err)
+			}
+			closed := &vishvananda.Netkit{
+				LinkAttrs: vishvananda.LinkAttrs{Name: "veth0"}, Policy: vishvananda.NETKIT_POLICY_BLACKHOLE,
+				Scrub: vishvananda.NETKIT_SCRUB_DEFAULT, PeerScrub: vishvananda.NETKIT_SCRUB_DEFAULT,
+			}
+			closed.SetPeerAttrs(&vishvananda.LinkAttrs{Name: "eth0", Namespace: vishvananda.NsFd(pod.FD())})
+			if err := node.Netlink().LinkAdd(closed); err != nil {
+				t.Fatal(err)
+			}
+			wants(pair, "policy blackhole")
+		})
 	})
 }

@@ -116,7 +116,7 @@ type Link struct {
 	Name  string
 	Alias string
 	Group int
-	Kind  string // "veth", …
+	Kind  string // as the kernel calls it: "veth", "netkit", …
 }
 
 // FindLink looks an interface up by name; ok is false where there is none.

@@ -14,18 +14,19 @@ type End struct {
 	MAC  MAC    `json:"mac"`
 }
 
-// Pair is a veth pair, one end in each namespace, both born there with name,
+// Pair are two interfaces that are joined, one end in each namespace, both born there with name,
 // MAC address, MTU and group in one message. A device that is moved or gets
 // its MAC later costs an RCU grace period, and udev may change the MAC of one
 // that was created without (MACAddressPolicy=persistent).
 type Pair struct {
 	Host, Pod End
 	MTU       int // bytes
+	Device    Device
 }
 
 func (p Pair) String() string {
-	return fmt.Sprintf("ip link add %s address %s mtu %d group %d type veth peer name %s address %s mtu %d netns pod",
-		p.Host.Name, p.Host.MAC, p.MTU, Group, p.Pod.Name, p.Pod.MAC, p.MTU)
+	return fmt.Sprintf("ip link add %s address %s mtu %d group %d type %s peer name %s address %s mtu %d netns pod",
+		p.Host.Name, p.Host.MAC, p.MTU, Group, p.Device.command(), p.Pod.Name, p.Pod.MAC, p.MTU)
 }
 
 // Dependence implements [Object]: a pair stands alone.
@@ -48,8 +49,8 @@ func (n *Netlink) makePair(p Pair) error {
 	addEnd(r.AddData, p.Host, p.MTU)
 	r.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(Group)))
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
-	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(p.Device.String()))
+	peer := p.Device.describe(info.AddRtAttr(nl.IFLA_INFO_DATA, nil))
 	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
 	addEnd(func(d nl.NetlinkRequestData) { peer.AddChild(d) }, p.Pod, p.MTU)
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(n.pod.FD())))
@@ -103,8 +104,8 @@ func (n *Netlink) inspectPair(p Pair) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if l.Type() != "veth" {
-			return fmt.Sprintf("%s interface %s is of type %s, not veth", side, end.Name, l.Type()), nil
+		if wrong := p.Device.wrong(l); wrong != "" {
+			return fmt.Sprintf("%s interface %s %s", side, end.Name, wrong), nil
 		}
 		ends[side] = l.Attrs()
 		n.indices[side][end.Name] = l.Attrs().Index

@@ -17,6 +17,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/attachment"
 	"github.com/flatnet-cni/flatnet/pkg/cni"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/ports"
 	"github.com/flatnet-cni/flatnet/pkg/wire"
 )
@@ -30,6 +31,7 @@ type Config struct {
 	IPMasq              bool
 	NonMasqueradeCIDRs  []netip.Prefix
 	HostInterfacePrefix string
+	PodDevice           kernel.Device // what interfaces of new pods are
 	StateDirectory      string
 	Policies            string     // path of the list of closed namespaces; "" where there is none
 	Clsact              bool       // make this qdisc at host interfaces
@@ -70,6 +72,7 @@ type document struct {
 	IPMasq              bool            `json:"ipMasq"`
 	NonMasqueradeCIDRs  []string        `json:"nonMasqueradeCIDRs"`
 	HostInterfacePrefix *string         `json:"hostInterfacePrefix"`
+	PodDevice           *string         `json:"podDevice"`
 	StateDir            *string         `json:"stateDir"`
 	Policies            string          `json:"policies"`
 	Clsact              bool            `json:"clsact"`
@@ -126,7 +129,7 @@ func parse(r *cni.Request, isIPAM bool) (*Config, *Arguments, error) {
 	}
 	c := &Config{
 		Version: r.Version, Network: r.Network, Raw: r.Config,
-		IPMasq: d.IPMasq, Clsact: d.Clsact, HostInterfacePrefix: defaultPrefix, StateDirectory: DefaultStateDirectory,
+		IPMasq: d.IPMasq, Clsact: d.Clsact, HostInterfacePrefix: defaultPrefix, PodDevice: kernel.Veth, StateDirectory: DefaultStateDirectory,
 		Log: Log{Level: d.LogLevel, File: d.LogFile}, ValidAttachments: d.ValidAttachments,
 		isIPAM: isIPAM,
 	}
@@ -138,7 +141,7 @@ func parse(r *cni.Request, isIPAM bool) (*Config, *Arguments, error) {
 		required bool // by DEL and GC as well
 	}{
 		{c.readDirectory, true}, {c.readSource, true},
-		{c.readPolicies, false}, {c.readMTU, false}, {c.readPrefix, false}, {c.readExemptions, false}, {c.readDNS, false},
+		{c.readPolicies, false}, {c.readMTU, false}, {c.readPrefix, false}, {c.readDevice, false}, {c.readExemptions, false}, {c.readDNS, false},
 		{c.readLog, false}, {c.readPrevResult, false}, {c.readMAC, false}, {c.readPorts, false}, {c.readBandwidth, false}, {c.readAllocator, false},
 	} {
 		if err := read.f(&d, arguments); err != nil && (strict || read.required) {
@@ -200,6 +203,21 @@ func (c *Config) readPrefix(d *document, _ *Arguments) error {
 	}
 	c.HostInterfacePrefix = prefix
 	return nil
+}
+
+// readDevice knows no choice by itself: what this kernel has is asked once, by flatnetd,
+// and not by every ADD.
+func (c *Config) readDevice(d *document, _ *Arguments) error {
+	if d.PodDevice == nil {
+		return nil
+	}
+	switch device := kernel.Device(*d.PodDevice); device {
+	case kernel.Veth, kernel.Netkit:
+		c.PodDevice = device
+		return nil
+	default:
+		return invalid("podDevice", *d.PodDevice, fmt.Sprintf("must be %s or %s", kernel.Veth, kernel.Netkit))
+	}
 }
 
 func (c *Config) readDirectory(d *document, _ *Arguments) error {

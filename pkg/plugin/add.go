@@ -200,7 +200,7 @@ func (j *job) plan(lease *addresses.Lease) (*attachment.Record, error) {
 		Sandbox: attachment.Sandbox{Path: j.request.Netns, Device: id.Device, Inode: id.Inode},
 		Wire: wire.Wire{
 			Host: kernel.End{MAC: host}, Pod: kernel.End{Name: j.request.IfName, MAC: pod},
-			Alias: j.key.Alias(j.arguments.Pod()), MTU: mtu, Bandwidth: j.config.Bandwidth, Clsact: j.config.Clsact,
+			Alias: j.key.Alias(j.arguments.Pod()), MTU: mtu, Device: j.config.PodDevice, Bandwidth: j.config.Bandwidth, Clsact: j.config.Clsact,
 		},
 		IPAM: j.config.IPAM.Type, DataDir: j.config.IPAM.DataDirectory,
 		Masquerade: j.config.IPMasq, Pod: j.arguments.Pod(), UID: j.arguments.UID,

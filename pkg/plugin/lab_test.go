@@ -25,6 +25,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/poddevice"
 )
 
 // childVariable makes the test binary be the plugin; its value is the number of
@@ -73,7 +74,7 @@ func newStage(t *testing.T, ranges ...string) *stage {
 		sets = append(sets, []map[string]string{{"subnet": r}})
 	}
 	s.config = map[string]any{
-		"cniVersion": "1.1.0", "name": "net", "type": "flatnet", "stateDir": s.directory,
+		"cniVersion": "1.1.0", "name": "net", "type": "flatnet", "stateDir": s.directory, "podDevice": poddevice.Chosen(t),
 		"ipam": map[string]any{"ranges": sets},
 	}
 	return s

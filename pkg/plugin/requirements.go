@@ -8,6 +8,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/conntrack"
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/pkg/requirements"
 	"github.com/flatnet-cni/flatnet/pkg/rules"
 )
@@ -23,6 +24,9 @@ func lacks(p requirements.Part) bool {
 // parts are those that the pod needs, or every pod of the network.
 func (j *job) parts() []requirements.Part {
 	parts := []requirements.Part{requirements.Pods}
+	if j.config.PodDevice == kernel.Netkit {
+		parts = append(parts, requirements.Netkit)
+	}
 	for _, ipv6 := range j.poolFamilies() {
 		if ipv6 {
 			parts = append(parts, requirements.IPv6)

@@ -26,6 +26,9 @@ var (
 var features = sync.OnceValue(func() []Feature {
 	return []Feature{
 		{Name: "veth", Key: "veth", Module: "veth", Config: "VETH", Since: Version{2, 6}, Parts: []Part{Pods}, probe: linkKind("veth")},
+		// Some kernels from 6.7 on have it, and refuse MAC addresses for it as if they had not.
+		{Name: "netkit", Key: "netkit", Config: "NETKIT", Since: Version{6, 12}, Parts: []Part{Netkit}, probe: linkKind("netkit"),
+			Instead: "or have pods' interfaces be veth (--pod-device veth or auto, podDevice in the plugin's configuration)"},
 		{Name: "IPv6", Key: keyIPv6, Module: "ipv6", Config: "IPV6", Since: Version{2, 6}, Parts: []Part{IPv6}, probe: protocolFamily(unix.AF_INET6)},
 		{Name: "VXLAN", Key: "vxlan", Module: "vxlan", Config: "VXLAN", Since: Version{3, 7}, Parts: []Part{Overlay}, probe: linkKind("vxlan")},
 		{Name: "routing by rules", Key: "rules", Config: "IP_MULTIPLE_TABLES", Since: Version{2, 2}, Parts: []Part{OverlayNodes}, probe: routingRules(unix.AF_INET)},

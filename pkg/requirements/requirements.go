@@ -21,6 +21,7 @@ type Part string
 
 const (
 	Pods         Part = "pods"             // pods' interfaces
+	Netkit       Part = "netkit"           // pods' interfaces in the place of veth
 	IPv6         Part = "IPv6"             // pods' IPv6 addresses
 	Overlay      Part = "overlay"          // VXLAN to other nodes
 	OverlayNodes Part = "overlay to nodes" // from pods to other nodes' own addresses, through the overlay
@@ -42,6 +43,8 @@ func without(p Part) string {
 	switch p {
 	case Pods:
 		return "no pod can be attached"
+	case Netkit:
+		return "pods whose interfaces are to be netkit are refused"
 	case IPv6:
 		return "pods get no IPv6 addresses from flatnetd, and the plugin refuses those that are to have one"
 	case Overlay:
@@ -90,6 +93,8 @@ type Feature struct {
 	Config string  // the option that builds it
 	Since  Version // of Linux
 	Parts  []Part  // that need it
+	// Instead is what to do without it, where that is a choice.
+	Instead string
 	// Beneath is the key of the feature without which this one cannot be.
 	Beneath string
 	probe   probe // nil: the version decides
@@ -237,6 +242,9 @@ func (m Missing) Hint() string {
 	}
 	if release, ok := ParseRelease(m.Release); ok && release.Less(m.Since) {
 		ways = append(ways, fmt.Sprintf("Linux %s and later have it", m.Since))
+	}
+	if m.Instead != "" {
+		ways = append(ways, m.Instead)
 	}
 	return strings.Join(ways, "; ")
 }

@@ -62,6 +62,9 @@ kernel 6.1.0-9: token buckets (sch_tbf) is missing: pods with a rate are refused
 		{"rates of networks", []string{"sch_tbf", "cls_u32"}, []Part{Pods, NetworkRates}, `
 kernel 6.1.0-9: filters of traffic by address (cls_u32) is missing: pods with a rate and shapedSubnets or unshapedSubnets are refused
 	` + "`modprobe cls_u32` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_NET_CLS_U32"},
+		{"netkit, where veth would do", []string{"netkit"}, []Part{Pods, Netkit}, `
+kernel 6.1.0-9: netkit (NETKIT) is missing: pods whose interfaces are to be netkit are refused
+	the kernel needs CONFIG_NETKIT; Linux 6.12 and later have it; or have pods' interfaces be veth (--pod-device veth or auto, podDevice in the plugin's configuration)`},
 		{"two", []string{"veth", "rules"}, agent, `
 kernel 6.1.0-9: veth is missing: no pod can be attached
 	` + "`modprobe veth` on the node shows why it cannot be loaded (a container cannot load it); the kernel needs CONFIG_VETH" + `
@@ -128,7 +131,7 @@ func TestTableIsComplete(t *testing.T) {
 			t.Errorf("%s is beneath %s, which comes later", f.Key, f.Beneath)
 		}
 	}
-	for _, p := range everyPart {
+	for _, p := range append(everyPart, Netkit) {
 		if without(p) == "" {
 			t.Errorf("no words for the loss of %s", p)
 		}

@@ -13,6 +13,7 @@ import (
 
 func TestMain(m *testing.M) { netlab.Main(m) }
 
+// everyPart is what flatnet needs; netkit is a choice.
 var everyPart = []Part{Pods, IPv6, Overlay, OverlayNodes, Masquerade, IPMasq, Guard4, Guard6, Services, Services6, Policies, HostPorts, Rates, NetworkRates, Forgetting}
 
 // The kernel under test runs all other tests, so it has everything; and being
@@ -57,8 +58,15 @@ func TestRunningKernelHasAll(t *testing.T) {
 		for _, err := range r.Unknown {
 			t.Error(err)
 		}
-		if len(r.Present) != len(features()) {
-			t.Errorf("%d of %d features present", len(r.Present), len(features()))
+		if all := rounds(everyPart); len(r.Present) != len(all[0])+len(all[1]) {
+			t.Errorf("%d of %d features present", len(r.Present), len(all[0])+len(all[1]))
+		}
+		var choice Report
+		if err := ns.Do(func() error { choice = Check(k, Netkit); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if len(choice.Present)+len(choice.Missing) != 1 || len(choice.Unknown) > 0 {
+			t.Errorf("netkit is there: %v; is not: %v; unknown: %v", choice.Present, choice.Missing, choice.Unknown)
 		}
 	}
 	if after := state(); after != before {

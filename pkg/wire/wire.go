@@ -1,4 +1,4 @@
-// Package wire is a pod's attachment to its node: a routed veth pair.
+// Package wire is a pod's attachment to its node: a routed pair of interfaces.
 //
 // There is no bridge, no broadcast domain and no ARP. The pod has its address
 // with full length and sends everything to a link-local gateway that is the
@@ -40,6 +40,9 @@ type Wire struct {
 	Pod   kernel.End `json:"pod"`
 	Alias string     `json:"alias"` // of the host interface; at most 255 bytes
 	MTU   int        `json:"mtu"`   // bytes
+	// Device is what both ends are; "" is veth, as in what versions wrote that had
+	// nothing else.
+	Device kernel.Device `json:"device,omitempty"`
 	// Addresses are the pod's; each is routed to it.
 	Addresses []netip.Addr `json:"addresses"`
 	// Gateways are addresses that the host answers to besides the next hops:
@@ -105,7 +108,7 @@ func (w Wire) Objects() []kernel.Object {
 
 	ipv6 := slices.Contains(w.families(), true)
 	add(
-		kernel.Pair{Host: w.Host, Pod: kernel.End{Name: w.Pod.Name, MAC: w.podMAC()}, MTU: w.MTU},
+		kernel.Pair{Host: w.Host, Pod: kernel.End{Name: w.Pod.Name, MAC: w.podMAC()}, MTU: w.MTU, Device: w.Device},
 		kernel.Settings{Side: kernel.Host, Link: w.Host.Name, Alias: w.Alias, Guarded: true, Localnet: w.Localnet, WithoutIPv6: !ipv6},
 		kernel.Settings{Side: kernel.Pod, Link: w.Pod.Name, Announcing: true, IPv6: ipv6},
 	)

@@ -35,6 +35,26 @@ ip -n pod neigh add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent 
 ip -n pod route add default via 169.254.1.1 dev eth0 proto 70 onlink
 ip link show veth0 (until its state is UP)
 `},
+		{"netkit", func() Wire {
+			w := example("10.244.1.2")
+			w.Device = kernel.Netkit
+			return w
+		}(), `
+shared: sysctl -w net.ipv4.ip_forward=1
+shared: ip route add local 169.254.1.1 dev lo proto 70 table local
+ip link add veth0 address 02:00:00:00:00:01 mtu 1500 group 70 type netkit mode l2 peer name eth0 address 02:00:00:00:00:02 mtu 1500 netns pod
+ip link set veth0 addrgenmode none alias "flatnet net/id/eth0"; sysctl net.ipv4.conf.veth0.forwarding=1 net.ipv4.conf.veth0.rp_filter=1; sysctl net.ipv6.conf.veth0.disable_ipv6=1
+ip -n pod link set eth0 addrgenmode none; sysctl net.ipv4.conf.eth0.arp_notify=1
+ip link set veth0 up
+ip -n pod link set eth0 up
+ip route add 10.244.1.2 dev veth0 proto 70
+ip ntable change name arp_cache dev veth0 base_reachable 864000000
+ip neigh add 10.244.1.2 lladdr 02:00:00:00:00:02 dev veth0 nud reachable extern_learn proto 70
+ip -n pod addr add 10.244.1.2/32 dev eth0
+ip -n pod neigh add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent proto 70
+ip -n pod route add default via 169.254.1.1 dev eth0 proto 70 onlink
+ip link show veth0 (until its state is UP)
+`},
 		{"IPv6 with a gateway that IPAM names", func() Wire {
 			w := example("fd00:244:1::2")
 			w.Gateways = []netip.Addr{netip.MustParseAddr("fd00:244:1::1")}

@@ -30,6 +30,7 @@ var effects = []set{
 	{"fabric.health=off", `FLATNETD_HEALTH: "off"`},
 	{"fabric.clampMSS=false", `FLATNETD_CLAMP_MSS: "false"`},
 	{"fabric.datapath=auto", "FLATNETD_DATAPATH: auto"},
+	{"fabric.podDevice=netkit", "FLATNETD_POD_DEVICE: netkit"},
 	{"fabric.vxlan.id=16777215", `FLATNETD_VXLAN_ID: "16777215"`},
 	{"fabric.vxlan.port=8472", `FLATNETD_VXLAN_PORT: "8472"`},
 	{"fabric.vxlan.device=overlay", "FLATNETD_VXLAN_DEVICE: overlay"},

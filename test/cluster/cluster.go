@@ -30,6 +30,7 @@ import (
 	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
+	"github.com/flatnet-cni/flatnet/test/poddevice"
 )
 
 // datapathVariable is the --datapath of all clusters whose tests do not say it themselves.
@@ -93,6 +94,7 @@ func Start(t testing.TB) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+	poddevice.Chosen(t) // flatnetd takes it from its environment
 	c := New(netlab.Start(t), directory)
 	c.Health = "off"
 	t.Cleanup(func() {

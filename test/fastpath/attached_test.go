@@ -24,6 +24,7 @@ type side int
 const (
 	ingress side = iota
 	egress
+	primary // of a netkit pair: what the node sends to the pod, behind egress
 )
 
 var bothSides = []side{ingress, egress}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/pkg/fastpath"
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/poddevice"
 )
 
 // filters is what tc says of an interface, both sides.
@@ -238,6 +239,13 @@ func TestProgramsOfOthers(t *testing.T) {
 		if all := programs(t, n, client.HostInterface); len(all) != 3 {
 			t.Errorf("programs at %s: %v", client.HostInterface, all)
 		}
+		undo()
+		s.fast(k, s.Nodes...)
+	}
+	if poddevice.Chosen(t) == poddevice.Netkit {
+		// A netkit pair has programs of its own, which are asked behind those of tcx.
+		undo := addProgram(t, n, client.HostInterface, primary, tail, pass)
+		passedBy()
 		undo()
 		s.fast(k, s.Nodes...)
 	}

@@ -14,7 +14,7 @@ func (byLinks) String() string { return "tcx" }
 
 // attach is what the library calls a side.
 func (at side) attach() ebpf.AttachType {
-	return [...]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}[at]
+	return [...]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress, ebpf.AttachNetkitPrimary}[at]
 }
 
 func (byLinks) each(index int, at side, do func(link.AttachedProgram) error) error {
@@ -68,6 +68,13 @@ func (byLinks) add(p *ebpf.Program, index int, at side, where anchor) (remove fu
 	place := link.Head()
 	if where == tail {
 		place = link.Tail()
+	}
+	if at == primary {
+		l, err := link.AttachNetkit(link.NetkitOptions{Interface: index, Program: p, Attach: at.attach(), Anchor: place})
+		if err != nil {
+			return nil, err
+		}
+		return l.Close, nil
 	}
 	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p, Attach: at.attach(), Anchor: place})
 	if err != nil {

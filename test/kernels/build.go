@@ -54,7 +54,7 @@ func build(ctx context.Context, root, architecture string, suites []suite.Suite)
 		return "", err
 	}
 	for _, s := range suites {
-		if err := compile(append(append([]string{"test", "-c"}, flags...), "-o", into.test(s.Name), "./"+s.Name)...); err != nil {
+		if err := compile(append(append([]string{"test", "-c"}, flags...), "-o", into.test(s.Package()), "./"+s.Package())...); err != nil {
 			return "", err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/flatnet-cni/flatnet/test/kernels/initramfs"
 	"github.com/flatnet-cni/flatnet/test/kernels/plan"
 	"github.com/flatnet-cni/flatnet/test/kernels/suite"
+	"github.com/flatnet-cni/flatnet/test/poddevice"
 )
 
 // necessary are the programs without which nothing can be tested; a test that
@@ -128,11 +129,11 @@ func addTests(root *initramfs.Root, made built, p plan.Plan) error {
 		return err
 	}
 	for _, run := range p.Run {
-		if err := root.File(run.Binary, made.test(run.Suite)); err != nil {
+		if err := root.File(run.Binary, made.test(run.Package)); err != nil {
 			return err
 		}
 		root.Directory(run.Directory)
-		data, err := filepath.Abs(filepath.Join(run.Suite, "testdata"))
+		data, err := filepath.Abs(filepath.Join(run.Package, "testdata"))
 		if err != nil {
 			return err
 		}
@@ -159,12 +160,15 @@ func planOf(port string, suites []suite.Suite, full bool, tests string) plan.Pla
 			limit = suite.FullLimit
 		}
 		run := plan.Run{
-			Suite: s.Name, Directory: path.Join(work, s.Name), Limit: limit,
-			Binary: path.Join(work, s.Name, path.Base(s.Name)+".test"), // as go test names it
+			Suite: s.Name, Package: s.Package(), Directory: path.Join(work, s.Package()), Limit: limit,
+			Binary: path.Join(work, s.Package(), path.Base(s.Package())+".test"), // as go test names it
 			Variables: []string{
 				"FLATNET_BINARIES=" + work + "/bin", "FLATNET_REFERENCE=" + work + "/reference", "FLATNET_PACE=10",
 			},
 			Arguments: []string{"-test.v=test2json", "-test.timeout=" + limit.Round(time.Second).String(), "-test.parallel=" + parallel},
+		}
+		if device := s.Device(); device != "" {
+			run.Variables = append(run.Variables, poddevice.Variable+"="+device)
 		}
 		if s.Short && !full {
 			run.Arguments = append(run.Arguments, "-test.short")

@@ -42,6 +42,7 @@ FLATNETD_FABRIC: {{ $v.fabric.mode | quote }}
 FLATNETD_VXLAN_ID: {{ $v.fabric.vxlan.id | int64 | quote }}
 FLATNETD_VXLAN_PORT: {{ $v.fabric.vxlan.port | int64 | quote }}
 FLATNETD_MTU: {{ $v.fabric.mtu | int64 | quote }}
+FLATNETD_POD_DEVICE: {{ $v.fabric.podDevice | quote }}
 FLATNETD_MASQUERADE_IPV4: {{ $v.masquerade.ipv4 | quote }}
 FLATNETD_MASQUERADE_IPV6: {{ $v.masquerade.ipv6 | quote }}
 FLATNETD_NON_MASQUERADE_CIDRS: {{ join "," $v.masquerade.exceptCIDRs | quote }}

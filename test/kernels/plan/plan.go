@@ -17,6 +17,7 @@ type Plan struct {
 // Run is a test binary's run.
 type Run struct {
 	Suite     string // its name in the table
+	Package   string // its directory in the repository
 	Directory string // where it runs, beside its testdata
 	Binary    string
 	Arguments []string

@@ -1,16 +1,33 @@
 // Package suite lists what is run on every kernel.
 package suite
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Suite is a package's tests.
 type Suite struct {
-	Name string // the package's directory in the repository
+	// Name is the package's directory in the repository. Behind a space is what the
+	// interfaces of pods are, where that is not veth.
+	Name string
 	// Run and Skip choose tests, as -test.run and -test.skip do, where not all
 	// are run on every kernel; Why says why the rest is left out.
 	Run, Skip, Why string
 	Short          bool          // with -test.short
 	Limit          time.Duration // under emulation; 0 means [DefaultLimit]
+}
+
+// Package is the package's directory in the repository.
+func (s Suite) Package() string {
+	directory, _, _ := strings.Cut(s.Name, " ")
+	return directory
+}
+
+// Device is what the interfaces of pods are; "" is the default.
+func (s Suite) Device() string {
+	_, device, _ := strings.Cut(s.Name, " ")
+	return device
 }
 
 // All are the suites, in the order in which they run: what the later ones
@@ -26,6 +43,7 @@ var All = []Suite{
 		Name: "pkg/plugin", Skip: "IsKilledAnywhere",
 		Why: "a process for each of some forty places to be killed at; TestAddThatFailsAnywhereLeavesNothing stops at the same places",
 	},
+	{Name: "pkg/plugin netkit", Skip: "IsKilledAnywhere", Why: "the same", Limit: 15 * time.Minute},
 	{Name: "pkg/rules", Short: true},
 	{Name: "pkg/closed"},
 	{Name: "pkg/ports"},
@@ -61,7 +79,7 @@ var All = []Suite{
 		Name: "test/fabric", Limit: 15 * time.Minute,
 		Run: "TestReach/two_subnets/.*/dual|TestKill/auto|TestRepair|TestForeignObjectsStay|TestSpoofing|TestMasquerade$/with$|TestForwardThatDrops|" +
 			"TestCollect|TestSecondFlatnetdWaits|TestFlowtable|TestAddressOnDummy|TestSegmentsFitTheRoute|TestRoutersAnswersReachPods|TestTunnelIsInTheWay|" +
-			"TestAnswersNeedNoAgent|TestAnswersAreTheFabrics",
+			"TestAnswersNeedNoAgent|TestAnswersAreTheFabrics|TestPodDevice|TestBothPodDevices",
 		Skip: "TestRepair/.*(configuration|plugin)$",
 		Why:  "one underlay instead of three, both families at once, kills in one mode; what flatnetd does with its input and with files, which is the same everywhere",
 	},
@@ -75,6 +93,11 @@ var All = []Suite{
 		Name: "test/fastpath", Limit: 15 * time.Minute,
 		Run: "TestConnectionsTakeTheFastPath|TestPolicyInTheMiddle|TestWhatIsTranslated|TestHeadersOfDatagrams|TestSpoofedPackets|TestNarrowerWay|TestProgramsOfOthers|TestQdiscOfNewInterfaces|TestChangeWhile|TestLeavingTheFastPath",
 		Why: "what is idle for a while, is killed often or changes at random",
+	},
+	{
+		Name: "test/fastpath netkit", Limit: 15 * time.Minute,
+		Run: "TestConnectionsTakeTheFastPath|TestWhatIsTranslated|TestHeadersOfDatagrams|TestSpoofedPackets|TestLeavingTheFastPath|TestProgramsOfOthers",
+		Why: "as with veth, but for policies, which know no interfaces",
 	},
 	{Name: "test/kernels/measure"},
 }
