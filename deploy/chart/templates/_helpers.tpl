@@ -55,7 +55,7 @@ FLATNETD_LOG_LEVEL: {{ $v.log.level | quote }}
   (list "FLATNETD_OVERLAY_NODES" $v.fabric.overlayNodes true)
   (list "FLATNETD_HEALTH" $v.fabric.health "auto")
   (list "FLATNETD_CLAMP_MSS" $v.fabric.clampMSS true)
-  (list "FLATNETD_DATAPATH" $v.fabric.datapath "kernel")
+  (list "FLATNETD_DATAPATH" $v.fabric.datapath "auto")
   (list "FLATNETD_SERVICE_CIDRS" (join "," $v.services.cidrs) "")
   (list "FLATNETD_SERVICES_HEALTH" $v.services.health ":10256")
   (list "FLATNETD_SERVICES_METRICS" $proxyMetrics "127.0.0.1:10249")
