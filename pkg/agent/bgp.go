@@ -151,7 +151,6 @@ func (f *routing) run(context.Context) error {
 	for _, e := range events {
 		f.take(e)
 	}
-	f.unlearned = f.unlearned || len(events) > 0
 	if f.current == nil {
 		return nil
 	}

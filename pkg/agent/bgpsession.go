@@ -38,6 +38,7 @@ func (f *routing) follows(d bgp.Desired) {
 
 // take takes note of one event.
 func (f *routing) take(e message.Event) {
+	f.unlearned = true
 	keep := time.Duration(0)
 	if f.current != nil {
 		keep = time.Duration(f.current.RestartTime)
