@@ -16,8 +16,8 @@
 //    decided under another one. tc_index is 0 where somebody else's program decides what
 //    becomes of the packet: then nothing is learned either.
 //  - The agent that raises it may be gone while the programs are not. So there is a
-//    deadline, which it moves on; when that is over, all is the stack's, and nothing is
-//    learned either, since look notes no number.
+//    deadline, which it moves on; when that is over, all is the stack's. What is learned
+//    meanwhile is never used: whoever moves the deadline on too late raises the number.
 //  - What is written into an entry that is in use is the time and the number only;
 //    anything else is replaced as a whole, so nobody reads half of it.
 //  - A packet larger than all that the stack has let pass is the stack's: so no MTU is
@@ -266,8 +266,7 @@ int look(struct __sk_buff *skb)
 		return NEXT;
 	__u32 generation = *(volatile __u32 *)&s->generation;
 	struct packet p = {};
-	__u64 now = ktime();
-	if (skb->pkt_type || s->deadline <= now || !parse(skb, &p))
+	if (skb->pkt_type || !parse(skb, &p))
 		return NEXT;
 	if (p.key.protocol == UDP && (p.low ? p.key.high_port : p.key.low_port) == s->tunnel)
 		return NEXT;
@@ -293,7 +292,10 @@ int look(struct __sk_buff *skb)
 		goto miss;
 	}
 	if (way->generation != generation || back->generation != generation || f->closing ||
-	    way->expires <= now || p.size > way->largest || p.hops <= 1)
+	    p.size > way->largest || p.hops <= 1)
+		goto miss;
+	__u64 now = ktime();
+	if (way->expires <= now || s->deadline <= now)
 		goto miss;
 
 	// Nothing that can fail is below this line.
