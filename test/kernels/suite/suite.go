@@ -91,16 +91,21 @@ var All = []Suite{
 	{Name: "test/policy", Limit: 15 * time.Minute},
 	{
 		Name: "test/fastpath", Limit: 15 * time.Minute,
-		Run: "TestConnectionsTakeTheFastPath|TestPolicyInTheMiddle|TestWhatIsTranslated|TestHeadersOfDatagrams|TestSpoofedPackets|TestNarrowerWay|TestProgramsOfOthers|TestQdiscOfNewInterfaces|TestChangeWhile|TestLeavingTheFastPath",
-		Why: "what is idle for a while, is killed often or changes at random",
+		Run:  "TestConnectionsTakeTheFastPath|TestPolicyInTheMiddle|TestWhatIsTranslated|TestHeadersOfDatagrams|TestSpoofedPackets|TestNarrowerWay|TestProgramsOfOthers|TestQdiscOfNewInterfaces|TestChangeWhile|TestLeavingTheFastPath",
+		Skip: fastOnly,
+		Why:  "what is idle for a while, is killed often or changes at random; the same by the kernel's path",
 	},
 	{
 		Name: "test/fastpath netkit", Limit: 15 * time.Minute,
-		Run: "TestConnectionsTakeTheFastPath|TestWhatIsTranslated|TestHeadersOfDatagrams|TestSpoofedPackets|TestLeavingTheFastPath|TestProgramsOfOthers",
-		Why: "as with veth, but for policies, which know no interfaces",
+		Run:  "TestConnectionsTakeTheFastPath|TestWhatIsTranslated|TestHeadersOfDatagrams|TestSpoofedPackets|TestLeavingTheFastPath|TestProgramsOfOthers",
+		Skip: fastOnly,
+		Why:  "as with veth, but for policies, which know no interfaces",
 	},
 	{Name: "test/kernels/measure"},
 }
+
+// fastOnly leaves out the subtests of test/fastpath that take the kernel's path.
+const fastOnly = "/kernel$|//kernel$"
 
 // Without is what is run on kernels that lack something.
 var Without = []Suite{{Name: "test/kernels/without"}}
