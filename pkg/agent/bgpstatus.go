@@ -165,15 +165,22 @@ func (s BGPStatus) Print(w io.Writer, now time.Time) {
 		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%d\t%d\t%d\n", p.Name, p.Address, p.ASN, p.State, since(p.Since, now), p.Announced, p.Received, p.Accepted)
 	}
 	table.Flush()
+	fmt.Fprintln(w)
+	remarks := false
 	for _, p := range s.Peers {
 		if p.Reason != "" {
-			fmt.Fprintf(w, "\n%s is not established: %s\n", p.Name, p.Reason)
+			fmt.Fprintf(w, "%s is not established: %s\n", p.Name, p.Reason)
+			remarks = true
 		}
 		for _, r := range p.Refused {
-			fmt.Fprintf(w, "\n%s: %d not accepted, as %s: %s\n", p.Name, r.Count, r.Example, r.Reason)
+			fmt.Fprintf(w, "%s: %d not accepted, as %s: %s\n", p.Name, r.Count, r.Example, r.Reason)
+			remarks = true
 		}
 	}
-	fmt.Fprintf(w, "\nannounced: %s\n", list(s.Announced))
+	if remarks {
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "announced: %s\n", list(s.Announced))
 	for _, p := range s.Peers {
 		if p.Own != nil {
 			fmt.Fprintf(w, "to %s: %s\n", p.Name, list(p.Own))

@@ -1,6 +1,7 @@
 package racks
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
@@ -96,6 +98,20 @@ func (r *Router) Kill() {
 		_ = p.wait()
 	}
 	r.processes = nil
+}
+
+// Freeze stops the router's programs, or lets them go on: one that is to be dead cannot say
+// goodbye while its links go down one after the other.
+func (r *Router) Freeze(frozen bool) error {
+	signal := syscall.SIGCONT
+	if frozen {
+		signal = syscall.SIGSTOP
+	}
+	var all error
+	for _, p := range r.processes {
+		all = errors.Join(all, p.cmd.Process.Signal(signal))
+	}
+	return all
 }
 
 // Ask returns what the router says to birdc, or to vtysh.

@@ -177,14 +177,19 @@ func (d *demo) ask(r *racks.Router, question string) error {
 	return nil
 }
 
-// narrow keeps lines within what is left of 100 columns.
+// narrow breaks lines, between words, that are longer than what is left of 100 columns.
 func narrow(text string) string {
-	const most = 95
+	const most, indent = 96, "    "
 	var lines []string
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, " \r\n")
-		if len(line) > most {
-			line = line[:most-2] + " …"
+		for len(line) > most {
+			end := strings.LastIndex(line[:most+1], " ")
+			if end <= len(indent) {
+				break // one word
+			}
+			lines = append(lines, strings.TrimRight(line[:end], " "))
+			line = indent + strings.TrimLeft(line[end:], " ")
 		}
 		lines = append(lines, line)
 	}

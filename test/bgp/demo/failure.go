@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/flatnet-cni/flatnet/test/netlab"
 	"github.com/flatnet-cni/flatnet/test/pace"
-	"github.com/flatnet-cni/flatnet/test/report"
+	"github.com/flatnet-cni/flatnet/test/racks"
 )
 
 const (
@@ -63,15 +64,20 @@ func (f flows) send(ctx context.Context, more int) error {
 	return nil
 }
 
-// stop returns how many requests were sent, and how many of each pair were lost.
+// stop returns how many requests were sent, and how many of each pair were lost. All are
+// waited for at once: each that has lost one takes all its patience.
 func (f flows) stop() (sent int, lost []int, err error) {
-	for _, p := range f {
-		e, failure := p.Stop(pace.Of(patience))
-		err = errors.Join(err, failure)
+	ends, failures := make([]netlab.Echoes, len(f)), make([]error, len(f))
+	var all sync.WaitGroup
+	for i, p := range f {
+		all.Go(func() { ends[i], failures[i] = p.Stop(pace.Of(patience)) })
+	}
+	all.Wait()
+	for _, e := range ends {
 		sent += e.Sent
 		lost = append(lost, e.Lost())
 	}
-	return sent, lost, err
+	return sent, lost, errors.Join(failures...)
 }
 
 // loseRouter takes a router's machine away, while pods talk.
@@ -84,10 +90,11 @@ func (d *demo) loseRouter(ctx context.Context) error {
 		return errors.Join(err, stopAll(f))
 	}
 	begin := time.Now()
-	for _, link := range []string{"eth0", "eth1"} {
-		if _, err := d.racks.A1.Output("ip", "link", "set", link, "down"); err != nil {
-			return errors.Join(err, stopAll(f))
-		}
+	if err := d.racks.A1.Freeze(true); err != nil {
+		return errors.Join(err, stopAll(f))
+	}
+	if err := d.links(d.racks.A1, "down"); err != nil {
+		return errors.Join(err, stopAll(f))
 	}
 	if err := d.joined(ctx, d.racks.N1, 1); err != nil {
 		return errors.Join(err, stopAll(f))
@@ -95,12 +102,21 @@ func (d *demo) loseRouter(ctx context.Context) error {
 	noticed := time.Since(begin)
 	// Routers of the other rack notice by themselves.
 	_, err = pace.Await(pace.Far(), func() error {
-		for _, r := range []string{"b1", "b2"} {
-			if text, err := d.router(r).Ask(map[string]string{"b1": "show route table master4 10.244.1.0/24", "b2": "show bgp ipv4 unicast 10.244.1.0/24"}[r]); err != nil || strings.Contains(text, "172.31.0.1") {
-				return fmt.Errorf("%s still has a way by a1: %s", r, text)
+		if ctx.Err() != nil {
+			return nil
+		}
+		for _, one := range []struct {
+			router      *racks.Router
+			ask, hasWay string
+		}{
+			{d.racks.B1, "show route table master4 10.244.1.0/24", "via 172.31.0.1 "},
+			{d.racks.B2, "show bgp ipv4 unicast 10.244.1.0/24", "from 172.31.0.1 "},
+		} {
+			if text, err := one.router.Ask(one.ask); err != nil || strings.Contains(text, one.hasWay) {
+				return errors.Join(fmt.Errorf("%s still has a way by a1: %s", one.router.Name, text), err)
 			}
 		}
-		return ctx.Err()
+		return nil
 	})
 	if err == nil {
 		err = f.send(ctx, after)
@@ -117,7 +133,7 @@ func (d *demo) loseRouter(ctx context.Context) error {
 		most = max(most, n)
 	}
 	d.Heading("A router's machine dies")
-	d.Text(fmt.Sprintf("%d pairs of pods ping each other every %d ms, in both families, when all links of a1 go down. Nobody\nis told: whoever has a session with it misses its keepalives, n1 for its hold time of 3 s.",
+	d.Text(fmt.Sprintf("%d pairs of pods ping each other every %d ms, in both families, when a1 stops and all of\nits links go down. Nobody is told: n1 misses its keepalives for the hold time of 3 s, other routers\nfor theirs of 9 s.",
 		len(lost)/2, interval.Milliseconds()))
 	d.Table([][]string{
 		{"sent", "flows", "that lost nothing", "the longest silence of any", "n1 has one router after"},
@@ -126,13 +142,21 @@ func (d *demo) loseRouter(ctx context.Context) error {
 	if err := d.shown(d.racks.N1.Namespace, "n1", "ip", "route", "show", "proto", "70", "10.244.2.0/24"); err != nil {
 		return err
 	}
-	d.summary = append(d.summary, fmt.Sprintf("a router dies: %d of %d flows lose nothing, the others %.1f s at most, with a hold time of 3 s to 9 s", whole, len(lost), (time.Duration(most)*interval).Seconds()))
+	d.summary = append(d.summary, fmt.Sprintf("a router dies: %d of %d flows lose nothing, the others %.1f s at most, hold time 3 s to 9 s", whole, len(lost), (time.Duration(most)*interval).Seconds()))
+	if err := errors.Join(d.links(d.racks.A1, "up"), d.racks.A1.Freeze(false)); err != nil {
+		return err
+	}
+	return d.joined(ctx, d.racks.N1, 2)
+}
+
+// links takes all links of a router up or down.
+func (d *demo) links(r *racks.Router, state string) error {
 	for _, link := range []string{"eth0", "eth1"} {
-		if _, err := d.racks.A1.Output("ip", "link", "set", link, "up"); err != nil {
+		if _, err := r.Output("ip", "link", "set", link, state); err != nil {
 			return err
 		}
 	}
-	return d.joined(ctx, d.racks.N1, 2)
+	return nil
 }
 
 func stopAll(f flows) error {
@@ -152,11 +176,14 @@ func (d *demo) restartAgent(ctx context.Context) error {
 	if err == nil {
 		n.Kill()
 		_, err = pace.Await(pace.Far(), func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
 			text, err := d.racks.B1.Ask("show protocols node4")
 			if err == nil && strings.Contains(text, "Established") {
 				err = fmt.Errorf("b1 still has the session: %s", text)
 			}
-			return errors.Join(err, ctx.Err())
+			return err
 		})
 	}
 	var ready time.Duration
@@ -181,7 +208,7 @@ func (d *demo) restartAgent(ctx context.Context) error {
 		all += n
 	}
 	d.Heading("flatnetd is killed")
-	d.Text(fmt.Sprintf("The flatnetd of n2 is killed (SIGKILL) and started again, and with it flatnet-bgp: its sessions end\nwithout a word. Routers keep what it has told, for restartTime, and the kernel keeps its routes.\nIt was ready %s ms after its start, and had all sessions and routes %.1f s after it was killed.", report.Milliseconds(ready), away.Seconds()))
+	d.Text(fmt.Sprintf("The flatnetd of n2 is killed (SIGKILL) and started again, and with it flatnet-bgp: its sessions end\nwithout a word. Routers keep what it has told, for restartTime, and the kernel keeps its routes.\nIt was ready %.1f s after its start, and had all sessions and routes %.1f s after it was killed.", ready.Seconds(), away.Seconds()))
 	d.Table([][]string{{"sent", "lost"}, {fmt.Sprint(sent), fmt.Sprint(all)}})
 	// Where the kernel replaces a route, it may lose a packet that has just looked it up.
 	if most := 2; all > most {

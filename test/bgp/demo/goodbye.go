@@ -7,17 +7,7 @@ import (
 	"strings"
 
 	"github.com/flatnet-cni/flatnet/test/pace"
-	"github.com/flatnet-cni/flatnet/test/racks"
 )
-
-func (d *demo) router(name string) *racks.Router {
-	for _, r := range d.racks.Routers() {
-		if r.Name == name {
-			return r
-		}
-	}
-	return nil
-}
 
 // sayGoodbye takes flatnet off the nodes: routers know nothing of them any more.
 func (d *demo) sayGoodbye(ctx context.Context) error {
@@ -48,7 +38,7 @@ func (d *demo) sayGoodbye(ctx context.Context) error {
 		return err
 	}
 	d.Heading("What is left")
-	d.Text("`flatnetd cleanup` tells routers that there is nothing any more, before it takes flatnet off the node.\nOn n1 it says:")
+	d.Text("`flatnetd cleanup` tells routers that there is nothing any more, before it takes flatnet off the\nnode. On n1 it says:")
 	lines := strings.Split(strings.TrimSpace(said), "\n")
 	const most = 8
 	if len(lines) > most {

@@ -193,7 +193,7 @@ func (d *demo) reachFromOutside(ctx context.Context) error {
 	if err := asks(ctx, world.Namespace, own[0], netip.AddrPortFrom(netip.MustParseAddr(balancer), 80)); err != nil {
 		return err
 	}
-	d.Text("A Service of type LoadBalancer has the address " + balancer + ", policy Local, and one endpoint, " + pod.Name + ". So\nn1 tells of it, and n2 does not. world reaches it, and the pod sees " + own[0].String() + ".")
+	d.Text("A Service of type LoadBalancer has the address " + balancer + ", policy Local, and one endpoint, " + pod.Name + ".\nSo n1 tells of it, and n2 does not. world reaches it, and the pod sees " + own[0].String() + ".")
 	if err := d.ask(d.racks.A1, "show route for "+balancer); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (d *demo) makeRacks(binaries string) (err error) {
 // The configuration that nodes have: sessions of a short hold time, so that a router's death
 // is soon noticed.
 func configuration() string {
-	text := strings.ReplaceAll(racks.Usual, "connectRetry: 1s", "holdTime: 3s, connectRetry: 1s")
+	text := strings.ReplaceAll(racks.Usual, ", connectRetry: 1s", ", holdTime: 3s")
 	return strings.TrimSpace(text) + "\nannounce: {services: [loadBalancer]}\n"
 }
 
