@@ -47,7 +47,7 @@ func flags() []string {
 
 // capabilities are the ones that flatnetd has a use for; daemonset.yaml says which.
 func capabilities() []corev1.Capability {
-	return []corev1.Capability{"NET_ADMIN", "NET_RAW", "SYS_PTRACE", "DAC_OVERRIDE", "BPF", "PERFMON", "SYS_RESOURCE"}
+	return []corev1.Capability{"NET_ADMIN", "NET_RAW", "SYS_PTRACE", "DAC_OVERRIDE", "BPF", "PERFMON"}
 }
 
 func path(t *testing.T, elements ...string) string {

@@ -64,7 +64,7 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
-    add: [NET_ADMIN, NET_RAW, SYS_PTRACE, DAC_OVERRIDE{{ if ne .Values.fabric.datapath "kernel" }}, BPF, PERFMON, SYS_RESOURCE{{ end }}{{ if .Values.bgp.config }}, NET_BIND_SERVICE{{ end }}]
+    add: [NET_ADMIN, NET_RAW, SYS_PTRACE, DAC_OVERRIDE{{ if ne .Values.fabric.datapath "kernel" }}, BPF, PERFMON{{ end }}{{ if eq .Values.fabric.datapath "ebpf" }}, SYS_RESOURCE{{ end }}{{ if .Values.bgp.config }}, NET_BIND_SERVICE{{ end }}]
   seccompProfile:
     type: RuntimeDefault
   appArmorProfile:
