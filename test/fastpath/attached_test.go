@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/flatnet-cni/flatnet/pkg/fastpath"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
@@ -120,6 +121,8 @@ const somebodysProgram = "somebodys"
 // addProgram attaches a program of somebody else's until the test ends or remove is called.
 func addProgram(t *testing.T, n *cluster.Node, name string, at side, where anchor, says int32) (remove func()) {
 	t.Helper()
+	// Before Linux 5.11 a program is locked memory, of which there may be too little.
+	must(t, rlimit.RemoveMemlock())
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: somebodysProgram, Type: ebpf.SchedCLS, License: "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, says), asm.Return()},
