@@ -125,7 +125,7 @@ func TestWhatIsForbiddenEnds(t *testing.T) {
 				for _, k := range []*talk{stays, ends, own} {
 					must(t, k.say("and so on", 10*time.Second))
 				}
-				if packets := n1.Metrics()[`flatnet_fastpath_packets{path="fast"}`]; packets == 0 && s.Datapath == "ebpf" {
+				if packets := n1.Metrics()[`flatnet_fastpath_packets_total{result="hit"}`]; packets == 0 && s.Datapath == "ebpf" {
 					return errors.New("none has taken the fast path")
 				}
 				return nil
