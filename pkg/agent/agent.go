@@ -34,7 +34,7 @@ func features(c Config, client *apiwatch.Client, s *feature.Shared) []feature.Fe
 		newHostKeeping(c, s).feature(),
 		newInstallation(c, s).feature(),
 		newServices(c, client, watch, book, s).feature(),
-		newBGP(c, client, book, s).feature(),
+		newBGP(c, client, watch, book, s).feature(),
 		newBalancers(c, client, watch, s).feature(),
 		newPolicies(c, client, s).feature(),
 		newFastPath(c, s).feature(),

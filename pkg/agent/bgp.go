@@ -30,6 +30,8 @@ type routing struct {
 	*feature.Shared
 	config  Config
 	client  *apiwatch.Client
+	watched *service.Watch      // Services and EndpointSlices
+	source  *service.Kubernetes // of what is watched, where nobody balances Services
 	book    *service.Book
 	task    *feature.Task
 	file    *bgp.File
@@ -56,9 +58,9 @@ type routing struct {
 	ends      prometheus.Counter
 }
 
-func newBGP(c Config, client *apiwatch.Client, book *service.Book, s *feature.Shared) *routing {
+func newBGP(c Config, client *apiwatch.Client, watch *service.Watch, book *service.Book, s *feature.Shared) *routing {
 	f := &routing{
-		Shared: s, config: c, client: client, book: book, table: bgp.NewTable(), sessions: map[string]*session{}, stale: map[string]time.Time{},
+		Shared: s, config: c, client: client, watched: watch, book: book, table: bgp.NewTable(), sessions: map[string]*session{}, stale: map[string]time.Time{},
 		transient: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flatnet_bgp_session_changes_total", Help: "BGP sessions that were established, and that ended.",
 		}, []string{"to"}),
@@ -104,6 +106,10 @@ func (f *routing) open() error {
 		f.transient.WithLabelValues(to)
 	}
 	f.book.Changed(f.task.Ask)
+	if !f.Services && f.client != nil {
+		f.source = service.NewKubernetes(f.watched)
+		f.source.KeepLabels()
+	}
 	return nil
 }
 
@@ -117,10 +123,8 @@ func (f *routing) tell(e message.Event) {
 
 // followServices has the book kept where nobody balances Services.
 func (f *routing) followServices(ctx context.Context) error {
-	if !f.Services && f.client != nil {
-		source := service.NewKubernetes(f.client, f.Log)
-		source.KeepLabels()
-		f.book.Follow(ctx, source)
+	if f.source != nil {
+		f.book.Follow(ctx, f.source)
 	}
 	return nil
 }

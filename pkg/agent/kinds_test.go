@@ -623,7 +623,7 @@ func speaking(text string, change func(*routing)) func(*testing.T) []problem.Pro
 		write(t, path, text)
 		c := Config{NodeName: "n1", BGPConfig: path, StateDir: t.TempDir()}
 		a := newAgent(c, slog.New(slog.DiscardHandler))
-		f := newBGP(c, nil, service.NewBook(), a.shared)
+		f := newBGP(c, nil, nil, service.NewBook(), a.shared)
 		if err := f.open(); err != nil {
 			t.Fatal(err)
 		}

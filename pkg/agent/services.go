@@ -92,7 +92,7 @@ func (s *services) open() error {
 		return nil
 	}
 	s.Services = true
-	s.source = service.NewKubernetesOf(s.watched)
+	s.source = service.NewKubernetes(s.watched)
 	s.controller = service.NewController(s.source, service.NewKeeper(s.Log), s.Log)
 	s.controller.Resync = resyncsPerComparison * s.config.Resync
 	metrics := service.NewMetrics(s.metrics)

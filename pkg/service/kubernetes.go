@@ -3,9 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"log/slog"
-
-	"github.com/flatnet-cni/flatnet/pkg/apiwatch"
 )
 
 // Source tells of Services and their endpoints.
@@ -34,13 +31,8 @@ type Kubernetes struct {
 	listed *listed
 }
 
-// NewKubernetes returns a source that watches with client.
-func NewKubernetes(client *apiwatch.Client, log *slog.Logger) *Kubernetes {
-	return NewKubernetesOf(NewWatch(client, log))
-}
-
-// NewKubernetesOf returns a source of what a watch tells, which does not run yet.
-func NewKubernetesOf(w *Watch) *Kubernetes {
+// NewKubernetes returns a source of what a watch tells, which does not run yet.
+func NewKubernetes(w *Watch) *Kubernetes {
 	k := &Kubernetes{watch: w, listed: newListed()}
 	w.Tell(false, serviceStore(k.listed), sliceStore(k.listed))
 	return k

@@ -130,7 +130,7 @@ func TestKubernetesSource(t *testing.T) {
 	for _, o := range []apiserver.Object{serviceObject("a", 80), other, sliceObject("a-1", "a", "10.244.1.1")} {
 		server.Put(o)
 	}
-	k := NewKubernetes(clientOf(t, server), slog.New(slog.DiscardHandler))
+	k := NewKubernetes(NewWatch(clientOf(t, server), slog.New(slog.DiscardHandler)))
 	if err := k.Check(); err == nil {
 		t.Error("healthy before it runs")
 	}
