@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"slices"
 )
@@ -60,17 +61,13 @@ func choose(a Address, members []Member) (node, nobody string) {
 	return "", "externalTrafficPolicy is Local, and no node with an interface of the pool has a ready endpoint"
 }
 
-// weight is as if random, and the same on all nodes: FNV-1a of the node's name and the
-// address, which is done for each of both at every change.
+// weight is as if random, and the same on all nodes.
 func weight(node string, ip netip.Addr) uint64 {
-	const offset, prime = 14695981039346656037, 1099511628211
-	x := uint64(offset)
-	for i := range len(node) {
-		x = (x ^ uint64(node[i])) * prime
-	}
-	for _, b := range ip.As16() {
-		x = (x ^ uint64(b)) * prime
-	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(node)) // which never fails
+	raw := ip.As16()
+	_, _ = h.Write(raw[:])
+	x := h.Sum64()
 	// Of FNV the last bytes do not change the high bits: mix them (splitmix64).
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
