@@ -3,7 +3,7 @@
 
 import { badge, h, show } from "./dom.js";
 import { facts } from "./drawer.js";
-import { nodeDrawer } from "./node.js";
+import { nodeChip } from "./node.js";
 import { tile } from "./overview.js";
 import { tableByNode } from "./parts.js";
 import { Table } from "./table.js";
@@ -75,7 +75,7 @@ function addressDrawer(page, r, closed) {
     h("p", { class: "drawer-state" }, badge(r.kind, r.state), r.why && h("span", null, " ", r.why)),
     facts([
       ["address", r.ip && h("span", { class: "mono" }, r.ip)],
-      ["answered by", r.node && h("button", { type: "button", class: "chip", "data-keep": "node", click: () => nodeDrawer(page, r.node) }, r.node)],
+      ["answered by", r.node && nodeChip(page, r.node)],
     ]),
     h("h3", null, "Services"),
     h("ul", { class: "plain-list" }, r.services.map((s) => h("li", null, s))),

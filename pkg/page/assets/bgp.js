@@ -2,7 +2,7 @@
 
 import { badge, h, show } from "./dom.js";
 import { facts } from "./drawer.js";
-import { nodeDrawer } from "./node.js";
+import { nodeChip } from "./node.js";
 import { faults, tableByNode } from "./parts.js";
 import { Table } from "./table.js";
 import { ago, count, number } from "./words.js";
@@ -71,7 +71,7 @@ function sessionDrawer(page, r, closed) {
   page.drawer.open(`session ${r.key}`, `${r.node} → ${r.name}`, () => [
     h("p", { class: "drawer-state" }, badge(r.up ? "ok" : "bad", r.state), r.reason && h("span", null, " ", r.reason)),
     facts([
-      ["node", h("button", { type: "button", class: "chip", "data-keep": "node", click: () => nodeDrawer(page, r.node) }, r.node)],
+      ["node", nodeChip(page, r.node)],
       ["node's AS", String(r.own.asn)],
       ["router id", r.own.routerID],
       ["peer", h("span", { class: "mono" }, r.address)],

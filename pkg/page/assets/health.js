@@ -6,7 +6,7 @@ import { facts } from "./drawer.js";
 import { Grid } from "./grid.js";
 import { Field } from "./field.js";
 import { Matrix } from "./matrix.js";
-import { lossWords, nodeDrawer, routeWords } from "./node.js";
+import { lossWords, nodeChip, nodeDrawer, routeWords } from "./node.js";
 import { faults } from "./parts.js";
 import { states } from "./states.js";
 import { Table } from "./table.js";
@@ -107,7 +107,7 @@ export function pairDrawer(page, picked, current) {
         ["for", c.loss?.since ? ago(c.loss.since) : ""],
         ...(c.ways ?? []).map((w) => [w.podCIDR, [...routeWords(w), w.mode && (w.present ? "route present" : "route MISSING"), w.health?.state && `probes: ${w.health.state}`, w.health?.roundTripMicroseconds && trip(w.health.roundTripMicroseconds)].filter(Boolean).join(", ")]),
       ]),
-      h("p", { class: "links" }, [picked.from, picked.to].map((n) => h("button", { type: "button", class: "chip", "data-keep": n, click: () => nodeDrawer(page, n) }, n))),
+      h("p", { class: "links" }, [picked.from, picked.to].map((n) => nodeChip(page, n, n))),
     ];
   });
 }

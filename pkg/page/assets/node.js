@@ -30,6 +30,12 @@ export function nodeDrawer(page, name, closed) {
   if (known()?.answers) feed.start();
 }
 
+// nodeChip is a button that shows a node; keep is its name for the focus, where the part of
+// the page that it is in is drawn anew.
+export function nodeChip(page, name, keep = "node") {
+  return h("button", { type: "button", class: "chip", "data-keep": keep, click: () => nodeDrawer(page, name) }, name);
+}
+
 function details(page, n, state) {
   if (!n) return h("p", null, "The node is not there any more.");
   const own = page.overview.findings.filter((f) => f.nodes.includes(n.name));

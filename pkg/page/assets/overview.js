@@ -5,7 +5,7 @@ import { count, kindOf, number, stateWords } from "./words.js";
 import { Grid } from "./grid.js";
 import { pairDrawer } from "./health.js";
 import { Joined } from "./joined.js";
-import { nodeDrawer } from "./node.js";
+import { nodeChip, nodeDrawer } from "./node.js";
 
 const mostNames = 8;
 // Nodes with which the overview has the picture, and the matrix, too.
@@ -81,7 +81,7 @@ export function coded(text) {
 }
 
 function names(nodes, of, page) {
-  const parts = nodes.slice(0, mostNames).map((n) => h("button", { type: "button", class: "chip", "data-keep": `${of} ${n}`, click: () => nodeDrawer(page, n) }, n));
+  const parts = nodes.slice(0, mostNames).map((n) => nodeChip(page, n, `${of} ${n}`));
   if (nodes.length > mostNames) parts.push(h("span", { class: "more" }, `and ${count(nodes.length - mostNames, "more", "more")}`));
   return parts;
 }

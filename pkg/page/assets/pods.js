@@ -4,7 +4,7 @@ import { Feed, ask } from "./data.js";
 import { badge, h, show } from "./dom.js";
 import { facts } from "./drawer.js";
 import { podFlows } from "./flows.js";
-import { nodeDrawer } from "./node.js";
+import { nodeChip } from "./node.js";
 import { Chooser, faults } from "./parts.js";
 import { Table } from "./table.js";
 import { ago, number, rate } from "./words.js";
@@ -84,7 +84,7 @@ function podDrawer(page, p, closed) {
   page.drawer.open(`pod ${keyOf(p)}`, p.pod, () => [
     p.wrong?.map((w) => h("p", { class: "fault" }, w)),
     facts([
-      ["node", h("button", { type: "button", class: "chip", "data-keep": "node", click: () => nodeDrawer(page, p.node) }, p.node)],
+      ["node", nodeChip(page, p.node)],
       ["addresses", h("span", { class: "mono" }, p.addresses.join("  "))],
       ["interface on the node", p.interface],
       ["host ports", p.ports?.join(", ")],
