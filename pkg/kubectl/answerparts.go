@@ -27,16 +27,18 @@ type skipped struct {
 // takes reports whether flows may take the fast path.
 func (p *dataPath) takes() bool { return p != nil && p.Path == pathEBPF }
 
-// becauseOf is between what is so and why it is not as wanted.
-const becauseOf = ", because "
+// unwanted reports whether it is not the one that is wanted.
+func (p *dataPath) unwanted() bool {
+	return p != nil && p.Path != pathEBPF && p.Wanted != p.Path && p.Because != ""
+}
 
 // String is the path in words, with why it is not the one that is wanted.
 func (p *dataPath) String() string {
 	switch {
 	case p == nil:
 		return ""
-	case p.Path != pathEBPF && p.Wanted != p.Path && p.Because != "":
-		return p.Path + becauseOf + p.Because
+	case p.unwanted():
+		return p.Path + ", because " + p.Because
 	}
 	return p.Path
 }

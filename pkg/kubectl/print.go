@@ -168,16 +168,17 @@ func (o *overview) differences() (notes []string) {
 	for _, d := range []struct {
 		what string
 		of   func(nodeStatus) string
+		odd  func(nodeStatus) bool // to be noted even if all nodes are so
 	}{
-		{"version", func(n nodeStatus) string { return n.Version }},
-		{"fabric", func(n nodeStatus) string { return n.Fabric }},
-		{"pod MTU", func(n nodeStatus) string {
+		{what: "version", of: func(n nodeStatus) string { return n.Version }},
+		{what: "fabric", of: func(n nodeStatus) string { return n.Fabric }},
+		{what: "pod MTU", of: func(n nodeStatus) string {
 			if n.PodMTU == 0 {
 				return ""
 			}
 			return fmt.Sprint(n.PodMTU)
 		}},
-		{"data path", func(n nodeStatus) string { return n.DataPath.String() }},
+		{what: "data path", of: func(n nodeStatus) string { return n.DataPath.String() }, odd: func(n nodeStatus) bool { return n.DataPath.unwanted() }},
 	} {
 		g := &gathered{}
 		for _, n := range o.Nodes {
@@ -185,7 +186,7 @@ func (o *overview) differences() (notes []string) {
 				g.add(n.Node, value, "")
 			}
 		}
-		if len(g.all) < 2 && !slices.ContainsFunc(g.all, func(f finding) bool { return strings.Contains(f.text, becauseOf) }) {
+		if len(g.all) < 2 && (d.odd == nil || !slices.ContainsFunc(o.Nodes, d.odd)) {
 			continue
 		}
 		var words []string
