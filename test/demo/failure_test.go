@@ -11,6 +11,7 @@ import (
 
 	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/report/demotest"
 )
 
 func TestFailureIsSaid(t *testing.T) {
@@ -35,13 +36,13 @@ func TestFailureIsSaid(t *testing.T) {
 			"node node1: ADD of pod web-1: ", "The last lines of flatnetd's log on node1:\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			leavesNothing(t)
+			demotest.LeavesNothing(t)
 			directory := t.TempDir()
 			for _, name := range []string{"flatnetd", "flatnet", "flatnet-ipam"} {
 				path := filepath.Join(directory, name)
 				if name == c.program {
 					c.by(t, path)
-				} else if err := os.Symlink(filepath.Join(programs(t), name), path); err != nil {
+				} else if err := os.Symlink(filepath.Join(demotest.Programs(t), name), path); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -2,11 +2,14 @@
 package report
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
 // Report is one that is being written.
@@ -27,6 +30,25 @@ func (r *Report) Heading(text string) {
 
 // Text is a paragraph.
 func (r *Report) Text(text string) { fmt.Fprintf(r.W, "%s\n\n", text) }
+
+// Steps shows one thing after the other. The first that fails is the error, as is the end
+// of ctx. A lab's panic is a failure: see [netlab.Guarded].
+func (r *Report) Steps(ctx context.Context, steps ...func(context.Context) error) error {
+	for _, step := range steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := netlab.Guarded(func() error { return step(ctx) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Done ends a report with what it came to.
+func (r *Report) Done(took time.Duration, summary []string) {
+	r.Text(fmt.Sprintf("Done in %.1f s:\n- %s", took.Seconds(), strings.Join(summary, "\n- ")))
+}
 
 // Indented is what a program says.
 func (r *Report) Indented(text string) {

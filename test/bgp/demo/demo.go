@@ -47,7 +47,7 @@ func run(ctx context.Context, w io.Writer, binaries string) (err error) {
 	d.Title("flatnet: routers know the pods, by BGP")
 	d.Text(`Everything here happens in network namespaces that end with this program; this machine's own
 network is not touched. "$" marks a command that was run in the namespace before it.`)
-	for _, step := range []func(context.Context) error{
+	err = d.Steps(ctx,
 		func(context.Context) error { return d.makeRacks(binaries) },
 		d.speak,
 		d.reachPods,
@@ -55,15 +55,11 @@ network is not touched. "$" marks a command that was run in the namespace before
 		d.loseRouter,
 		d.restartAgent,
 		d.sayGoodbye,
-	} {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := netlab.Guarded(func() error { return step(ctx) }); err != nil {
-			return err
-		}
+	)
+	if err != nil {
+		return err
 	}
-	d.Text(fmt.Sprintf("Done in %.1f s:\n- %s", time.Since(started).Seconds(), strings.Join(d.summary, "\n- ")))
+	d.Done(time.Since(started), d.summary)
 	return nil
 }
 

@@ -1,54 +1,17 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"os"
-	"regexp"
-	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
-	"github.com/flatnet-cni/flatnet/test/binaries"
 	"github.com/flatnet-cni/flatnet/test/cluster"
+	"github.com/flatnet-cni/flatnet/test/report/demotest"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m) }
 
-// programs is the directory of what is demonstrated.
-func programs(t *testing.T) string {
-	t.Helper()
-	directory, err := binaries.BuildForTest() // cluster.Main has
-	if err != nil {
-		t.Fatal(err)
-	}
-	return directory
-}
-
-// leavesNothing demands that a test leaves no namespace, no file and no program.
-func leavesNothing(t *testing.T) {
-	t.Helper()
-	count := func() string {
-		namespaces, _ := os.ReadDir("/run/netns")
-		clusters, _ := os.ReadDir("/run/cluster")
-		return fmt.Sprintf("%d namespaces, %d clusters", len(namespaces), len(clusters))
-	}
-	before := count()
-	t.Cleanup(func() {
-		if after := count(); after != before {
-			t.Errorf("%s before, %s after", before, after)
-		}
-	})
-}
-
 func TestDemoShowsWhatItPromises(t *testing.T) {
-	leavesNothing(t)
-	var out strings.Builder
-	if err := run(t.Context(), &out, programs(t)); err != nil {
-		t.Fatalf("%v\n%s", err, &out)
-	}
-	for _, want := range []string{
+	demotest.Shows(t, run,
 		`    a1\$ birdc show route table master4\n`,
 		`    10\.244\.1\.0/24 +unicast \[node4 `,
 		`    a2\$ vtysh -c "show bgp ipv4"\n`,
@@ -67,62 +30,15 @@ func TestDemoShowsWhatItPromises(t *testing.T) {
 		`    removed announcements to a1\n`,
 		`- 64 of 64 paths between pods of different racks`,
 		`- nothing left, on nodes and in routers' tables\n`,
-	} {
-		if !regexp.MustCompile(want).MatchString(out.String()) {
-			t.Errorf("the output lacks %q", want)
-		}
-	}
-	for line := range strings.Lines(out.String()) {
-		line = strings.TrimSuffix(line, "\n")
-		if columns := utf8.RuneCountInString(line); columns > 100 || strings.HasSuffix(line, " ") {
-			t.Errorf("%d columns, or spaces at the end: %q", columns, line)
-		}
-	}
-	if t.Failed() {
-		t.Log(out.String())
-	}
-}
-
-// watch is a buffer that calls a function when a text has been written to it.
-type watch struct {
-	strings.Builder
-	text string
-	then func()
-}
-
-func (w *watch) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), w.text) {
-		w.then()
-	}
-	return w.Builder.Write(p)
+	)
 }
 
 func TestInterruptionLeavesNothing(t *testing.T) {
-	for _, c := range []struct {
-		at    string // what has been written last
-		after time.Duration
-	}{
-		{"1. Two racks", 0},
-		{"1. Two racks", 100 * time.Millisecond}, // routers run
-		{"2. What is told", 0},
-		{"2. What is told", 100 * time.Millisecond}, // pods are there
-		{"4. A machine", 200 * time.Millisecond},    // a router is dead
-	} {
-		t.Run(fmt.Sprintf("%s %v", c.at, c.after), func(t *testing.T) {
-			leavesNothing(t)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			out := &watch{text: c.at, then: func() {
-				if c.after == 0 {
-					cancel()
-				} else {
-					time.AfterFunc(c.after, cancel)
-				}
-			}}
-			err := run(ctx, out, programs(t))
-			if err != context.Canceled || !strings.HasSuffix(out.String(), "Nothing is left.\n\n") {
-				t.Errorf("interrupted: %v\n%s", err, out)
-			}
-		})
-	}
+	demotest.Interrupted(t, run, "",
+		demotest.Place{At: "1. Two racks", After: 0},
+		demotest.Place{At: "1. Two racks", After: 100 * time.Millisecond}, // routers run
+		demotest.Place{At: "2. What is told", After: 0},
+		demotest.Place{At: "2. What is told", After: 100 * time.Millisecond}, // pods are there
+		demotest.Place{At: "4. A machine", After: 200 * time.Millisecond},    // a router is dead
+	)
 }
