@@ -187,6 +187,16 @@ func (s *site) fastDatagrams(k *sender, nodes ...*cluster.Node) {
 	}
 }
 
+// datagrams has datagrams go from one pod to another's mailbox by the fast path.
+func (s *site) datagrams(from, to *cluster.Pod, ipv6 bool) (at netip.AddrPort, box *mailbox, k *sender) {
+	s.t.Helper()
+	at = netip.AddrPortFrom(to.Address(ipv6), 5000)
+	box = receive(s.t, to.Namespace, at)
+	k = send(s.t, from.Namespace, netip.AddrPort{}, at)
+	s.fastDatagrams(k, s.Nodes...)
+	return at, box, k
+}
+
 func setHops(c *net.UDPConn, ipv6 bool, hops, tos int) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -212,10 +222,7 @@ func TestHeadersOfDatagrams(t *testing.T) {
 				s := newSite(t, cluster.Dual, nodes, "--fabric", "direct", datapath)
 				web, client := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "client")
 				for _, ipv6 := range []bool{false, true} {
-					at := netip.AddrPortFrom(web.Address(ipv6), 5000)
-					box := receive(t, web.Namespace, at)
-					k := send(t, client.Namespace, netip.AddrPort{}, at)
-					s.fastDatagrams(k, s.Nodes...)
+					_, box, k := s.datagrams(client, web, ipv6)
 					a, b := k.ends()
 					before := s.takes(s.Nodes[0], a, b)
 					const tos = 0xb9 // EF, ECN 1
@@ -267,10 +274,7 @@ func TestSpoofedPacketsOfARememberedFlow(t *testing.T) {
 				web, client, thief := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "client"), s.pod(s.Nodes[0], "thief")
 				web.Namespace.ServeLines(t, 80)
 				for _, ipv6 := range []bool{false, true} {
-					at := netip.AddrPortFrom(web.Address(ipv6), 5000)
-					box := receive(t, web.Namespace, at)
-					k := send(t, client.Namespace, netip.AddrPort{}, at)
-					s.fastDatagrams(k, s.Nodes...)
+					at, box, k := s.datagrams(client, web, ipv6)
 					source, _ := k.ends()
 					bits := "/32"
 					if ipv6 {

@@ -93,10 +93,7 @@ func TestOptionsAndExtensionHeaders(t *testing.T) {
 					{"hop-by-hop options", true, unix.IPPROTO_IPV6, unix.IPV6_HOPOPTS, padding},
 					{"destination options", true, unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, padding},
 				} {
-					at := netip.AddrPortFrom(web.Address(c.ipv6), 5000)
-					box := receive(t, web.Namespace, at)
-					k := send(t, client.Namespace, netip.AddrPort{}, at)
-					s.fastDatagrams(k, s.Nodes...)
+					_, box, k := s.datagrams(client, web, c.ipv6)
 					a, b := k.ends()
 					before := s.takes(s.Nodes[0], a, b)
 					must(t, extra(k.UDPConn, c.level, c.option, c.header))
@@ -130,10 +127,7 @@ func TestUnreachablePortOfARememberedFlow(t *testing.T) {
 				s := newSite(t, cluster.Dual, nodes, "--fabric", "direct", datapath)
 				web, client := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "client")
 				for _, ipv6 := range []bool{false, true} {
-					at := netip.AddrPortFrom(web.Address(ipv6), 5000)
-					box := receive(t, web.Namespace, at)
-					k := send(t, client.Namespace, netip.AddrPort{}, at)
-					s.fastDatagrams(k, s.Nodes...)
+					at, box, k := s.datagrams(client, web, ipv6)
 					must(t, box.Close())
 					// The pod's kernel does not send as many errors as it gets packets.
 					_, err := pace.Await(pace.Far(), func() error {
