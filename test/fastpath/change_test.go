@@ -223,17 +223,15 @@ func TestIdleConnection(t *testing.T) {
 
 // pathMTU is what the client's kernel believes of the way.
 func pathMTU(c net.Conn, ipv6 bool) (mtu int, err error) {
-	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		return 0, err
-	}
 	level, option := unix.IPPROTO_IP, unix.IP_MTU
 	if ipv6 {
 		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
 	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { mtu, failed = unix.GetsockoptInt(int(fd), level, option) })
-	return mtu, errors.Join(err, failed)
+	err = onSocket(c, func(fd int) (err error) {
+		mtu, err = unix.GetsockoptInt(fd, level, option)
+		return err
+	})
+	return mtu, err
 }
 
 // Where the way gets narrower in the middle of a connection that takes the fast path, the

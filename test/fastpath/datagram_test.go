@@ -198,19 +198,12 @@ func (s *site) datagrams(from, to *cluster.Pod, ipv6 bool) (at netip.AddrPort, b
 }
 
 func setHops(c *net.UDPConn, ipv6 bool, hops, tos int) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
+	return onSocket(c, func(fd int) error {
 		if ipv6 {
-			failed = errors.Join(unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hops), unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_TCLASS, tos))
-		} else {
-			failed = errors.Join(unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TTL, hops), unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos))
+			return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hops), unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, tos))
 		}
+		return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, hops), unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, tos))
 	})
-	return errors.Join(err, failed)
 }
 
 // Datagrams are as they would be without: their TTL is one less for each node, what is at

@@ -21,13 +21,8 @@ import (
 // vanish closes a connection of which the other end is told nothing, as where the power
 // goes.
 func vanish(c net.Conn) error {
-	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1) })
-	return errors.Join(err, failed, c.Close())
+	err := onSocket(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1) })
+	return errors.Join(err, c.Close())
 }
 
 // accepting gives the connections to a port of a namespace to the test.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +23,17 @@ import (
 func TestMain(m *testing.M) {
 	beOlder()
 	cluster.Main(m)
+}
+
+// onSocket does something with the socket of a connection.
+func onSocket(c net.Conn, do func(fd int) error) error {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = do(int(fd)) })
+	return errors.Join(err, failed)
 }
 
 func must(t *testing.T, err error) {

@@ -65,13 +65,7 @@ func count(all []received, beginning string) (n int) {
 // extra has the kernel send IP options, or extension headers of IPv6, with what a socket
 // sends; none takes them away.
 func extra(c *net.UDPConn, level, option int, header []byte) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptString(int(fd), level, option, string(header)) })
-	return errors.Join(err, failed)
+	return onSocket(c, func(fd int) error { return unix.SetsockoptString(fd, level, option, string(header)) })
 }
 
 // Packets of a remembered flow with options or extension headers are the stack's; those
