@@ -42,7 +42,7 @@ type fastPath struct {
 }
 
 func newFastPath(c Config, s *feature.Shared) *fastPath {
-	keeper := &fastpath.Keeper{Log: s.Log, TunnelPort: uint16(c.Fabric.Port)}
+	keeper := &fastpath.Keeper{Log: s.Log, TunnelPort: uint16(c.Fabric.Port), VNI: uint32(c.Fabric.VNI), Sysctls: c.SysctlDir}
 	f := &fastPath{Shared: s, config: c, keeper: keeper, host: &host.Keeper{Log: s.Log, Sysctls: c.SysctlDir}, why: notSetUp}
 	f.task = &feature.Task{
 		Name: "fast path", Run: s.OncePlanned(f.keep), Gap: 100 * time.Millisecond,
@@ -360,6 +360,16 @@ func (f *fastPath) gauges() []feature.Gauge {
 				if c, err := f.keeper.Counts(); err == nil && f.keeper.Loaded() {
 					tell(float64(c.Hits), "hit")
 					tell(float64(c.Misses), "miss")
+				}
+			},
+		},
+		{
+			Counts:      true,
+			Description: prometheus.NewDesc("flatnet_fastpath_overlay_packets_total", "Packets of the fast path that went by the overlay without its device, by what the programs did: wrapped, unwrapped.", []string{"direction"}, nil),
+			Read: func(_ context.Context, tell func(float64, ...string)) {
+				if c, err := f.keeper.Counts(); err == nil && f.keeper.Loaded() {
+					tell(float64(c.Wrapped), "wrapped")
+					tell(float64(c.Unwrapped), "unwrapped")
 				}
 			},
 		},

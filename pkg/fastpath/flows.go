@@ -38,7 +38,10 @@ type Counts struct {
 	Hits    uint64 `json:"hits"`    // packets that went by the fast path
 	Misses  uint64 `json:"misses"`  // that could have been of a flow that is remembered, and were not
 	Learned uint64 `json:"learned"` // directions
-	Raised  uint64 `json:"raised"`  // times that all was to be decided anew
+	// Of the hits, those that the programs wrapped for the overlay, or unwrapped.
+	Wrapped   uint64 `json:"wrapped"`
+	Unwrapped uint64 `json:"unwrapped"`
+	Raised    uint64 `json:"raised"` // times that all was to be decided anew
 }
 
 // Counts returns what the programs have counted.
@@ -54,6 +57,8 @@ func (k *Keeper) Counts() (sum Counts, err error) {
 		sum.Hits += c.Hits
 		sum.Misses += c.Misses
 		sum.Learned += c.Learned
+		sum.Wrapped += c.Wrapped
+		sum.Unwrapped += c.Unwrapped
 	}
 	k.mu.Lock()
 	sum.Raised = k.raised

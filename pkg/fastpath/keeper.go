@@ -25,6 +25,8 @@ type Keeper struct {
 	// TunnelPort is the overlay's UDP port, 0 for none: packets of the overlay itself are
 	// looked at only when they are unwrapped.
 	TunnelPort uint16
+	VNI        uint32 // of the overlay, 1 to 16777215
+	Sysctls    string // "" is /proc/sys
 
 	programs *programs
 	table    nft.Keeper
@@ -39,8 +41,9 @@ type Keeper struct {
 	generation uint32
 	raised     uint64
 	deadline   time.Duration // of the programs' clock
-	touched    map[int]bool  // interfaces that something has happened to
-	all        bool          // anything may have happened
+	overlay    overlay
+	touched    map[int]bool // interfaces that something has happened to
+	all        bool         // anything may have happened
 }
 
 // Load brings the programs into the kernel. It does nothing where they are there.
@@ -205,6 +208,10 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 	touched, everything := k.takeTouched()
 	all, err := listLinks(s)
 	if err != nil {
+		k.Touched(0)
+		return done, err
+	}
+	if err := k.useOverlay(k.overlayOf(where, all)); err != nil {
 		k.Touched(0)
 		return done, err
 	}

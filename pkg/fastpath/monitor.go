@@ -107,7 +107,7 @@ func (m *Monitor) interpret(kind uint16, message []byte) {
 // MAC address. Most say that an entry has been in use.
 func (m *Monitor) neighbour(message []byte, deleted bool) bool {
 	const header = 12 // struct ndmsg
-	if len(message) < header || message[0] == unix.AF_BRIDGE {
+	if len(message) < header {
 		return false
 	}
 	n := neighbour{link: int32(binary.NativeEndian.Uint32(message[4:]))}
@@ -119,6 +119,9 @@ func (m *Monitor) neighbour(message []byte, deleted bool) bool {
 		case unix.NDA_LLADDR:
 			mac = string(value)
 		}
+	}
+	if message[0] == unix.AF_BRIDGE {
+		return n.address.IsValid() // which node of an overlay has a MAC address; no bridge says that
 	}
 	before, known := m.neighbours[n]
 	if deleted || mac == "" {

@@ -14,10 +14,12 @@ import (
 )
 
 type programCounts struct {
-	_       structs.HostLayout
-	Hits    uint64
-	Misses  uint64
-	Learned uint64
+	_         structs.HostLayout
+	Hits      uint64
+	Misses    uint64
+	Learned   uint64
+	Wrapped   uint64
+	Unwrapped uint64
 }
 
 type programFlow struct {
@@ -40,11 +42,38 @@ type programKey struct {
 	Zero     [2]uint8
 }
 
+type programNode struct {
+	_    structs.HostLayout
+	Mac  [3]uint16
+	Zero uint16
+}
+
+type programRoad struct {
+	_           structs.HostLayout
+	Expires     uint64
+	Generation  uint32
+	Out         uint32
+	Largest     uint32
+	Source      uint32
+	Destination uint32
+	Macs        [6]uint16
+	Fragment    uint16
+	Tos         uint8
+	Ttl         uint8
+	Zero        uint32
+}
+
 type programSettings struct {
 	_          structs.HostLayout
 	Generation uint32
 	Tunnel     uint16
-	Pad        uint16
+	Mac        [3]uint16
+	Overlay    uint32
+	Vni        uint32
+	Address    uint32
+	FirstPort  uint16
+	Ports      uint16
+	Zero       uint32
 	Lifetime   uint64
 	Deadline   uint64
 }
@@ -68,6 +97,7 @@ type programWay struct {
 const (
 	programMapCounted    = "counted"
 	programMapFlows      = "flows"
+	programMapRoads      = "roads"
 	programMapSetting    = "setting"
 	programProgLearnLink = "learn_link"
 	programProgLearnPod  = "learn_pod"
@@ -127,6 +157,7 @@ type programProgramSpecs struct {
 type programMapSpecs struct {
 	Counted *ebpf.MapSpec `ebpf:"counted"`
 	Flows   *ebpf.MapSpec `ebpf:"flows"`
+	Roads   *ebpf.MapSpec `ebpf:"roads"`
 	Setting *ebpf.MapSpec `ebpf:"setting"`
 }
 
@@ -158,6 +189,7 @@ func (o *programObjects) Close() error {
 type programMaps struct {
 	Counted *ebpf.Map `ebpf:"counted"`
 	Flows   *ebpf.Map `ebpf:"flows"`
+	Roads   *ebpf.Map `ebpf:"roads"`
 	Setting *ebpf.Map `ebpf:"setting"`
 }
 
@@ -165,6 +197,7 @@ func (m *programMaps) Close() error {
 	return _ProgramClose(
 		m.Counted,
 		m.Flows,
+		m.Roads,
 		m.Setting,
 	)
 }

@@ -56,10 +56,12 @@ func (k *Keeper) next() {
 // write tells the programs the settings, with a deadline in their clock.
 func (k *Keeper) write(deadline time.Duration) error {
 	k.deadline = deadline
-	return k.setting.Put(uint32(0), &programSettings{
+	s := programSettings{
 		Generation: k.generation, Lifetime: uint64(Lifetime.Nanoseconds()), Deadline: uint64(deadline.Nanoseconds()),
 		Tunnel: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, k.TunnelPort)),
-	})
+	}
+	k.overlay.tell(&s)
+	return k.setting.Put(uint32(0), &s)
 }
 
 // now is the clock of the programs (CLOCK_MONOTONIC).

@@ -209,10 +209,14 @@ func setHops(c *net.UDPConn, ipv6 bool, hops, tos int) error {
 // Datagrams are as they would be without: their TTL is one less for each node, what is at
 // its end goes no further, DSCP and ECN stay, and what is too large is cut by who may.
 func TestHeadersOfDatagrams(t *testing.T) {
-	for _, nodes := range []int{1, 2} {
-		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
+	for mode, nodes := range map[string]int{"one node": 1, "direct": 2, "vxlan": 2} {
+		t.Run(mode, func(t *testing.T) {
 			onBothPaths(t, func(t *testing.T, datapath string) {
-				s := newSite(t, cluster.Dual, nodes, "--fabric", "direct", datapath)
+				fabric := mode
+				if nodes == 1 {
+					fabric = "direct"
+				}
+				s := newSite(t, cluster.Dual, nodes, "--fabric", fabric, datapath)
 				web, client := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "client")
 				for _, ipv6 := range []bool{false, true} {
 					_, box, k := s.datagrams(client, web, ipv6)
@@ -260,10 +264,14 @@ func TestHeadersOfDatagrams(t *testing.T) {
 // With an address that is not its own a pod neither sends into a flow of another pod nor
 // ends one.
 func TestSpoofedPacketsOfARememberedFlow(t *testing.T) {
-	for _, nodes := range []int{1, 2} {
-		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
+	for mode, nodes := range map[string]int{"one node": 1, "direct": 2, "vxlan": 2} {
+		t.Run(mode, func(t *testing.T) {
 			onBothPaths(t, func(t *testing.T, datapath string) {
-				s := newSite(t, cluster.Dual, nodes, "--fabric", "direct", datapath)
+				fabric := mode
+				if nodes == 1 {
+					fabric = "direct"
+				}
+				s := newSite(t, cluster.Dual, nodes, "--fabric", fabric, datapath)
 				web, client, thief := s.pod(s.Nodes[nodes-1], "web"), s.pod(s.Nodes[0], "client"), s.pod(s.Nodes[0], "thief")
 				web.Namespace.ServeLines(t, 80)
 				for _, ipv6 := range []bool{false, true} {
