@@ -24,6 +24,7 @@ type amount struct {
 	peerRecords  int // in host-local's
 
 	pathRounds int           // of everybody's data path, in turn
+	flows      int           // that are remembered beside the one that is measured
 	window     time.Duration // of one measurement of it
 	clusters   []int         // nodes
 	changes    int           // of one node
@@ -56,7 +57,7 @@ var (
 	full = amount{
 		rounds: 100, pods: 200, atOnce: 16, bursts: 7,
 		few: 10, many: 2000, manyPeer: 500, manyDual: 500, reservations: 50000, peerRecords: 10000,
-		pathRounds: 9, window: 300 * time.Millisecond,
+		pathRounds: 15, window: 300 * time.Millisecond, flows: 100_000,
 		clusters: []int{10, 100, 1000, 5000}, changes: 21, idle: 65 * time.Second, repairs: 21,
 		supplies: []size{{10, 10, true}, {1000, 10, false}, {10000, 10, false}, {1, 5000, false}}, firstSyncs: 3, endpointChanges: 41, connections: 2000,
 		crowds: []crowd.Crowd{
@@ -70,7 +71,7 @@ var (
 	smoke = amount{
 		rounds: 3, pods: 20, atOnce: 16, bursts: 1,
 		few: 2, many: 20, manyPeer: 20, manyDual: 20, reservations: 1000, peerRecords: 1000,
-		pathRounds: 1, window: 10 * time.Millisecond,
+		pathRounds: 1, window: 10 * time.Millisecond, flows: 1000,
 		clusters: []int{10, 20}, changes: 2, idle: 200 * time.Millisecond, repairs: 1,
 		supplies: []size{{2, 3, true}, {20, 3, false}}, firstSyncs: 1, endpointChanges: 2, connections: 50,
 		crowds:        []crowd.Crowd{{Namespaces: 5, Policies: 10, Pods: 50, Here: 3}, {Namespaces: 5, Policies: 10, Pods: 100, Here: 3}},
@@ -104,6 +105,7 @@ var sections = []outline{
 	{"path-node", "Data path: pods of one node", measurePath(sameNode)},
 	{"path-direct", "Data path: pods of two nodes, direct", measurePath(direct)},
 	{"path-vxlan", "Data path: pods of two nodes, vxlan", measurePath(vxlan)},
+	{"path-flows", "Data path: many flows", measureFlows},
 	{"scale", "Many nodes", measureScale},
 	{"repair", "What somebody damages", measureRepair},
 	{"services", "Services", measureServices},

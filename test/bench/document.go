@@ -27,7 +27,7 @@ pause before each step. Figures are medians unless they say otherwise.
 - **kube-proxy**: that of the Kubernetes in [test/e2e](../test/e2e/README.md), in mode nftables.
 
 To measure parts alone, use ` + "`go run ./test/bench -run REGEXP`" + `: size, latency, burst, allocator, growth, path-node,
-path-direct, path-vxlan, scale, repair, services, policies, bandwidth, ports, kubectl.
+path-direct, path-vxlan, path-flows, scale, repair, services, policies, bandwidth, ports, kubectl.
 `
 
 // writeDocument writes the report, with the explanations of the one that was there,

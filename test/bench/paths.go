@@ -126,7 +126,7 @@ func (s *paths) flatnet(name string, flags ...string) func(context.Context) (pat
 				return p, err
 			}
 		}
-		p.from, p.to = from.Namespace, to.Namespace
+		p.from, p.to, p.nodes = from.Namespace, to.Namespace, c.Nodes
 		p.ipv4, p.ipv6 = to.Address(false), to.Address(true)
 		return p, nil
 	}

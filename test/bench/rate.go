@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flatnet-cni/flatnet/test/bench/page"
+	"github.com/flatnet-cni/flatnet/test/cluster"
 	"github.com/flatnet-cni/flatnet/test/netlab"
 )
 
@@ -71,8 +72,9 @@ func digits(f float64) string {
 type path struct {
 	name     string
 	from, to *netlab.Namespace
-	ipv4     netip.Addr // of to
-	ipv6     netip.Addr // zero where it is not measured
+	ipv4     netip.Addr      // of to
+	ipv6     netip.Addr      // zero where it is not measured
+	nodes    []*cluster.Node // where flatnetd runs
 }
 
 // rate executes the program load at both ends of a path, both on one CPU, and returns
