@@ -34,6 +34,7 @@ const drawing = `                  outside   198.51.100.7
 // makeNodes makes the machines and the two subnets, which a router joins.
 func (d *demo) makeNodes(binaries string) error {
 	d.cluster = cluster.New(d.lab, binaries)
+	d.cluster.Datapath = "auto" // as everywhere but in tests
 	left, right, outer := d.lab.Segment("left"), d.lab.Segment("right"), d.lab.Segment("outer")
 	port := func(s *netlab.Segment, a [2]string) netlab.Port { return s.Port(a[0]+"/24", a[1]+"/64") }
 	d.lab.Router("router", port(left, routerLeft), port(right, routerRight), port(outer, routerOuter))

@@ -28,6 +28,7 @@ const drawing = `                          world   172.31.0.9, fd00:31::9
 // makeRacks makes the machines.
 func (d *demo) makeRacks(binaries string) (err error) {
 	c := cluster.New(d.lab, binaries)
+	c.Datapath = "auto" // as everywhere but in tests
 	if d.racks, err = racks.New(c); err != nil {
 		return err
 	}

@@ -101,7 +101,10 @@ var All = []Suite{
 		Skip: fastOnly,
 		Why:  "as with veth, but for policies, which know no interfaces",
 	},
-	{Name: "test/kernels/measure"},
+	{
+		Name: "test/kernels/measure", Skip: "TestClsact",
+		Why: "what is lost of 10,000 datagrams a second, which emulation loses by itself",
+	},
 }
 
 // fastOnly leaves out the subtests of test/fastpath that take the kernel's path.
