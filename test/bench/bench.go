@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -86,8 +87,9 @@ type bench struct {
 	ours, peers, floor string // directories of programs
 	before             string // that of an older flatnet, if one was given
 	amount             amount
-	missing            []string // programs that were to be measured and are not there
-	made               int      // directories made by directory
+	contenders         *regexp.Regexp // of the data path, that take part
+	missing            []string       // programs that were to be measured and are not there
+	made               int            // directories made by directory
 }
 
 // outline is a section of the report before it is measured.

@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -26,6 +27,8 @@ func main() {
 	output := flag.String("o", "", "write the report to this `file`; text between its explanation marks is kept, and with -run the other sections")
 	quick := flag.Bool("quick", false, "measure very little: tells that everything runs, not how fast it is")
 	only := flag.String("run", "", "measure only the sections whose name matches this `regexp`")
+	contenders := flag.String("contenders", "", "of the data path, measure only the contenders whose name matches this `regexp`: to look at some of them for long, with -rounds, and not with -o")
+	rounds := flag.Int("rounds", 0, "of everybody's data path; 0 is the usual number")
 	older := flag.String("before", "", "compare an ADD with that of the flatnet in this `directory` too, which was built from an older revision")
 	flag.Parse()
 	// Where nft and iptables are, which is not in everybody's PATH.
@@ -35,7 +38,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *output, *only, *older, *quick); err != nil {
+	if err := run(ctx, options{*output, *only, *older, *contenders, *quick, *rounds}); err != nil {
 		fail(err)
 	}
 }
@@ -45,19 +48,36 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-func run(ctx context.Context, output, only, older string, quick bool) error {
-	wanted, err := regexp.Compile(only)
+// options are the command line's.
+type options struct {
+	output, only, older, contenders string
+	quick                           bool
+	rounds                          int
+}
+
+func run(ctx context.Context, o options) error {
+	wanted, err := regexp.Compile(o.only)
 	if err != nil {
 		return fmt.Errorf("parsing -run: %w", err)
+	}
+	contenders, err := regexp.Compile(o.contenders)
+	if err != nil {
+		return fmt.Errorf("parsing -contenders: %w", err)
+	}
+	if o.output != "" && o.contenders != "" {
+		return errors.New("-contenders leaves some out, so there is nothing for -o to write")
 	}
 	floor, err := buildFloor(ctx)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(floor)
-	b := &bench{floor: floor, peers: "/usr/lib/cni", ours: "bin", before: older, amount: full}
-	if quick {
+	b := &bench{floor: floor, peers: "/usr/lib/cni", ours: "bin", before: o.older, amount: full, contenders: contenders}
+	if o.quick {
 		b.amount = smoke
+	}
+	if o.rounds > 0 {
+		b.amount.pathRounds = o.rounds
 	}
 	before, err := page.Look()
 	if err != nil {
@@ -83,8 +103,8 @@ func run(ctx context.Context, output, only, older string, quick bool) error {
 		return err
 	}
 	fmt.Println(after.Since(before))
-	if output != "" {
-		if err := writeDocument(output, before, after, done, len(done) == len(sections)); err != nil {
+	if o.output != "" {
+		if err := writeDocument(o.output, before, after, done, len(done) == len(sections)); err != nil {
 			return err
 		}
 	}

@@ -51,18 +51,24 @@ func (s *paths) lab() *netlab.Lab {
 // all makes the paths of those contenders whose programs are there.
 func (s *paths) all(ctx context.Context) ([]path, error) {
 	var all []path
-	for _, build := range []func(context.Context) (path, error){
-		s.bare,
-		s.byHand(byHand, false),
-		s.byHand(byHandMasquerade, true),
-		s.flatnet(withFlatnet, "--datapath", "ebpf"),
-		s.flatnet(kernelPath, "--datapath", "kernel"),
-		s.flatnet(routesOnly, "--datapath", "kernel", "--masquerade-ipv4=false", "--masquerade-ipv6=false", "--overlay-nodes=false"),
-		s.redirected,
-		s.bridge(withBridge, false),
-		s.bridge(withBridgeMasquerade, true),
+	for _, c := range []struct {
+		name  string
+		build func(context.Context) (path, error)
+	}{
+		{bare, s.bare},
+		{byHand, s.byHand(byHand, false)},
+		{byHandMasquerade, s.byHand(byHandMasquerade, true)},
+		{withFlatnet, s.flatnet(withFlatnet, "--datapath", "ebpf")},
+		{kernelPath, s.flatnet(kernelPath, "--datapath", "kernel")},
+		{routesOnly, s.flatnet(routesOnly, "--datapath", "kernel", "--masquerade-ipv4=false", "--masquerade-ipv6=false", "--overlay-nodes=false")},
+		{redirectOnly, s.redirected},
+		{withBridge, s.bridge(withBridge, false)},
+		{withBridgeMasquerade, s.bridge(withBridgeMasquerade, true)},
 	} {
-		p, err := build(ctx)
+		if !s.bench.contenders.MatchString(c.name) {
+			continue
+		}
+		p, err := c.build(ctx)
 		if errors.Is(err, errNotThere) {
 			continue
 		}
