@@ -108,7 +108,7 @@ func programs(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(floor) })
-	return &bench{floor: floor, amount: smoke}
+	return &bench{floor: floor, amount: smoke, contenders: regexp.MustCompile("")}
 }
 
 // The floor is a bound only as long as it makes what flatnet makes.
