@@ -36,7 +36,7 @@ func TestDemoShowsWhatItPromises(t *testing.T) {
 		`DEL has detached 6 of 6 pods`,
 		`    removed .*/10-flatnet\.conflist\n`,
 		// The third table is the hold on translated connections, from Linux 5.12 on.
-		`    node1   with pods   3            19       2       [23]            [0-9]+\n`+
+		`    node1   with pods   3            19       2       [234]            [0-9]+\n`+
 			`            now         0            0        0       0            0\n`,
 		`- nothing left\n`,
 	)
