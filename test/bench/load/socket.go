@@ -106,6 +106,11 @@ func prepare(fd, socketType int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return fmt.Errorf("setting TCP_NODELAY: %w", err)
 	}
+	// BBR, which a machine may have for all, paces what it sends by clocks: then it is these
+	// that are measured, and not what packets cost. Reno is in every kernel.
+	if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno"); err != nil {
+		return fmt.Errorf("setting TCP_CONGESTION: %w", err)
+	}
 	return nil
 }
 
