@@ -46,14 +46,10 @@ int look(struct __sk_buff *skb)
 	struct flow *f = map_lookup(&flows, &p.key);
 	if (!f)
 		goto miss;
-	struct way *way = &f->from_low, *back = &f->from_high;
-	if (!p.low) {
-		way = &f->from_high;
-		back = &f->from_low;
-	}
+	struct way *way = p.low ? &f->from_low : &f->from_high, *back = p.low ? &f->from_high : &f->from_low;
 	if (way->in != skb->ifindex)
 		goto miss;
-	if (p.flags & (FIN | SYN | RST)) {
+	if (p.flags & ENDS) {
 		if (p.flags & SYN)
 			map_delete(&flows, &p.key);
 		else
@@ -61,7 +57,7 @@ int look(struct __sk_buff *skb)
 		goto miss;
 	}
 	__u64 now = ktime();
-	if (!usable(f, way, back, &p, generation, now) || s->deadline <= now || !forward(skb, way, &p))
+	if (!usable(s, f, way, back, &p, generation, now) || !forward(skb, way, &p))
 		goto miss;
 
 	// Nothing that can fail is below this line.
@@ -100,7 +96,7 @@ INLINE void learn(struct __sk_buff *skb, __u32 peer)
 	if (skb->tc_index != (__u16)generation || !in)
 		return;
 	struct packet p = {};
-	if (skb->vlan_present || !parse(skb, &p, skb->protocol, ETHERNET) || p.flags & (FIN | SYN | RST))
+	if (skb->vlan_present || !parse(skb, &p, skb->protocol, ETHERNET) || p.flags & ENDS)
 		return;
 	struct ethernet *e = (void *)(long)skb->data;
 	if ((void *)(e + 1) > (void *)(long)skb->data_end)

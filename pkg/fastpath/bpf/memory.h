@@ -89,11 +89,12 @@ struct {
 // PEER is or'ed to the interface that a way leads out of: it is that of a pod.
 #define PEER 0x80000000
 
-// usable reports whether a packet, which ends nothing, may go by what is remembered.
-INLINE int usable(struct flow *f, struct way *way, struct way *back, struct packet *p, __u32 generation, __u64 now)
+// usable reports whether a packet, which neither begins nor ends a flow, may go by what is
+// remembered.
+INLINE int usable(struct settings *s, struct flow *f, struct way *way, struct way *back, struct packet *p, __u32 generation, __u64 now)
 {
-	return !(p->flags & (FIN | SYN | RST)) && way->generation == generation && back->generation == generation &&
-	       !f->closing && p->size <= way->largest && p->hops > 1 && way->expires > now;
+	return way->generation == generation && back->generation == generation && !f->closing &&
+	       p->size <= way->largest && p->hops > 1 && way->expires > now && s->deadline > now;
 }
 
 // forward does to a packet what a router does, and counts it; it is 0 where that is not

@@ -42,7 +42,7 @@ INLINE __u32 wrap(struct __sk_buff *skb, struct settings *s, struct way *way, st
 	struct outer *o = (void *)(e + 1);
 	struct ethernet *inner = (void *)(o + 1);
 	if ((void *)(inner + 1) > (void *)(long)skb->data_end)
-		return s->overlay; // cannot be, but the verifier does not know
+		return 0; // cannot be, but the verifier does not know
 	__builtin_memcpy(inner->macs, way->macs, sizeof(inner->macs));
 	inner->protocol = p->v6 ? PROTOCOL_IPV6 : PROTOCOL_IP;
 	o->flags = VNI_IS_THERE;
@@ -110,14 +110,14 @@ INLINE int unwrap(struct __sk_buff *skb, struct settings *s, struct counts *c, _
 	if (!current(r, generation) || r->destination != o->ip.source || r->out != skb->ifindex)
 		return NEXT;
 	struct packet p = {};
-	if (!parse(skb, &p, protocol, ETHERNET + WRAPPING))
+	if (!parse(skb, &p, protocol, ETHERNET + WRAPPING) || p.flags & ENDS)
 		return NEXT;
 	struct flow *f = map_lookup(&flows, &p.key);
 	if (!f)
 		return NEXT;
 	struct way *way = p.low ? &f->from_low : &f->from_high, *back = p.low ? &f->from_high : &f->from_low;
 	__u64 now = ktime();
-	if (way->in != s->overlay || !(way->out & PEER) || !usable(f, way, back, &p, generation, now) || s->deadline <= now)
+	if (way->in != s->overlay || !(way->out & PEER) || !usable(s, f, way, back, &p, generation, now))
 		return NEXT;
 	if (adjust_room(skb, -(__s32)WRAPPING, BPF_ADJ_ROOM_MAC, p.v6 ? UNWRAP_IPV6 : 0))
 		return NEXT;

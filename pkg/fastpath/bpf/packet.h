@@ -40,6 +40,7 @@ static __s64 (*csum_update)(struct __sk_buff *skb, __u32 csum) = (void *)BPF_FUN
 #define FIN 1
 #define SYN 2
 #define RST 4
+#define ENDS (FIN | SYN | RST) // of a connection
 #define ECN 3 // of the type of service
 #define CONGESTED 3
 #define ETHERNET 14
