@@ -346,6 +346,18 @@ func (f *fastPath) gauges() []feature.Gauge {
 			},
 		}
 	}
+	// counted is what the programs have counted, by a label.
+	counted := func(name, help, label string, tellOf func(c fastpath.Counts, tell func(float64, ...string))) feature.Gauge {
+		return feature.Gauge{
+			Counts:      true,
+			Description: prometheus.NewDesc(name, help, []string{label}, nil),
+			Read: func(_ context.Context, tell func(float64, ...string)) {
+				if c, err := f.keeper.Counts(); err == nil && f.keeper.Loaded() {
+					tellOf(c, tell)
+				}
+			},
+		}
+	}
 	return []feature.Gauge{
 		one("flatnet_fastpath", "1 where packets of established flows go past netfilter and routing, which have decided about the flow, else 0.", func() (float64, error) { return truth(f.why == ""), nil }),
 		one("flatnet_fastpath_interfaces", "Interfaces that the programs of the fast path are at.", func() (float64, error) { return float64(len(f.attached())), nil }),
@@ -353,26 +365,16 @@ func (f *fastPath) gauges() []feature.Gauge {
 			counted, err := f.keeper.Count(countPatience)
 			return float64(counted.Flows), err
 		}),
-		{
-			Counts:      true,
-			Description: prometheus.NewDesc("flatnet_fastpath_packets_total", "Packets of TCP and UDP that came in at interfaces with the programs, by result: hit, which took the fast path; miss, which could have been of a remembered flow and were not.", []string{"result"}, nil),
-			Read: func(_ context.Context, tell func(float64, ...string)) {
-				if c, err := f.keeper.Counts(); err == nil && f.keeper.Loaded() {
-					tell(float64(c.Hits), "hit")
-					tell(float64(c.Misses), "miss")
-				}
-			},
-		},
-		{
-			Counts:      true,
-			Description: prometheus.NewDesc("flatnet_fastpath_overlay_packets_total", "Packets of the fast path that went by the overlay without its device, by what the programs did: wrapped, unwrapped.", []string{"direction"}, nil),
-			Read: func(_ context.Context, tell func(float64, ...string)) {
-				if c, err := f.keeper.Counts(); err == nil && f.keeper.Loaded() {
-					tell(float64(c.Wrapped), "wrapped")
-					tell(float64(c.Unwrapped), "unwrapped")
-				}
-			},
-		},
+		counted("flatnet_fastpath_packets_total", "Packets of TCP and UDP that came in at interfaces with the programs, by result: hit, which took the fast path; miss, which could have been of a remembered flow and were not.", "result",
+			func(c fastpath.Counts, tell func(float64, ...string)) {
+				tell(float64(c.Hits), "hit")
+				tell(float64(c.Misses), "miss")
+			}),
+		counted("flatnet_fastpath_overlay_packets_total", "Packets of the fast path that went by the overlay without its device, by what the programs did: wrapped, unwrapped.", "direction",
+			func(c fastpath.Counts, tell func(float64, ...string)) {
+				tell(float64(c.Wrapped), "wrapped")
+				tell(float64(c.Unwrapped), "unwrapped")
+			}),
 		{
 			Counts:      true,
 			Description: prometheus.NewDesc("flatnet_fastpath_raised_total", "How often all flows were to be decided anew.", nil, nil),

@@ -19,7 +19,7 @@ type interfaceLink struct {
 	name     string
 	group    uint32
 	ethernet bool
-	mac      []byte
+	mac      kernel.MAC
 	queue    string // root qdisc
 }
 
@@ -35,8 +35,8 @@ func readLink(message []byte) (l interfaceLink, ok bool) {
 		switch {
 		case kind == unix.IFLA_IFNAME:
 			l.name = unix.ByteSliceToString(value)
-		case kind == unix.IFLA_ADDRESS:
-			l.mac = slices.Clone(value)
+		case kind == unix.IFLA_ADDRESS && len(value) == len(l.mac):
+			l.mac = kernel.MAC(value)
 		case kind == unix.IFLA_QDISC:
 			l.queue = unix.ByteSliceToString(value)
 		case kind == unix.IFLA_GROUP && len(value) >= 4:

@@ -1,11 +1,14 @@
 package fastpath
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
 // overlay is what the programs have to know of the overlay to wrap and unwrap packets
@@ -13,7 +16,7 @@ import (
 // IPv6, whose packets' outer checksum is to be computed.
 type overlay struct {
 	index            int // of its interface
-	mac              [6]byte
+	mac              kernel.MAC
 	vni              uint32
 	address          netip.Addr // of this node in its packets
 	firstPort, ports uint16     // those that the packets come from, and how many
@@ -25,8 +28,8 @@ func (k *Keeper) overlayOf(where Where, all []interfaceLink) overlay {
 		return overlay{}
 	}
 	for _, l := range all {
-		if l.name == where.Tunnel && len(l.mac) == len(overlay{}.mac) {
-			o := overlay{index: l.index, mac: [6]byte(l.mac), vni: k.VNI, address: where.Outer}
+		if l.name == where.Tunnel {
+			o := overlay{index: l.index, mac: l.mac, vni: k.VNI, address: where.Outer}
 			o.firstPort, o.ports = k.localPorts()
 			return o
 		}
@@ -37,12 +40,8 @@ func (k *Keeper) overlayOf(where Where, all []interfaceLink) overlay {
 // localPorts are those that the kernel has packets of VXLAN come from. Where they cannot be
 // read they are those that it has when it starts: any do.
 func (k *Keeper) localPorts() (first, ports uint16) {
-	directory := k.Sysctls
-	if directory == "" {
-		directory = "/proc/sys"
-	}
 	var last uint16
-	raw, err := os.ReadFile(filepath.Join(directory, "net/ipv4/ip_local_port_range"))
+	raw, err := os.ReadFile(filepath.Join(cmp.Or(k.Sysctls, "/proc/sys"), "net/ipv4/ip_local_port_range"))
 	if err == nil {
 		_, err = fmt.Sscan(string(raw), &first, &last)
 	}

@@ -7,11 +7,13 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/features"
+
+	"github.com/flatnet-cni/flatnet/pkg/kernel"
 )
 
 // The overlay of these tests is on the loopback, as everything is.
 var testOverlay = overlay{
-	index: loopback, mac: [6]byte{2, 0, 0, 0, 0, 7}, vni: 70, address: netip.MustParseAddr("172.30.0.1"),
+	index: loopback, mac: kernel.MAC{2, 0, 0, 0, 0, 7}, vni: 70, address: netip.MustParseAddr("172.30.0.1"),
 	firstPort: 40000, ports: 1000,
 }
 
