@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -35,19 +34,12 @@ func measureFlows(ctx context.Context, b *bench) (section, error) {
 	}, nil
 }
 
-// beginning is connections that begin, on one data path.
-type beginning struct {
-	asker *asker
-	to    netip.AddrPort
-	took  []sample // a round each
-}
-
 // beginFlows opens connections between two pods of a node, with the fast path and without,
 // in turn.
-func (b *bench) beginFlows(ctx context.Context) ([]*beginning, error) {
+func (b *bench) beginFlows(ctx context.Context) ([]*openings, error) {
 	s := &paths{bench: b, where: sameNode}
 	defer s.close()
-	var all []*beginning
+	var all []*openings
 	for _, name := range []string{"ebpf", "kernel"} {
 		p, err := s.flatnet(name, "--datapath", name)(ctx)
 		if errors.Is(err, errNotThere) {
@@ -60,33 +52,14 @@ func (b *bench) beginFlows(ctx context.Context) ([]*beginning, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, &beginning{asker: asker, to: netip.AddrPortFrom(p.ipv4, endpointPort)})
+		all = append(all, &openings{asker: asker, to: netip.AddrPortFrom(p.ipv4, endpointPort)})
 	}
-	const atOnce = 20
-	dice := rand.New(rand.NewPCG(70, 70))
-	targets := make([]netip.AddrPort, atOnce)
-	for range b.amount.connections / atOnce * 2 {
-		for _, which := range dice.Perm(len(all)) {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			one := all[which]
-			for i := range targets {
-				targets[i] = one.to
-			}
-			took, err := one.asker.ask(targets)
-			if err != nil {
-				return nil, err
-			}
-			one.took = append(one.took, took)
-		}
-	}
-	return all, nil
+	return all, b.openInTurn(ctx, rand.New(rand.NewPCG(70, 70)), all)
 }
 
 // firstPackets compares whole connections of one byte there and back, with the fast path
 // and without.
-func firstPackets(all []*beginning) ratio {
+func firstPackets(all []*openings) ratio {
 	const limit = 1.05
 	var quotients rates
 	for i := range min(len(all[0].took), len(all[1].took)) {
@@ -154,25 +127,25 @@ func (c *flowCrowd) round(ctx context.Context, b *bench) error {
 		return err
 	}
 	c.remembered = append(c.remembered, float64(before.FastPath.Flows))
-	disturbed, stop := context.WithCancel(ctx)
-	var disturbing sync.WaitGroup
-	var failed error
 	begin := time.Now()
+	disturbed, stop := context.WithCancel(ctx)
+	defer stop()
+	disturbing := make(chan error, 1)
 	if c.anew {
-		disturbing.Go(func() { failed = changeRoutes(disturbed, node.Namespace) })
+		go func() { disturbing <- changeRoutes(disturbed, node.Namespace) }()
+	} else {
+		disturbing <- nil
 	}
 	for i, m := range crowdLoads {
-		rate, err := b.rate(ctx, m.kind, c.path, c.path.ipv4)
-		if err != nil {
-			stop()
-			return err
+		var rate float64
+		if rate, err = b.rate(ctx, m.kind, c.path, c.path.ipv4); err != nil {
+			break
 		}
 		c.rates[i] = append(c.rates[i], rate)
 	}
 	stop()
-	disturbing.Wait()
-	if failed != nil {
-		return failed
+	if err := errors.Join(err, <-disturbing); err != nil {
+		return err
 	}
 	took := time.Since(begin)
 	after, err := node.TryStatus()
@@ -187,9 +160,9 @@ func remember(p path, flows int) error {
 	ports := min(flows, most)
 	open := func(at *netlab.Namespace, address netip.AddrPort) (c *net.UDPConn, err error) {
 		err = at.Do(func() error {
-			any, err := (&net.ListenConfig{Control: netlab.Buffered}).ListenPacket(context.Background(), "udp4", address.String())
+			socket, err := (&net.ListenConfig{Control: netlab.Buffered}).ListenPacket(context.Background(), "udp4", address.String())
 			if err == nil {
-				c = any.(*net.UDPConn)
+				c = socket.(*net.UDPConn)
 			}
 			return err
 		})
@@ -284,13 +257,12 @@ func crowdedTable(all []*flowCrowd) table {
 		t.head = append(t.head, m.title+", "+m.unit)
 	}
 	t.head = append(t.head, "flows remembered", "decided anew, a second")
-	as := func(f float64) float64 { return f }
 	for _, c := range all {
 		row := []string{c.String()}
 		for i, m := range crowdLoads {
 			row = append(row, c.rates[i].shown(m.show))
 		}
-		t.rows = append(t.rows, append(row, fmt.Sprintf("%.0f", c.remembered.median()), c.raised.shown(as)))
+		t.rows = append(t.rows, append(row, fmt.Sprintf("%.0f", c.remembered.median()), c.raised.String()))
 	}
 	return t
 }
@@ -302,7 +274,7 @@ func crowdedRatios(all []*flowCrowd) (ratios []ratio) {
 			quotients := pair[0].rates[i].over(pair[1].rates[i])
 			ratios = append(ratios, ratio{
 				what: fmt.Sprintf("%s, %s / %s", m.title, pair[0], pair[1]), target: fmt.Sprintf("≥ %g", limit),
-				shown: quotients.shown(func(f float64) float64 { return f }), met: quotients.median() >= limit,
+				shown: quotients.String(), met: quotients.median() >= limit,
 			})
 		}
 	}

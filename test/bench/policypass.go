@@ -170,9 +170,8 @@ type passing struct {
 	informs bool // there is no target for it
 	node    *policed
 	path    path
-	asker   *asker
-	rates   []rates  // by measurement
-	starts  []sample // of connections, by round
+	rates   []rates // by measurement
+	starts  openings
 }
 
 // The contenders of passPolicies, by how many policies are in the pods' namespace.
@@ -213,7 +212,8 @@ func (b *bench) passPolicies(ctx context.Context, programs string) (all []*passi
 		}
 		p := &passing{name: one.name, informs: one.shut, node: node, rates: make([]rates, len(established))}
 		p.path = path{name: one.name, from: from.Namespace, to: to.Namespace, ipv4: to.Address(false)}
-		if p.asker, err = b.startAsking(node.lab, from.Namespace, to.Namespace); err != nil {
+		p.starts.to = netip.AddrPortFrom(p.path.ipv4, endpointPort)
+		if p.starts.asker, err = b.startAsking(node.lab, from.Namespace, to.Namespace); err != nil {
 			return nil, err
 		}
 		all = append(all, p)
@@ -231,27 +231,16 @@ func (b *bench) passPolicies(ctx context.Context, programs string) (all []*passi
 			}
 		}
 	}
-	const atOnce = 20
-	targets := make([]netip.AddrPort, atOnce)
-	for range b.amount.connections / atOnce * 2 {
-		for _, which := range dice.Perm(len(all)) {
-			p := all[which]
-			for i := range targets {
-				targets[i] = netip.AddrPortFrom(p.path.ipv4, endpointPort)
-			}
-			took, err := p.asker.ask(targets)
-			if err != nil {
-				return nil, err
-			}
-			p.starts = append(p.starts, took)
-		}
+	var starts []*openings
+	for _, p := range all {
+		starts = append(starts, &p.starts)
 	}
-	return all, nil
+	return all, b.openInTurn(ctx, dice, starts)
 }
 
 // all are a passing's connections.
 func (p *passing) all() (s sample) {
-	for _, round := range p.starts {
+	for _, round := range p.starts.took {
 		s = append(s, round...)
 	}
 	return s
@@ -261,8 +250,8 @@ func (p *passing) all() (s sample) {
 // rounds of the difference of the round's medians.
 func (p *passing) more(than *passing) time.Duration {
 	var s sample
-	for i := range min(len(p.starts), len(than.starts)) {
-		s = append(s, p.starts[i].median()-than.starts[i].median())
+	for i := range min(len(p.starts.took), len(than.starts.took)) {
+		s = append(s, p.starts.took[i].median()-than.starts.took[i].median())
 	}
 	return s.median()
 }
@@ -293,7 +282,7 @@ func passedRatios(all []*passing) (ratios []ratio) {
 			const limit = 1.02
 			quotients := all[0].rates[i].over(p.rates[i])
 			ratios = append(ratios, ratio{
-				what: fmt.Sprintf("%s, without / with %s", m.title, p.name), shown: quotients.shown(func(f float64) float64 { return f }),
+				what: fmt.Sprintf("%s, without / with %s", m.title, p.name), shown: quotients.String(),
 				target: fmt.Sprintf("≤ %g", limit), met: quotients.median() <= limit,
 			})
 		}

@@ -34,6 +34,9 @@ func (r rates) shown(show func(float64) float64) string {
 	return fmt.Sprintf("%s (%s–%s)", digits(show(r.median())), digits(min(least, most)), digits(max(least, most)))
 }
 
+// String shows them as they are.
+func (r rates) String() string { return r.shown(func(f float64) float64 { return f }) }
+
 // over divides each round's rate by another's of the same round: whatever the
 // machine was busy with has met both.
 func (r rates) over(others rates) rates {
@@ -47,7 +50,7 @@ func (r rates) over(others rates) rates {
 // verdict shows quotients, and whether their median reaches a limit, 0 if there is
 // none.
 func (r rates) verdict(limit float64) string {
-	text := r.shown(func(f float64) float64 { return f })
+	text := r.String()
 	switch {
 	case len(r) == 0 || limit == 0:
 		return text
