@@ -35,7 +35,8 @@ func TestDemoShowsWhatItPromises(t *testing.T) {
 		`finds no difference in 6 of 6 pods`,
 		`DEL has detached 6 of 6 pods`,
 		`    removed .*/10-flatnet\.conflist\n`,
-		// The third table is the hold on translated connections, from Linux 5.12 on.
+		// One table is the hold on translated connections, from Linux 5.12 on, and one the fast
+		// path's, where programs may be loaded.
 		`    node1   with pods   3            19       2       [234]            [0-9]+\n`+
 			`            now         0            0        0       0            0\n`,
 		`- nothing left\n`,

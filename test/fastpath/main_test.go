@@ -148,6 +148,17 @@ func (s *site) talk(from *netlab.Namespace, to netip.AddrPort) *talk {
 	return k
 }
 
+// fastTalks are a connection of each family to a pod's lines that take the fast path of nodes.
+func (s *site) fastTalks(client, web *cluster.Pod, nodes ...*cluster.Node) (talks []*talk) {
+	s.t.Helper()
+	for _, ipv6 := range []bool{false, true} {
+		k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
+		s.fast(k, nodes...)
+		talks = append(talks, k)
+	}
+	return talks
+}
+
 // say waits for the answer to a line.
 func (k *talk) say(text string) error { return k.sayWithin(text, pace.Far()) }
 

@@ -33,12 +33,7 @@ func TestOtherAddressesOfNodes(t *testing.T) {
 				s.start()
 				web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
 				web.Namespace.ServeLines(t, 80)
-				var talks []*talk
-				for _, ipv6 := range []bool{false, true} {
-					k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
-					s.fast(k, s.Nodes...)
-					talks = append(talks, k)
-				}
+				talks := s.fastTalks(client, web, s.Nodes...)
 				for i, n := range s.Nodes {
 					n.Addresses = addresses[i]
 				}

@@ -36,12 +36,7 @@ func TestFlatnetdKilled(t *testing.T) {
 	n := s.Nodes[0]
 	web, client := s.pod(n, "web"), s.pod(n, "client")
 	web.Namespace.ServeLines(t, 80)
-	var talks []*talk
-	for _, ipv6 := range []bool{false, true} {
-		k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
-		s.fast(k, n)
-		talks = append(talks, k)
-	}
+	talks := s.fastTalks(client, web, n)
 	const times, often = 100, 20
 	for i := range times {
 		// It is killed at any point of its start: some have not begun, some are done.

@@ -77,12 +77,9 @@ func TestNarrowerUnderlayOfTheOverlay(t *testing.T) {
 		s := newSite(t, cluster.Dual, 2, "--fabric", "vxlan", datapath)
 		web, client := s.pod(s.Nodes[1], "web"), s.pod(s.Nodes[0], "client")
 		web.Namespace.ServeLines(t, 80)
-		var talks []*talk
-		for _, ipv6 := range []bool{false, true} {
-			k := s.talk(client.Namespace, netip.AddrPortFrom(web.Address(ipv6), 80))
-			s.fast(k, s.Nodes...)
+		talks := s.fastTalks(client, web, s.Nodes...)
+		for _, k := range talks {
 			must(t, k.say(strings.Repeat("x", 300_000)))
-			talks = append(talks, k)
 		}
 		for _, mtu := range []string{"1400", "1500"} {
 			for _, n := range s.Nodes {
