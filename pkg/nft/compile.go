@@ -345,6 +345,9 @@ func (c *compiler) match() error {
 	if low, high, is := strings.Cut(word, "-"); is && first.kind == kindPort && !inverted {
 		return c.between(first, low, high)
 	}
+	if first.kind == kindBits && c.take("/") {
+		return c.bitsOf(first, word, operation)
+	}
 	value, bits, err := first.value(word)
 	if err != nil {
 		return err
@@ -366,6 +369,24 @@ func (c *compiler) match() error {
 	if operation == compareEqual && first.kind == kindFamily {
 		c.packet = value[0]
 	}
+	return nil
+}
+
+// bitsOf compares some bits of a field, which follow, with those of them that have to be set.
+func (c *compiler) bitsOf(f field, set string, operation uint32) error {
+	of, err := c.next()
+	if err != nil {
+		return err
+	}
+	_, value, err := f.anyOf(set)
+	if err != nil {
+		return err
+	}
+	_, bits, err := f.anyOf(of)
+	if err != nil {
+		return err
+	}
+	c.emit(mask(0, bits), compare(0, operation, value))
 	return nil
 }
 

@@ -125,6 +125,9 @@ var rules = []struct{ chain, text string }{
 	{"inet t rules", "reject"},
 	{"inet t leaving", "ct status snat,dnat,0x2000 return"},
 	{"inet t leaving", "ct state established ct status assured meta mark set meta mark | 0x1000"},
+	{"inet t leaving", "ct status assured / assured,snat,dnat,0x2000 meta mark set meta mark | 0x1000 accept"},
+	{"inet t leaving", "meta l4proto udp ct status != seen-reply / seen-reply,snat,dnat,0x2000 return"},
+	{"inet t leaving", "tcp flags syn / fin,syn,rst return"},
 	{"inet t leaving", "meta mark set meta mark & 0xffffefff"},
 	{"inet t leaving", "oif 1 accept"},
 }

@@ -29,7 +29,7 @@ const (
 	kindPort                 // in network byte order
 	kindProtocol             // tcp, udp, sctp, icmp, ipv6-icmp, or a number
 	kindFamily               // ipv4, ipv6
-	kindBits                 // names of bits, any of which has to be set
+	kindBits                 // names of bits, any of which has to be set; or those that have to be, / of those that are looked at
 	kindAddressType
 )
 
@@ -44,7 +44,7 @@ var protocols = map[string]byte{
 // bits are the names of single bits, with the bytes of the field they are in.
 var bits = sync.OnceValue(func() map[string]uint32 {
 	return map[string]uint32{
-		"assured": 1 << 2, "dnat": 1 << 5, "snat": 1 << 4, // ct status
+		"seen-reply": 1 << 1, "assured": 1 << 2, "snat": 1 << 4, "dnat": 1 << 5, // ct status
 		"invalid": 1 << 0, "established": 1 << 1, "related": 1 << 2, "new": 1 << 3, // ct state
 		"fin": 1 << 0, "syn": 1 << 1, "rst": 1 << 2, "ack": 1 << 4, // tcp flags
 	}
