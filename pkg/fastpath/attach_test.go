@@ -194,6 +194,37 @@ func TestAttach(t *testing.T) {
 	})
 }
 
+// What is remembered at other interfaces leads to one that has lost the programs: who
+// decides there now is asked about the next packet. Nothing else is a reason.
+func TestLosingProgramsDecidesAnew(t *testing.T) {
+	eachAttacher(t, func(t *testing.T, n *node, by func() attacher) {
+		k := n.keeper(by())
+		wantRaised := func(times uint64, why string, verify bool, without ...string) {
+			t.Helper()
+			before := k.raised
+			n.attach(k, verify, without...)
+			if raised := k.raised - before; raised != times {
+				t.Errorf("%s: all was to be decided anew %d times, want %d", why, raised, times)
+			}
+		}
+		n.must(kernel.AddClsact(n.socket, n.pod)) // for filters of others
+		wantRaised(0, "programs are put there", false)
+		wantRaised(0, "they are right", true)
+		wantRaised(1, "the pod is to have none", false, "veth1")
+		wantRaised(0, "it has none", true, "veth1")
+		wantRaised(0, "it is to have some again", false)
+		deciding := n.other(n.pod, vishvananda.HANDLE_MIN_EGRESS, 1, 1, "deciding")
+		wantRaised(1, "somebody else decides", true)
+		n.must(n.Netlink().FilterDel(deciding))
+		wantRaised(0, "nobody else decides", true)
+		n.wantPrograms(k, n.underlay, n.pod)
+		pod, err := n.Netlink().LinkByIndex(n.pod)
+		n.must(err)
+		n.must(n.Netlink().LinkDel(pod))
+		wantRaised(0, "the pod is gone, which the kernel tells", false)
+	})
+}
+
 // The next flatnetd's programs take the places of those that the last one has left, also
 // where it does not want any.
 func TestNextFlatnetd(t *testing.T) {

@@ -199,7 +199,7 @@ func (k *Keeper) connect() (*netlink.Socket, error) {
 
 // Attach has the programs at the interfaces where they are to be and at no others.
 // Interfaces that were right and that nothing has happened to are not looked at, unless
-// verify is set.
+// verify is set. Where an interface loses them, all flows are decided anew.
 func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 	s, err := k.connect()
 	if err != nil {
@@ -256,6 +256,9 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 			k.Log.Warn("programs of the fast path are not taken away", "interface", index, "error", err)
 		}
 	}
+	if anyLost(k.attached, now, all) {
+		k.Raise()
+	}
 	k.attached, k.complete = now, true
 	for _, p := range now {
 		if p.reason == "" {
@@ -272,6 +275,17 @@ func (k *Keeper) Attach(where Where, verify bool) (done Done, err error) {
 		return 1
 	})
 	return done, nil
+}
+
+// anyLost reports whether an interface that is still there has lost the programs: what the
+// programs at others remember may lead to it, past whoever is to decide there now. Nobody
+// but who takes them away knows of it, for the kernel tells nothing of links.
+func anyLost(before, now map[int]place, all []interfaceLink) bool {
+	return slices.ContainsFunc(all, func(l interfaceLink) bool {
+		was, known := before[l.index]
+		is, still := now[l.index]
+		return known && was.reason == "" && (!still || is.reason != "")
+	})
 }
 
 // put puts the programs at both sides of an interface. It says why they are not to be

@@ -65,7 +65,7 @@ func listLinks(s *netlink.Socket) (all []interfaceLink, err error) {
 type Where struct {
 	Underlay []string // names
 	Tunnel   string   // "" for none
-	// Outer is the node's own end of the tunnel's packets; zero for none.
+	// Outer is the node's own end of the tunnel's packets; zero where it has none.
 	Outer netip.Addr
 	// Without are names of pods' interfaces that are to be left alone.
 	Without map[string]bool

@@ -28,10 +28,9 @@ type Tunnel struct {
 //
 //	table inet flatnet-fastpath {
 //	    chain decided {
+//	        ct status assured / assured,snat,dnat,0x2000 meta mark set meta mark | 0x1000 accept
+//	        meta l4proto udp ct status seen-reply / seen-reply,snat,dnat,0x2000 meta mark set meta mark | 0x1000 accept
 //	        meta mark set meta mark & 0xffffefff
-//	        ct status snat,dnat,0x2000 return
-//	        ct state established ct status assured meta mark set meta mark | 0x1000
-//	        ct state established meta l4proto udp meta mark set meta mark | 0x1000
 //	    }
 //	    chain leaving {
 //	        type filter hook postrouting priority 10000; policy accept;
@@ -51,7 +50,9 @@ type Tunnel struct {
 // The priority is behind everybody's. A packet that somebody else has given the bit
 // loses it. What is translated has to meet conntrack always, and so does what one of its
 // helpers reads (0x2000, IPS_HELPER). An assured connection of TCP is one that has passed
-// its handshake; of UDP it is enough that both ends have sent something.
+// its handshake; of UDP it is enough that both ends have sent something. All that is asked
+// at once, for every packet that the programs pass on comes here. What is only related to a
+// connection has its status too, but is ICMP, or a connection of its own.
 //
 // Packets of the overlay itself are not tracked: there is nothing to be known of them, for
 // the two directions have different ports, and of what they carry connection tracking knows.
@@ -65,10 +66,9 @@ func Table(links []int, tunnel Tunnel) nft.Table {
 	}
 	chains := []nft.Chain{
 		{Name: "decided", Rules: []string{
+			fmt.Sprintf("ct status assured / assured,snat,dnat,0x2000 meta mark set meta mark | %#x accept", Mark),
+			fmt.Sprintf("meta l4proto udp ct status seen-reply / seen-reply,snat,dnat,0x2000 meta mark set meta mark | %#x accept", Mark),
 			fmt.Sprintf("meta mark set meta mark & %#x", ^uint32(Mark)),
-			"ct status snat,dnat,0x2000 return",
-			fmt.Sprintf("ct state established ct status assured meta mark set meta mark | %#x", Mark),
-			fmt.Sprintf("ct state established meta l4proto udp meta mark set meta mark | %#x", Mark),
 		}},
 		leaving,
 	}

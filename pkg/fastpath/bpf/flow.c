@@ -56,8 +56,8 @@ int look(struct __sk_buff *skb)
 			f->closing = 1;
 		goto miss;
 	}
-	__u64 now = ktime();
-	if (!usable(s, f, way, back, &p, generation, now) || !forward(skb, way, &p))
+	__u64 now;
+	if (!usable(s, f, way, back, &p, generation, &now) || !forward(skb, way, &p))
 		goto miss;
 
 	// Nothing that can fail is below this line.

@@ -90,11 +90,13 @@ struct {
 #define PEER 0x80000000
 
 // usable reports whether a packet, which neither begins nor ends a flow, may go by what is
-// remembered.
-INLINE int usable(struct settings *s, struct flow *f, struct way *way, struct way *back, struct packet *p, __u32 generation, __u64 now)
+// remembered, and what the time is then. The clock costs most of it, and is asked last.
+INLINE int usable(struct settings *s, struct flow *f, struct way *way, struct way *back, struct packet *p, __u32 generation, __u64 *now)
 {
-	return way->generation == generation && back->generation == generation && !f->closing &&
-	       p->size <= way->largest && p->hops > 1 && way->expires > now && s->deadline > now;
+	if (way->generation != generation || back->generation != generation || f->closing || p->size > way->largest || p->hops <= 1)
+		return 0;
+	*now = ktime();
+	return way->expires > *now && s->deadline > *now;
 }
 
 // forward does to a packet what a router does, and counts it; it is 0 where that is not

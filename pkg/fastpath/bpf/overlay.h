@@ -116,8 +116,8 @@ INLINE int unwrap(struct __sk_buff *skb, struct settings *s, struct counts *c, _
 	if (!f)
 		return NEXT;
 	struct way *way = p.low ? &f->from_low : &f->from_high, *back = p.low ? &f->from_high : &f->from_low;
-	__u64 now = ktime();
-	if (way->in != s->overlay || !(way->out & PEER) || !usable(s, f, way, back, &p, generation, now))
+	__u64 now;
+	if (way->in != s->overlay || !(way->out & PEER) || !usable(s, f, way, back, &p, generation, &now))
 		return NEXT;
 	if (adjust_room(skb, -(__s32)WRAPPING, BPF_ADJ_ROOM_MAC, p.v6 ? UNWRAP_IPV6 : 0))
 		return NEXT;
@@ -157,6 +157,9 @@ INLINE void learn_road(struct __sk_buff *skb)
 	__u64 now = ktime();
 	struct node node = {{inner->macs[0], inner->macs[1], inner->macs[2]}};
 	struct road *before = map_lookup(&roads, &node);
+	// What the device goes on wrapping, of flows that begin or end, tells nothing new.
+	if (current(before, generation) && before->largest >= p.size + WRAPPING && before->expires > now + s->lifetime / 2)
+		return;
 	struct road fresh = {
 		.expires = now + s->lifetime, .generation = generation, .out = skb->ifindex, .largest = p.size + WRAPPING,
 		.source = o->ip.source, .destination = o->ip.destination, .fragment = o->ip.fragment,
