@@ -140,7 +140,8 @@ type Plan struct {
 	PodMTU int
 	// Tunnel is the VXLAN device's name, or "" where the plan has none.
 	Tunnel string
-	// Outer is this node's address in the packets of the overlay; zero where there is none.
+	// Outer is this node's address in the packets of the overlay; zero where no peer is
+	// reached through it.
 	Outer netip.Addr
 	// Underlay are the interfaces that the fabric's packets take.
 	Underlay []string

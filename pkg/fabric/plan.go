@@ -147,7 +147,10 @@ func (s *surroundings) own(plan *Plan) {
 	add := func(o kernel.Object) { plan.Shared = append(plan.Shared, entry(o)) }
 	s.others(plan, add)
 	if s.outer.IsValid() {
-		plan.Tunnel, plan.Outer = s.Tunnel, s.outer
+		plan.Tunnel = s.Tunnel
+		if overlaid[0] || overlaid[1] {
+			plan.Outer = s.outer
+		}
 		add(kernel.Tunnel{Name: s.Tunnel, VNI: s.VNI, Port: s.Port, From: s.outer, MAC: MAC(s.self.Name), MTU: s.tunnelMTU(carrier)})
 		for _, ipv6 := range []bool{false, true} {
 			if vtep := vtep(s.self.PodCIDRs, ipv6); vtep.IsValid() {

@@ -131,6 +131,9 @@ func TestPlans(t *testing.T) {
 			if plan.PodMTU != c.mtu {
 				t.Errorf("MTU of pods is %d instead of %d", plan.PodMTU, c.mtu)
 			}
+			if wrapped := strings.Contains(c.want, "bridge fdb"); wrapped != plan.Outer.IsValid() {
+				t.Errorf("this node's end of the overlay is %s; a peer is reached through it: %t", plan.Outer, wrapped)
+			}
 		})
 	}
 }
