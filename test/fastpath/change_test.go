@@ -131,7 +131,7 @@ func TestAddressOfAPodThatIsGone(t *testing.T) {
 				fresh.Namespace.ServeLines(t, 80)
 				// The old connection is nobody's: the new pod says so.
 				_, err := pace.Await(pace.Far(), func() error {
-					err := k.sayWithin("who is there?", unanswered)
+					err := k.sayWithin(brief, unanswered)
 					if errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
 						return nil
 					}

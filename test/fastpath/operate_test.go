@@ -186,7 +186,7 @@ func TestProgramsOfOthers(t *testing.T) {
 		s.Eventually("the end of the fast path", func() error {
 			packets := s.takes(n, a, b)
 			for range 10 {
-				must(t, k.say("by the stack"))
+				must(t, k.say(brief))
 			}
 			if s.takes(n, a, b) != packets {
 				return errors.New("packets take the fast path")
@@ -208,7 +208,7 @@ func TestProgramsOfOthers(t *testing.T) {
 		})
 		packets := s.takes(n, a, b)
 		for range 10 {
-			must(t, k.say("by the stack"))
+			must(t, k.say(brief))
 		}
 		if s.takes(n, a, b) > packets {
 			t.Error("what somebody else decides is passed by")
@@ -274,7 +274,7 @@ func TestPodsWithout(t *testing.T) {
 	a, b := k.ends()
 	packets := s.takes(n, a, b)
 	for range 20 {
-		must(t, k.say("by the stack"))
+		must(t, k.say(brief))
 	}
 	if s.takes(n, a, b) > packets {
 		t.Error("it is not switched off")
@@ -316,7 +316,7 @@ func TestLeavingTheFastPath(t *testing.T) {
 			}
 			return nil
 		})
-		must(t, k.say("by the stack"))
+		must(t, k.say(brief))
 		n.Restart(s.flags...)
 		s.inUse(n)
 	}
