@@ -25,6 +25,7 @@ import (
 	"github.com/flatnet-cni/flatnet/pkg/cni"
 	"github.com/flatnet-cni/flatnet/pkg/kernel"
 	"github.com/flatnet-cni/flatnet/test/netlab"
+	"github.com/flatnet-cni/flatnet/test/pace"
 	"github.com/flatnet-cni/flatnet/test/poddevice"
 )
 
@@ -122,6 +123,20 @@ func (s *stage) run(c call) (*current.Result, error) {
 		s.t.Fatal(err)
 	}
 	return s.outcome(c, status, stdout.Bytes())
+}
+
+// repeat does what a runtime does: it runs a call that is told to try again later once
+// more. So many may wait for each other that a slow machine needs longer than a lock is
+// waited for.
+func (s *stage) repeat(c call) (result *current.Result, err error) {
+	s.t.Helper()
+	_, _ = pace.Await(pace.Far(), func() error {
+		if result, err = s.run(c); code(err) == cni.CodeTryAgain {
+			return err
+		}
+		return nil
+	})
+	return result, err
 }
 
 // spawn executes the plugin in a process of its own, which kills itself before

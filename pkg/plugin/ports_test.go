@@ -412,15 +412,20 @@ func TestHostPortsOfManyAtOnce(t *testing.T) {
 		}
 		config := also(both, withPorts(port, fmt.Sprintf("%d:80", 30000+i)))
 		c := call{verb: "ADD", container: fmt.Sprint("p", i), netns: spaces[i].Path, config: config}
-		result, err := p.run(c)
+		result, err := p.repeat(c)
 		if err != nil {
 			return err
 		}
 		c.verb, c.config = "CHECK", also(config, map[string]any{"prevResult": result})
-		if _, err := p.run(c); err != nil {
+		if _, err := p.repeat(c); err != nil {
 			t.Errorf("p%d: CHECK: %v", i, err)
 		}
 		return nil
+	}
+	del := func(i int) {
+		if _, err := p.repeat(call{verb: "DEL", container: fmt.Sprint("p", i), netns: spaces[i].Path}); err != nil {
+			t.Errorf("p%d: DEL: %v", i, err)
+		}
 	}
 	errs := make([]error, pods)
 	var group sync.WaitGroup
@@ -437,7 +442,7 @@ func TestHostPortsOfManyAtOnce(t *testing.T) {
 		if errs[winner] != nil || !isTaken(errs[loser]) {
 			t.Fatalf("port %d: %v, %v", 20000+i/2, errs[i], errs[i+1])
 		}
-		group.Go(func() { p.mustDel(fmt.Sprint("p", winner), spaces[winner].Path) })
+		group.Go(func() { del(winner) })
 		group.Go(func() {
 			_, err := pace.Await(pace.Far(), func() error {
 				err := add(loser)
@@ -453,7 +458,7 @@ func TestHostPortsOfManyAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	for i := range spaces { // those of one half once more
-		group.Go(func() { p.mustDel(fmt.Sprint("p", i), spaces[i].Path) })
+		group.Go(func() { del(i) })
 	}
 	group.Wait()
 	p.mustDel("last", last.Path)
