@@ -30,7 +30,8 @@ func cell(s *outcome.Suite) string {
 }
 
 // write writes the table, in Markdown, which is readable as it is; and below it
-// every failure, every reason for a skipped test, and what was not run.
+// every reason for a skipped test, what was not run, and every failure: last, for
+// the end is what is on a terminal, and all that CI may keep.
 func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 	rows := [][]string{{"suite"}}
 	for _, c := range columns {
@@ -52,7 +53,6 @@ func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 	}
 	grid(w, append(rows, took))
 	figures(w, columns, suites)
-	failures(w, columns, suites)
 	skipped(w, columns, suites)
 	if !full {
 		leftOut(w, suites)
@@ -68,6 +68,7 @@ func write(w io.Writer, columns []*column, suites []suite.Suite, full bool) {
 			fmt.Fprintf(w, "\nThe package of %s was not verified: %s.\n", c.Name(), c.Kernel.Unverified)
 		}
 	}
+	failures(w, columns, suites)
 }
 
 // grid writes rows, the first of which is the heading.
@@ -121,28 +122,37 @@ func figures(w io.Writer, columns []*column, suites []suite.Suite) {
 	}
 }
 
+// failures writes each failure with what the test said, and then a list of all.
 func failures(w io.Writer, columns []*column, suites []suite.Suite) {
 	const enough = 60 // lines of a test's output
+	var list []string
 	for _, c := range columns {
 		if c.Failure != "" {
-			fmt.Fprintf(w, "\n%s: %s\n", c.Name(), c.Failure)
+			list = append(list, c.Name()+": "+c.Failure)
 		}
 		for _, s := range suites {
 			ended := c.Suites[s.Name]
 			if ended == nil {
 				continue
 			}
+			of := c.Name() + " " + s.Name
 			if ended.Failure != "" {
-				fmt.Fprintf(w, "\n%s %s: %s\n", c.Name(), s.Name, indent(ended.Failure))
+				fmt.Fprintf(w, "\n%s: %s\n", of, indent(ended.Failure))
+				first, _, _ := strings.Cut(ended.Failure, "\n")
+				list = append(list, of+": "+first)
 			}
 			for _, test := range ended.Tests {
 				if test.Result == outcome.Fail {
 					output := test.Output[max(0, len(test.Output)-enough):]
-					fmt.Fprintf(w, "\n%s %s FAILED: %s (%.0f s)\n%s\n", c.Name(), s.Name, test.Name,
+					fmt.Fprintf(w, "\n%s FAILED: %s (%.0f s)\n%s\n", of, test.Name,
 						test.Took.Seconds(), indent(strings.Join(output, "\n")))
+					list = append(list, of+" "+test.Name+": "+test.Complaint())
 				}
 			}
 		}
+	}
+	if len(list) > 0 {
+		fmt.Fprintf(w, "\nFailed:\n\n- %s\n", strings.Join(list, "\n- "))
 	}
 }
 
@@ -150,8 +160,9 @@ func indent(text string) string { return "    " + strings.ReplaceAll(text, "\n",
 
 // skipped writes each reason once, with the tests and kernels that it is of.
 func skipped(w io.Writer, columns []*column, suites []suite.Suite) {
-	var lines []string
-	kernels := map[string][]string{}
+	type skip struct{ suite, test, reason string }
+	var skips []skip
+	kernels := map[skip][]string{}
 	for _, s := range suites {
 		for _, c := range columns {
 			if c.Suites[s.Name] == nil {
@@ -161,25 +172,43 @@ func skipped(w io.Writer, columns []*column, suites []suite.Suite) {
 				if test.Result != outcome.Skip {
 					continue
 				}
-				line := fmt.Sprintf("%s %s: %s", s.Name, test.Name, test.Reason())
-				if kernels[line] == nil {
-					lines = append(lines, line)
+				this := skip{s.Name, test.Name, test.Reason()}
+				if kernels[this] == nil {
+					skips = append(skips, this)
 				}
-				kernels[line] = append(kernels[line], c.Name())
+				kernels[this] = append(kernels[this], c.Name())
 			}
 		}
+	}
+	type line struct{ suite, reason, kernels string }
+	var lines []line
+	tests := map[line][]string{}
+	for _, s := range skips {
+		of := line{s.suite, s.reason, strings.Join(kernels[s], ", ")}
+		if len(kernels[s]) == len(columns) {
+			of.kernels = "all"
+		}
+		if tests[of] == nil {
+			lines = append(lines, of)
+		}
+		tests[of] = append(tests[of], s.test)
 	}
 	if len(lines) > 0 {
 		fmt.Fprintln(w, "\nSkipped:")
 		fmt.Fprintln(w)
 	}
-	for _, line := range lines {
-		on := strings.Join(kernels[line], ", ")
-		if len(kernels[line]) == len(columns) {
-			on = "all"
-		}
-		fmt.Fprintf(w, "- %s (%s)\n", line, on)
+	for _, l := range lines {
+		fmt.Fprintf(w, "- %s%s: %s (%s)\n", l.suite, fewOrHowMany(tests[l]), l.reason, l.kernels)
 	}
+}
+
+// fewOrHowMany names tests, or says how many there are.
+func fewOrHowMany(tests []string) string {
+	const few = 3
+	if len(tests) > few {
+		return fmt.Sprintf(", %d tests", len(tests))
+	}
+	return " " + strings.Join(tests, ", ")
 }
 
 // leftOut writes what of the suites is not run on every kernel.

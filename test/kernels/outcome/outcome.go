@@ -3,6 +3,7 @@
 package outcome
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strconv"
@@ -29,12 +30,21 @@ type Test struct {
 
 // Reason is what a test said last: why it was skipped.
 func (t *Test) Reason() string {
+	return cmp.Or(place.ReplaceAllString(t.last(anything), ""), "no reason given")
+}
+
+// Complaint is what a test that failed said last itself, or that it has not ended: what
+// its helpers say behind that is what they know, not what is wrong.
+func (t *Test) Complaint() string { return cmp.Or(t.last(complaint), t.Reason()) }
+
+// last is the last line of a kind, "" where there is none.
+func (t *Test) last(kind *regexp.Regexp) string {
 	for _, line := range slices.Backward(t.Output) {
-		if line = strings.TrimSpace(line); line != "" {
-			return place.ReplaceAllString(line, "")
+		if line = strings.TrimSpace(line); kind.MatchString(line) {
+			return line
 		}
 	}
-	return "no reason given"
+	return ""
 }
 
 // Figures are what a test has measured: lines "figure: NAME: NUMBER" of its output.
@@ -52,6 +62,14 @@ var figure = regexp.MustCompile(`^figure: (.+): ([0-9.]+)$`)
 
 // place precedes what a test says.
 var place = regexp.MustCompile(`^[\w.-]+\.go:\d+: `)
+
+const notEnded = "it has not ended"
+
+// Kinds of lines of a test's output.
+var (
+	anything  = regexp.MustCompile(`.`)
+	complaint = regexp.MustCompile(`^([\w.-]+_test\.go:\d+: |` + notEnded + `$)`)
+)
 
 // Suite is a test binary's run.
 type Suite struct {
@@ -142,7 +160,7 @@ func (r *Reader) End(failure string, took time.Duration) *Suite {
 	for _, test := range r.tests {
 		if test.Result == "" {
 			test.Result = Fail
-			test.Output = append(test.Output, "it has not ended")
+			test.Output = append(test.Output, notEnded)
 		}
 	}
 	for _, test := range r.tests {

@@ -55,6 +55,18 @@ func TestReader(t *testing.T) {
 	}
 }
 
+func TestComplaint(t *testing.T) {
+	for want, output := range map[string][]string{
+		"a_test.go:3: wrong": {"    a_test.go:3: wrong", "    lab.go:1: what a helper knows", "        of it"},
+		notEnded:             {"    a_test.go:3: a remark", notEnded},
+		"help":               {"    lab.go:1: help"},
+	} {
+		if got := (&Test{Output: output}).Complaint(); got != want {
+			t.Errorf("of %q: %q, want %q", output, got, want)
+		}
+	}
+}
+
 func TestFailureOfTheWhole(t *testing.T) {
 	var r Reader
 	r.Line("netlab: this needs root\n")
